@@ -1,0 +1,9 @@
+"""Local self-attention for vision: the HaloNet operator, the whole H0-H7 family, and their training."""
+
+from halonet.ops import (
+    attention_weights as attention_weights,
+    halo_attention as halo_attention,
+    use_backend as use_backend,
+)
+
+__version__ = "0.1.0"

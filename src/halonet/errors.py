@@ -1,0 +1,28 @@
+"""The one error class for what a user's file, flag, folder or checkpoint can cause, and the nearest-name hint."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A mistake the user can mend: the message names the value, the rule and the remedy.
+
+    The command line prints it on one line and exits with status 2, without a traceback.
+    """
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
+    """Say that `name` is not a known `kind`, with the nearest known name and all of them.
+
+    Args:
+        kind: What the name should have been, e.g. "model".
+        name: What the user wrote.
+        known: The names that exist.
+
+    Returns:
+        The sentence, to be raised by the caller.
+    """
+    names = sorted(known)
+    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    return f"unknown {kind} {name!r}.{hint} Known: {', '.join(names)}."

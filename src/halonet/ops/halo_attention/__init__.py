@@ -1,0 +1,9 @@
+"""Halo attention: the public functions of `api`."""
+
+from halonet.ops.halo_attention.api import (
+    attention_weights as attention_weights,
+    backend_names as backend_names,
+    halo_attention as halo_attention,
+    select_backend as select_backend,
+    use_backend as use_backend,
+)

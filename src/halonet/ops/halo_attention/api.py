@@ -1,0 +1,320 @@
+"""The public operator: check, choose a backend, call."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from halonet.errors import unknown_name
+from halonet.ops.halo_attention import composite, reference
+from halonet.ops.halo_attention.geometry import Geometry, make_geometry
+
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One implementation of the operator.
+
+    Attributes:
+        run: Computes the result from checked arguments.
+        refusal: Says why it cannot take these tensors and this geometry, or None if it can.
+    """
+
+    run: Callable[..., Tensor]
+    refusal: Callable[[Tensor, Tensor, Tensor, Geometry], str | None]
+
+
+def _never(query: Tensor, key: Tensor, value: Tensor, geometry: Geometry) -> str | None:
+    """Plain PyTorch runs wherever PyTorch runs."""
+    return None
+
+
+# In the order in which "auto" asks them.
+BACKENDS = {
+    "composite": Backend(composite.halo_attention, _never),
+    "reference": Backend(reference.halo_attention, _never),
+}
+
+_backend_of_context: ContextVar[str] = ContextVar("halonet_backend", default="auto")
+
+
+def backend_names() -> list[str]:
+    """Names that `backend=` accepts."""
+    return ["auto", *BACKENDS]
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Run every `halo_attention` call in this context whose `backend` is "auto" with the backend `name`.
+
+    Args:
+        name: "auto", "reference" or "composite". A backend named in the call itself wins.
+
+    Raises:
+        ValueError: If no such backend exists.
+    """
+    _check_backend(name)
+    token = _backend_of_context.set(name)
+    try:
+        yield
+    finally:
+        _backend_of_context.reset(token)
+
+
+def halo_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    row_embedding: Tensor | None = None,
+    column_embedding: Tensor | None = None,
+    *,
+    block_size: int | tuple[int, int],
+    halo_size: int | tuple[int, int],
+    stride: int | tuple[int, int] = 1,
+    scale: float | None = None,
+    border: str = "mask",
+    centered: bool = False,
+    offset_stride: int | tuple[int, int] | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """Blocked local self-attention with a halo (HaloNet, sections 2.1-2.2 and appendix A).
+
+    The image is cut from its top-left corner into blocks of b x b pixels (the last ones may be partial); all
+    queries of a block attend to the block and a halo of h pixels around it. With a stride the result equals the
+    stride-1 result subsampled. See `docs/operator.md`.
+
+    Args:
+        query: [batch, ceil(H / stride), ceil(W / stride), heads, d_qk]; fp64, fp32, bf16 or fp16.
+        key: [batch, H, W, heads, d_qk], same dtype.
+        value: [batch, H, W, heads, d_v], same dtype.
+        row_embedding: [2 * (block_rows + halo_rows) - 1, w_r], or None. Entry t belongs to the offset
+            key_row - query_row = t - (block_rows + halo_rows - 1). Same dtype as the query, or fp32. `split`
+            tables have w_r + w_c == d_qk (rows read the first w_r channels, columns the rest); `full` tables
+            have w_r == w_c == d_qk and their logits add.
+        column_embedding: [2 * (block_columns + halo_columns) - 1, w_c] likewise; both tables or none.
+        block_size: The paper's b in pixels, int or (rows, columns), at least 1.
+        halo_size: The paper's h in pixels, int or (rows, columns), at least 0.
+        stride: Pixels between queries, int or (rows, columns), at least 1.
+        scale: Factor of all logits; None takes d_qk ** -0.5.
+        border: "mask": keys outside the image do not exist. "zeros": they are zeros that receive their position
+            logit and take weight, in a window that is always (b + 2h) squared (timm's rule).
+        centered: Keep, for each query, only the keys within `halo_size` of itself (SASA).
+        offset_stride: Pixels that one query step counts for in the offsets; None takes `stride`. May differ from
+            it only where the stride divides the block. timm's weights use 1.
+        backend: "auto", "reference" or "composite". A named backend is obeyed or refused with the reason.
+
+    Returns:
+        [batch, ceil(H / stride), ceil(W / stride), heads, d_v] in the dtype of the query (under autocast: the
+        autocast dtype). Logits, softmax and sums are at least fp32.
+
+    Raises:
+        ValueError: If shapes, dtypes, devices or numbers do not fit; the message names value, rule and remedy.
+    """
+    query, key, value = _autocast(query, key, value)
+    geometry = _check(query, key, value, row_embedding, column_embedding, dict(
+        block_size=block_size, halo_size=halo_size, stride=stride,
+        offset_stride=offset_stride, border=border, centered=centered,
+    ))  # fmt: skip
+    if scale is None:
+        scale = query.shape[-1] ** -0.5
+    run = BACKENDS[select_backend(query, key, value, geometry, backend=backend)].run
+    with _without_autocast(query.device.type):
+        return run(query, key, value, row_embedding, column_embedding, geometry=geometry, scale=float(scale))
+
+
+def attention_weights(
+    query: Tensor,
+    key: Tensor,
+    row_embedding: Tensor | None = None,
+    column_embedding: Tensor | None = None,
+    *,
+    positions: Tensor,
+    block_size: int | tuple[int, int],
+    halo_size: int | tuple[int, int],
+    stride: int | tuple[int, int] = 1,
+    scale: float | None = None,
+    border: str = "mask",
+    centered: bool = False,
+    offset_stride: int | tuple[int, int] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Where the queries at some positions look, as maps over the image.
+
+    Args:
+        query: [batch, ceil(H / stride), ceil(W / stride), heads, d_qk], as in `halo_attention`.
+        key: [batch, H, W, heads, d_qk].
+        row_embedding: As in `halo_attention`.
+        column_embedding: As in `halo_attention`.
+        positions: Integers [P, 2], rows and columns of the query grid.
+        block_size: As in `halo_attention`, like all that follow.
+        halo_size: The paper's h.
+        stride: Pixels between queries.
+        scale: Factor of all logits; None takes d_qk ** -0.5.
+        border: "mask" or "zeros".
+        centered: Whether each query keeps only its own centered window.
+        offset_stride: Pixels that one query step counts for in the offsets.
+
+    Returns:
+        The weights [batch, P, heads, H, W] (0 outside the window), and the weight [batch, P, heads] that went to
+        padding (0 with `border="mask"`); both fp32, or fp64 for fp64 inputs. Together they sum to 1.
+
+    Raises:
+        ValueError: If anything does not fit, or a position lies outside the query grid.
+    """
+    geometry = _check(query, key, None, row_embedding, column_embedding, dict(
+        block_size=block_size, halo_size=halo_size, stride=stride,
+        offset_stride=offset_stride, border=border, centered=centered,
+    ))  # fmt: skip
+    rows, columns = _check_positions(positions, query)
+    height, width = key.shape[1], key.shape[2]
+    with _without_autocast(query.device.type):
+        probabilities, window_rows, window_columns = reference.window_probabilities(
+            query[:, rows, columns],
+            key,
+            row_embedding,
+            column_embedding,
+            rows=rows,
+            columns=columns,
+            geometry=geometry,
+            scale=query.shape[-1] ** -0.5 if scale is None else float(scale),
+        )
+    # One extra cell at the end collects the mass on padding.
+    inside_rows = (window_rows >= 0) & (window_rows < height)
+    inside_columns = (window_columns >= 0) & (window_columns < width)
+    cells = window_rows[:, :, None] * width + window_columns[:, None, :]
+    cells = torch.where(inside_rows[:, :, None] & inside_columns[:, None, :], cells, height * width)
+    probabilities = probabilities.flatten(-2)
+    maps = probabilities.new_zeros(*probabilities.shape[:3], height * width + 1)
+    maps = maps.scatter_add(-1, cells.flatten(1)[None, :, None].expand_as(probabilities), probabilities)
+    return maps[..., :-1].unflatten(-1, (height, width)), maps[..., -1]
+
+
+def select_backend(query: Tensor, key: Tensor, value: Tensor, geometry: Geometry, *, backend: str = "auto") -> str:
+    """Name of the backend that runs a call: a pure function of the tensors' metadata and the geometry.
+
+    Args:
+        query: As checked by `halo_attention`, like `key` and `value`.
+        key: See above.
+        value: See above.
+        geometry: The integers of the call.
+        backend: What the caller asked for; "auto" takes that of `use_backend`, or the first that can.
+
+    Raises:
+        ValueError: If the name is unknown, or the named backend cannot take this call.
+    """
+    _check_backend(backend)
+    if backend == "auto":
+        backend = _backend_of_context.get()
+    if backend == "auto":
+        return next(name for name, each in BACKENDS.items() if not each.refusal(query, key, value, geometry))
+    reason = BACKENDS[backend].refusal(query, key, value, geometry)
+    if reason:
+        raise ValueError(f"backend {backend!r} cannot run this call: {reason}. backend='auto' picks one that can")
+    return backend
+
+
+def _check_backend(name: str) -> None:
+    if name != "auto" and name not in BACKENDS:
+        raise ValueError(unknown_name("backend", name, backend_names()))
+
+
+def _check(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor | None,
+    row_embedding: Tensor | None,
+    column_embedding: Tensor | None,
+    numbers: dict,
+) -> Geometry:
+    """Refuse what does not fit; return the geometry of what does."""
+    layout = "[batch, rows, columns, heads, channels]"
+    named = {"query": query, "key": key} | ({} if value is None else {"value": value})
+    for name, tensor in named.items():
+        if tensor.dim() != 5:
+            raise ValueError(f"{name} has shape {_shape(tensor)}; it must have five axes {layout}")
+        if tensor.dtype not in DTYPES:
+            raise ValueError(f"{name} is {tensor.dtype}; it must be float64, float32, bfloat16 or float16")
+        if tensor.dtype != query.dtype:
+            raise ValueError(f"{name} is {tensor.dtype} but query is {query.dtype}; they must share one dtype")
+        if tensor.device != query.device:
+            raise ValueError(f"{name} is on {tensor.device} but query is on {query.device}; move them together")
+    if value is not None and value.shape[:4] != key.shape[:4]:
+        raise ValueError(
+            f"value has shape {_shape(value)} and key {_shape(key)}; batch, H, W and heads must be equal"
+        )
+    geometry = make_geometry(key.shape[1], key.shape[2], **numbers)
+    expected = (key.shape[0], geometry.rows.num_queries, geometry.columns.num_queries, key.shape[3], key.shape[4])
+    if tuple(query.shape) != expected:
+        strides = (geometry.rows.stride, geometry.columns.stride)
+        raise ValueError(
+            f"query has shape {_shape(query)}; for a key of shape {_shape(key)} and stride {strides} it must be "
+            f"[batch, ceil(H / stride), ceil(W / stride), heads, d_qk] = {list(expected)}"
+        )
+    if query.shape[3] < 1 or query.shape[4] < 1:
+        raise ValueError(f"query has shape {_shape(query)}; heads and d_qk must be at least 1")
+    _check_tables(query, row_embedding, column_embedding, geometry)
+    return geometry
+
+
+def _check_tables(
+    query: Tensor, row_embedding: Tensor | None, column_embedding: Tensor | None, geometry: Geometry
+) -> None:
+    if row_embedding is None and column_embedding is None:
+        return
+    if row_embedding is None or column_embedding is None:
+        missing = "row_embedding" if row_embedding is None else "column_embedding"
+        raise ValueError(f"{missing} is None but the other table is given; pass both tables or none")
+    tables = {"row_embedding": (row_embedding, geometry.rows), "column_embedding": (column_embedding, geometry.columns)}
+    for name, (table, axis) in tables.items():
+        if table.dim() != 2 or table.shape[0] != axis.table_length:
+            raise ValueError(
+                f"{name} has shape {_shape(table)}; with block {axis.block} and halo {axis.halo} it must be "
+                f"[2 * (block + halo) - 1, width] = [{axis.table_length}, width]"
+            )
+        if table.dtype not in (query.dtype, torch.float32):
+            raise ValueError(f"{name} is {table.dtype}; it must be {query.dtype}, like query, or torch.float32")
+        if table.device != query.device:
+            raise ValueError(f"{name} is on {table.device} but query is on {query.device}; move them together")
+    widths, d_qk = (row_embedding.shape[1], column_embedding.shape[1]), query.shape[-1]
+    if sum(widths) != d_qk and widths != (d_qk, d_qk):
+        raise ValueError(
+            f"the tables are {widths[0]} and {widths[1]} channels wide; for heads of d_qk = {d_qk} channels the "
+            f"widths must add up to {d_qk} (split) or both be {d_qk} (full)"
+        )
+
+
+def _check_positions(positions: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
+    if positions.dim() != 2 or positions.shape[1] != 2 or positions.is_floating_point():
+        raise ValueError(f"positions is {positions.dtype} {_shape(positions)}; it must be integers of shape [P, 2]")
+    rows, columns = positions.to(query.device).long().unbind(1)
+    height, width = query.shape[1], query.shape[2]
+    outside = (rows < 0) | (rows >= height) | (columns < 0) | (columns >= width)
+    if bool(outside.any()):
+        first = positions[int(outside.nonzero()[0])].tolist()
+        raise ValueError(f"positions holds {first}, outside the query grid of {height} rows x {width} columns")
+    return rows, columns
+
+
+def _shape(tensor: Tensor) -> list[int]:
+    return list(tensor.shape)
+
+
+def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Cast as PyTorch's own autocast would: fp64 stays, the rest takes the autocast dtype."""
+    device = tensors[0].device.type
+    if not _autocast_enabled(device):
+        return tensors
+    low = torch.get_autocast_dtype(device)
+    eligible = (torch.float32, torch.bfloat16, torch.float16)
+    return tuple(tensor.to(low) if tensor.dtype in eligible else tensor for tensor in tensors)
+
+
+def _autocast_enabled(device: str) -> bool:
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
+def _without_autocast(device: str) -> AbstractContextManager[object]:
+    return torch.autocast(device, enabled=False) if _autocast_enabled(device) else nullcontext()
