@@ -192,7 +192,9 @@ def attention_weights(
     return maps[..., :-1].unflatten(-1, (height, width)), maps[..., -1]
 
 
-def select_backend(query: Tensor, key: Tensor, value: Tensor, geometry: Geometry, *, backend: str = "auto") -> str:
+def select_backend(
+    query: Tensor, key: Tensor, value: Tensor, geometry: Geometry, *, backend: str = "auto"
+) -> str:
     """Name of the backend that runs a call: a pure function of the tensors' metadata and the geometry.
 
     Args:
@@ -212,7 +214,9 @@ def select_backend(query: Tensor, key: Tensor, value: Tensor, geometry: Geometry
         return next(name for name, each in BACKENDS.items() if not each.refusal(query, key, value, geometry))
     reason = BACKENDS[backend].refusal(query, key, value, geometry)
     if reason:
-        raise ValueError(f"backend {backend!r} cannot run this call: {reason}. backend='auto' picks one that can")
+        raise ValueError(
+            f"backend {backend!r} cannot run this call: {reason}. backend='auto' picks one that can"
+        )
     return backend
 
 
@@ -238,15 +242,25 @@ def _check(
         if tensor.dtype not in DTYPES:
             raise ValueError(f"{name} is {tensor.dtype}; it must be float64, float32, bfloat16 or float16")
         if tensor.dtype != query.dtype:
-            raise ValueError(f"{name} is {tensor.dtype} but query is {query.dtype}; they must share one dtype")
+            raise ValueError(
+                f"{name} is {tensor.dtype} but query is {query.dtype}; they must share one dtype"
+            )
         if tensor.device != query.device:
-            raise ValueError(f"{name} is on {tensor.device} but query is on {query.device}; move them together")
+            raise ValueError(
+                f"{name} is on {tensor.device} but query is on {query.device}; move them together"
+            )
     if value is not None and value.shape[:4] != key.shape[:4]:
         raise ValueError(
             f"value has shape {_shape(value)} and key {_shape(key)}; batch, H, W and heads must be equal"
         )
     geometry = make_geometry(key.shape[1], key.shape[2], **numbers)
-    expected = (key.shape[0], geometry.rows.num_queries, geometry.columns.num_queries, key.shape[3], key.shape[4])
+    expected = (
+        key.shape[0],
+        geometry.rows.num_queries,
+        geometry.columns.num_queries,
+        key.shape[3],
+        key.shape[4],
+    )
     if tuple(query.shape) != expected:
         strides = (geometry.rows.stride, geometry.columns.stride)
         raise ValueError(
@@ -267,7 +281,10 @@ def _check_tables(
     if row_embedding is None or column_embedding is None:
         missing = "row_embedding" if row_embedding is None else "column_embedding"
         raise ValueError(f"{missing} is None but the other table is given; pass both tables or none")
-    tables = {"row_embedding": (row_embedding, geometry.rows), "column_embedding": (column_embedding, geometry.columns)}
+    tables = {
+        "row_embedding": (row_embedding, geometry.rows),
+        "column_embedding": (column_embedding, geometry.columns),
+    }
     for name, (table, axis) in tables.items():
         if table.dim() != 2 or table.shape[0] != axis.table_length:
             raise ValueError(
@@ -275,9 +292,13 @@ def _check_tables(
                 f"[2 * (block + halo) - 1, width] = [{axis.table_length}, width]"
             )
         if table.dtype not in (query.dtype, torch.float32):
-            raise ValueError(f"{name} is {table.dtype}; it must be {query.dtype}, like query, or torch.float32")
+            raise ValueError(
+                f"{name} is {table.dtype}; it must be {query.dtype}, like query, or torch.float32"
+            )
         if table.device != query.device:
-            raise ValueError(f"{name} is on {table.device} but query is on {query.device}; move them together")
+            raise ValueError(
+                f"{name} is on {table.device} but query is on {query.device}; move them together"
+            )
     widths, d_qk = (row_embedding.shape[1], column_embedding.shape[1]), query.shape[-1]
     if sum(widths) != d_qk and widths != (d_qk, d_qk):
         raise ValueError(
@@ -288,13 +309,17 @@ def _check_tables(
 
 def _check_positions(positions: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
     if positions.dim() != 2 or positions.shape[1] != 2 or positions.is_floating_point():
-        raise ValueError(f"positions is {positions.dtype} {_shape(positions)}; it must be integers of shape [P, 2]")
+        raise ValueError(
+            f"positions is {positions.dtype} {_shape(positions)}; it must be integers of shape [P, 2]"
+        )
     rows, columns = positions.to(query.device).long().unbind(1)
     height, width = query.shape[1], query.shape[2]
     outside = (rows < 0) | (rows >= height) | (columns < 0) | (columns >= width)
     if bool(outside.any()):
         first = positions[int(outside.nonzero()[0])].tolist()
-        raise ValueError(f"positions holds {first}, outside the query grid of {height} rows x {width} columns")
+        raise ValueError(
+            f"positions holds {first}, outside the query grid of {height} rows x {width} columns"
+        )
     return rows, columns
 
 

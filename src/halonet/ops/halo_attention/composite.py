@@ -58,25 +58,18 @@ def halo_attention(
     if geometry.border == "zeros":
         key, value = pad_to_windows(key, geometry), pad_to_windows(value, geometry)
 
-    grouped = cut(query, rows.queries, columns.queries)
-    row_logits, column_logits = position_logits(grouped, rows, columns, row_embedding, column_embedding)
+    queries = cut(query, rows.queries, columns.queries)
     key_windows = cut(key, rows.keys, columns.keys)
     value_windows = cut(value, rows.keys, columns.keys)
+    row_logits, column_logits = position_logits(queries, rows, columns, row_embedding, column_embedding)
+    queries = torch.cat([queries, row_logits, column_logits], -1)
+    marks = one_hots(rows.keys.shape[1], columns.keys.shape[1], key_windows)
+    keys = torch.cat([key_windows, marks], -1)
 
-    batch, group_rows, group_columns, heads = grouped.shape[:4]
-    groups = batch * group_rows * group_columns
-    queries = torch.cat([grouped, row_logits.to(query.dtype), column_logits.to(query.dtype)], -1)
-    keys = torch.cat([key_windows, one_hots(key_windows)], -1)
     d_v, width = value.shape[-1], max(value.shape[-1], keys.shape[-1])
-    result = F.scaled_dot_product_attention(
-        widen(queries, width).reshape(groups, heads, -1, width),
-        widen(keys, width).reshape(groups, heads, -1, width),
-        widen(value_windows, width).reshape(groups, heads, -1, width),
-        scale=scale,
-    )[..., :d_v]
-    result = result.reshape(batch, group_rows, group_columns, heads, rows.queries.shape[1], -1, d_v)
-    result = result.permute(0, 1, 4, 2, 5, 3, 6).flatten(3, 4).flatten(1, 2)
-    return result.index_select(1, rows.slots).index_select(2, columns.slots)
+    padded = (widen(each, width).transpose(1, 2) for each in (queries, keys, value_windows))
+    result = F.scaled_dot_product_attention(*padded, scale=scale)[..., :d_v].transpose(1, 2)
+    return restore(result, query.shape[:3], rows, columns)
 
 
 def make_windows(axis: Axis, geometry: Geometry, device: torch.device) -> Windows:
@@ -84,6 +77,9 @@ def make_windows(axis: Axis, geometry: Geometry, device: torch.device) -> Window
     # A stride beyond the block leaves blocks without queries: then every query is a group of its own.
     sparse = axis.stride > axis.block
     num_groups = axis.num_queries if sparse else axis.num_blocks
+    # An exported program must not depend on there being one block or more: a second, empty group is harmless.
+    if not isinstance(num_groups, int) and not statically_known_true(num_groups >= 2):
+        num_groups = torch.sym_max(num_groups, 2)
     num_slots = 1 if sparse else -(-axis.block // axis.stride)
     group = torch.arange(num_groups, device=device)
     block = group * axis.stride // axis.block if sparse else group
@@ -100,7 +96,11 @@ def make_windows(axis: Axis, geometry: Geometry, device: torch.device) -> Window
 
     if geometry.border == "zeros":
         coordinates = top[:, None] - axis.halo + torch.arange(axis.window, device=device)
-        keys, exists = coordinates + axis.halo, torch.ones_like(coordinates, dtype=torch.bool)
+        last = axis.num_blocks * axis.block + 2 * axis.halo - 1
+        keys, exists = (
+            (coordinates + axis.halo).clamp(max=last),
+            torch.ones_like(coordinates, dtype=torch.bool),
+        )
     else:
         length = visible_window(axis)
         start = torch.clamp(top - axis.halo, min=0).clamp(max=max(axis.size - length, 0))
@@ -113,7 +113,9 @@ def make_windows(axis: Axis, geometry: Geometry, device: torch.device) -> Window
         low = (top - axis.halo)[:, None, None]
         near = (coordinates >= low) & (coordinates < low + axis.window)
         near = near.expand(-1, num_slots, -1)
-    entries = (coordinates - standing[:, :, None] + axis.block + axis.halo - 1).clamp(0, axis.table_length - 1)
+    entries = (coordinates - standing[:, :, None] + axis.block + axis.halo - 1).clamp(
+        0, axis.table_length - 1
+    )
     queries = (first_query[:, None] + slot).clamp(max=axis.num_queries - 1)
     return Windows(queries, slots, keys, near & exists[:, None, :], entries)
 
@@ -141,50 +143,108 @@ def cut(
     image: Float[Tensor, "batch rows columns heads channels"],
     rows: Int[Tensor, "group_rows slot_rows"],
     columns: Int[Tensor, "group_columns slot_columns"],
-) -> Float[Tensor, "batch group_rows group_columns heads slot_rows slot_columns channels"]:
-    """Gather the pixels (rows, columns) of every group."""
-    gathered = image.index_select(1, rows.flatten()).index_select(2, columns.flatten())
-    return gathered.unflatten(2, columns.shape).unflatten(1, rows.shape).permute(0, 1, 3, 5, 2, 4, 6)
+) -> Float[Tensor, "groups slots heads channels"]:
+    """Gather the pixels (rows, columns) of every group of every image.
+
+    The pixels are a table and the groups are looked up in it: the fastest gather on a CPU, forward and backward,
+    and, unlike `index_select`, deterministic on CUDA.
+    """
+    batch, height, width, heads, channels = image.shape
+    pixels = (rows * width)[:, None, :, None] + columns[None, :, None, :]
+    pixels = pixels.view(-1, rows.shape[1] * columns.shape[1])
+    images = torch.arange(batch, device=image.device) * (height * width)
+    lookup = (images[:, None, None] + pixels).view(-1, pixels.shape[1])
+    return F.embedding(lookup, image.reshape(-1, heads * channels)).unflatten(-1, (heads, channels))
+
+
+def restore(
+    result: Float[Tensor, "groups slots heads channels"],
+    grid: tuple[int, ...],
+    rows: Windows,
+    columns: Windows,
+) -> Float[Tensor, "batch query_rows query_columns heads channels"]:
+    """Put the slots of all groups back into images, leaving out those that hold no query.
+
+    Args:
+        result: As `scaled_dot_product_attention` left it, heads and slots swapped back.
+        grid: (batch, query_rows, query_columns).
+        rows: Where each query row went.
+        columns: Where each query column went.
+    """
+    slot_rows, slot_columns = rows.queries.shape[1], columns.queries.shape[1]
+    group_columns, slots = columns.queries.shape[0], slot_rows * slot_columns
+    group_row, slot_row = rows.slots // slot_rows, rows.slots % slot_rows
+    group_column, slot_column = columns.slots // slot_columns, columns.slots % slot_columns
+    group = (group_row * group_columns)[:, None] + group_column
+    pixels = group * slots + (slot_row * slot_columns)[:, None] + slot_column
+    images = torch.arange(grid[0], device=result.device) * (rows.queries.shape[0] * group_columns * slots)
+    lookup = images[:, None, None] + pixels
+    heads, channels = result.shape[2:]
+    return F.embedding(lookup, result.reshape(-1, heads * channels)).unflatten(-1, (heads, channels))
 
 
 def position_logits(
-    grouped: Float[Tensor, "batch group_rows group_columns heads slot_rows slot_columns d_qk"],
+    queries: Float[Tensor, "groups slots heads d_qk"],
     rows: Windows,
     columns: Windows,
     row_embedding: Float[Tensor, "row_offsets w_r"] | None,
     column_embedding: Float[Tensor, "column_offsets w_c"] | None,
 ) -> tuple[
-    Float[Tensor, "batch group_rows group_columns heads slot_rows slot_columns window_rows"],
-    Float[Tensor, "batch group_rows group_columns heads slot_rows slot_columns window_columns"],
+    Float[Tensor, "groups slots heads window_rows"], Float[Tensor, "groups slots heads window_columns"]
 ]:
     """Logit of every row and every column of the window for each query; a huge negative one where it is masked."""
+    shape = (rows.queries.shape[0], columns.queries.shape[0], rows.queries.shape[1], columns.queries.shape[1])
+    row_visible, row_entries = (
+        each[:, None, :, None].expand(*shape, -1).reshape(-1, queries.shape[1], 1, each.shape[-1])
+        for each in (rows.visible, rows.entries)
+    )
+    column_visible, column_entries = (
+        each[None, :, None].expand(*shape, -1).reshape(-1, queries.shape[1], 1, each.shape[-1])
+        for each in (columns.visible, columns.entries)
+    )
     if row_embedding is None or column_embedding is None:
-        row_logits = grouped.new_zeros(1).expand(*grouped.shape[:-1], rows.keys.shape[1])
-        column_logits = grouped.new_zeros(1).expand(*grouped.shape[:-1], columns.keys.shape[1])
+        zero = queries.new_zeros(1).expand(*queries.shape[:-1], 1)
+        row_logits, column_logits = zero, zero
     else:
-        promoted = torch.promote_types(grouped.dtype, row_embedding.dtype)
-        row_query = grouped[..., : row_embedding.shape[1]].to(promoted)
-        column_query = grouped[..., grouped.shape[-1] - column_embedding.shape[1] :].to(promoted)
-        row_table = row_embedding.to(promoted)[rows.entries]
-        column_table = column_embedding.to(promoted)[columns.entries]
-        row_logits = torch.einsum("brcnijd,riyd->brcnijy", row_query, row_table)
-        column_logits = torch.einsum("brcnijd,cjxd->brcnijx", column_query, column_table)
-    # Two of these must add up without overflow, in the query's dtype.
-    masked = torch.finfo(grouped.dtype).min / 4
-    row_visible = rows.visible[:, None, None, :, None, :]
-    column_visible = columns.visible[:, None, None, :, :]
-    return row_logits.masked_fill(~row_visible, masked), column_logits.masked_fill(~column_visible, masked)
+        row_query = queries[..., : row_embedding.shape[1]]
+        column_query = queries[..., queries.shape[-1] - column_embedding.shape[1] :]
+        row_logits = looked_up(row_query, row_embedding, row_entries).to(queries.dtype)
+        column_logits = looked_up(column_query, column_embedding, column_entries).to(queries.dtype)
+    return masked(row_logits, row_visible), masked(column_logits, column_visible)
+
+
+def looked_up(
+    queries: Float[Tensor, "groups slots heads width"],
+    table: Float[Tensor, "offsets width"],
+    entries: Int[Tensor, "groups_of_image slots 1 window"],
+) -> Float[Tensor, "groups slots heads window"]:
+    """Multiply each query with the whole table and pick the offsets of its window, in the wider of both dtypes."""
+    dtype = torch.promote_types(queries.dtype, table.dtype)
+    logits = queries.to(dtype) @ table.to(dtype).mT
+    logits = logits.unflatten(0, (-1, entries.shape[0]))
+    return logits.gather(-1, entries.expand(*logits.shape[:-1], -1)).flatten(0, 1)
+
+
+def masked(
+    logits: Float[Tensor, "groups slots heads window_or_1"],
+    visible: Bool[Tensor, "groups_of_image slots 1 window"],
+) -> Float[Tensor, "groups slots heads window"]:
+    """Set what is not visible so low that a row's and a column's mask still add up without overflow."""
+    lowest = torch.finfo(logits.dtype).min / 4
+    logits = logits.unflatten(0, (-1, visible.shape[0])).masked_fill(~visible, lowest)
+    return logits.flatten(0, 1)
 
 
 def one_hots(
-    key_windows: Float[Tensor, "batch group_rows group_columns heads window_rows window_columns channels"],
-) -> Float[Tensor, "batch group_rows group_columns heads window_rows window_columns rows_and_columns"]:
+    window_rows: int, window_columns: int, like: Float[Tensor, "groups window heads channels"]
+) -> Float[Tensor, "groups window heads rows_and_columns"]:
     """Mark each key with its row and its column of the window."""
-    window_rows, window_columns = key_windows.shape[4:6]
-    options = dict(dtype=key_windows.dtype, device=key_windows.device)
-    row = torch.eye(window_rows, **options)[:, None, :].expand(-1, window_columns, -1)
-    column = torch.eye(window_columns, **options)[None, :, :].expand(window_rows, -1, -1)
-    return torch.cat([row, column], -1).expand(*key_windows.shape[:-1], -1)
+    row = torch.eye(window_rows, dtype=like.dtype, device=like.device)
+    column = torch.eye(window_columns, dtype=like.dtype, device=like.device)
+    row = row[:, None, :].expand(-1, window_columns, -1)
+    column = column[None, :, :].expand(window_rows, -1, -1)
+    marks = torch.cat([row, column], -1).flatten(0, 1)
+    return marks[:, None, :].expand(*like.shape[:-1], -1)
 
 
 def widen(tensor: Tensor, width: int) -> Tensor:

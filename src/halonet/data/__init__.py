@@ -1,0 +1,19 @@
+"""Real images for training and evaluation: sources, transforms, and the dataset that keys its randomness."""
+
+from halonet.data.classification import KeyedDataset
+from halonet.data.images import find_images, open_image
+from halonet.data.randomness import derive_seed
+from halonet.data.sources import ImageSource, available_splits, load_source
+from halonet.data.transforms import AugmentationConfig, build_transform
+
+__all__ = [
+    "AugmentationConfig",
+    "ImageSource",
+    "KeyedDataset",
+    "available_splits",
+    "build_transform",
+    "derive_seed",
+    "find_images",
+    "load_source",
+    "open_image",
+]

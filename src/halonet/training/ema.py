@@ -1,0 +1,33 @@
+"""The moving average of the weights, short at first so that a short run is not held back by its beginning."""
+
+import torch
+from lightning.pytorch.callbacks import WeightAveraging
+from torch import Tensor
+
+
+class MovingAverage(WeightAveraging):
+    """Averages weights and buffers after every optimizer step; validation uses the average.
+
+    The n-th update (from 1) keeps min(decay, (1 + n) / (10 + n)) of the average. In checkpoints `state_dict` is
+    the average and `current_model_state` the raw weights. Sharded models are not supported.
+
+    Args:
+        decay: What is kept in the long run, in (0, 1).
+    """
+
+    def __init__(self, decay: float):
+        super().__init__(multi_avg_fn=_Average(decay))
+
+
+class _Average:
+    def __init__(self, decay: float):
+        self.decay = decay
+
+    @torch.no_grad()
+    def __call__(self, averages: list[Tensor], values: list[Tensor], num_averaged: Tensor | int) -> None:
+        updates = int(num_averaged)
+        keep = min(self.decay, (1 + updates) / (10 + updates))
+        if averages[0].is_floating_point():
+            torch._foreach_lerp_(averages, values, 1 - keep)
+        else:
+            torch._foreach_copy_(averages, values)

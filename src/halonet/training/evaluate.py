@@ -1,0 +1,142 @@
+"""Measuring a checkpoint on a data set."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from halonet.data import AugmentationConfig, KeyedDataset, build_transform, load_source
+from halonet.errors import UserError, unknown_name
+from halonet.training.metrics import classification_sums, summarize
+from halonet.training.weights import load_checkpoint
+
+
+def evaluate(
+    checkpoint: str | Path,
+    data: str | None = None,
+    split: str | None = None,
+    *,
+    batch_size: int = 256,
+    workers: int = 0,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Measure a checkpoint on the images of a data set.
+
+    Args:
+        checkpoint: A run folder, a `model.safetensors` or a `.ckpt`.
+        data: A named data set or a folder of class folders; None takes what the checkpoint was trained on.
+        split: Of the data; None takes "test", or what the training took for its test.
+        batch_size: Images at a time.
+        workers: Processes that load images; 0 loads in this one.
+        device: "cpu", "cuda", ...; "auto" takes an accelerator if there is one.
+
+    Returns:
+        `top1` and `top5` (percent), `loss` (nats), `images`, `images_per_second`, `seconds`, and what was measured
+        where: `checkpoint`, `data`, `split`, `device`.
+
+    Raises:
+        UserError: The checkpoint or the data cannot be read, or their classes differ.
+    """
+    network, information = load_checkpoint(checkpoint)
+    if data is None and "data" not in information:
+        raise UserError(f"{checkpoint} does not say what data it was trained on: name some with --data.")
+    data = information["data"] if data is None else data
+    split = split or information.get("test_split", "test")
+    source = load_source(data, split)
+    labels = match_classes(source.class_names, information.get("class_names", source.class_names))
+    transform = build_transform(preprocessing(information, str(checkpoint)), train=False)
+    loader = DataLoader(
+        KeyedDataset(source, transform, seed=0, train=False), batch_size=batch_size, num_workers=workers
+    )
+    target = choose_device(device)
+    start = time.monotonic()
+    sums = _sums(network.to(target), loader, torch.tensor(labels), target)
+    seconds = time.monotonic() - start
+    return summarize(sums) | {
+        "images": len(source),
+        "images_per_second": len(source) / seconds,
+        "seconds": seconds,
+        "checkpoint": str(checkpoint),
+        "data": data,
+        "split": split,
+        "device": str(target),
+    }
+
+
+def match_classes(data_names: Sequence[str], checkpoint_names: Sequence[str]) -> list[int]:
+    """Find the checkpoint's label for each class of a data set.
+
+    Args:
+        data_names: The data set's class names, by label. They may be some of the checkpoint's, in any order, or
+            numbers from 0 on where there are as many as the checkpoint has.
+        checkpoint_names: The checkpoint's class names, by label.
+
+    Returns:
+        The checkpoint's label, by the data set's.
+
+    Raises:
+        UserError: A class of the data is not one of the checkpoint's.
+    """
+    if list(data_names) == [str(number) for number in range(len(checkpoint_names))]:
+        return list(range(len(checkpoint_names)))
+    labels = {name: label for label, name in enumerate(checkpoint_names)}
+    for name in data_names:
+        if name not in labels:
+            raise UserError(
+                unknown_name("class of the checkpoint", name, checkpoint_names)
+                + f" The data has {len(data_names)} classes, the checkpoint {len(checkpoint_names)}."
+            )
+    return [labels[name] for name in data_names]
+
+
+def preprocessing(information: dict[str, Any], source: str) -> AugmentationConfig:
+    """The preprocessing that a checkpoint was trained with.
+
+    Args:
+        information: As `load_checkpoint` returns it.
+        source: The checkpoint, for the message.
+
+    Returns:
+        Of which evaluation uses image size, channels, normalization, interpolation and crop.
+
+    Raises:
+        UserError: The checkpoint does not say.
+    """
+    if "preprocessing" not in information:
+        raise UserError(f"{source} does not say how images were prepared for it (size, mean, standard deviation).")
+    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in information["preprocessing"].items()}
+    return AugmentationConfig(**fields)
+
+
+def choose_device(name: str) -> torch.device:
+    """Turn a name into a device.
+
+    Args:
+        name: "cpu", "cuda", "cuda:1", ...; "auto" takes an accelerator if there is one.
+
+    Returns:
+        The device.
+
+    Raises:
+        UserError: There is no such device here.
+    """
+    if name == "auto":
+        return torch.accelerator.current_accelerator() or torch.device("cpu") if torch.accelerator.is_available() else torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UserError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    return device
+
+
+@torch.inference_mode()
+def _sums(network: nn.Module, loader: DataLoader, labels: Tensor, device: torch.device) -> Tensor:
+    batches = (
+        classification_sums(network(images.to(device)), labels[targets].to(device)) for images, targets in loader
+    )
+    return torch.stack(list(batches)).sum(0)

@@ -1,0 +1,50 @@
+"""Loss and accuracy as sums that add up over batches, processes and interruptions."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def classification_sums(
+    logits: Float[Tensor, "batch classes"], targets: Int[Tensor, " batch"]
+) -> Float[Tensor, " 4"]:
+    """Sum what `summarize` needs over a batch.
+
+    Args:
+        logits: Any floating dtype; the loss is computed in float32.
+        targets: Class indices.
+
+    Returns:
+        Summed cross-entropy, images right at the first guess, images right within five, images: in float64
+        where the device has it, so that the sums over any data set lose nothing.
+    """
+    loss = F.cross_entropy(logits.float(), targets, reduction="sum")
+    right = logits.topk(min(5, logits.shape[1]), dim=1).indices == targets[:, None]
+    sums = torch.stack([loss, right[:, 0].sum(), right.sum(), targets.new_tensor(len(targets))])
+    return sums.to(sum_dtype(logits.device))
+
+
+def sum_dtype(device: torch.device) -> torch.dtype:
+    """The widest dtype for sums on a device (Apple's GPUs have no float64).
+
+    Args:
+        device: Where the sums live.
+
+    Returns:
+        float64 or float32.
+    """
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def summarize(sums: Float[Tensor, " 4"]) -> dict[str, float]:
+    """Turn sums over at least one image into means.
+
+    Args:
+        sums: As `classification_sums` returns them, added up.
+
+    Returns:
+        `loss` (mean cross-entropy, in nats), `top1` and `top5` (percent).
+    """
+    loss, top1, top5, images = sums.tolist()
+    return {"loss": loss / images, "top1": 100 * top1 / images, "top5": 100 * top5 / images}

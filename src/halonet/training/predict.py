@@ -1,0 +1,64 @@
+"""Labeling image files with a checkpoint."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from halonet.data.images import open_image
+from halonet.data.transforms import build_transform
+from halonet.errors import UserError
+from halonet.training.evaluate import choose_device, preprocessing
+from halonet.training.weights import load_checkpoint
+
+
+def predict(
+    checkpoint: str | Path,
+    images: Sequence[str | Path],
+    top_k: int = 5,
+    *,
+    batch_size: int = 64,
+    device: str = "auto",
+) -> list[dict[str, Any]]:
+    """Label image files.
+
+    Args:
+        checkpoint: A run folder, a `model.safetensors` or a `.ckpt`.
+        images: Image files; see `halonet.data.images.find_images` for folders.
+        top_k: How many guesses to return for each; at most all classes.
+        batch_size: Images at a time.
+        device: "cpu", "cuda", ...; "auto" takes an accelerator if there is one.
+
+    Returns:
+        For each image, in the order given: `file`, the best guess as `label` and `probability` (in [0, 1]), and `top`,
+        a list of such guesses, best first. Classes without names are numbers.
+
+    Raises:
+        UserError: The checkpoint or an image cannot be read, or `top_k` is not positive.
+    """
+    if top_k < 1:
+        raise UserError(f"top_k is {top_k}, but at least one guess must be asked for.")
+    network, information = load_checkpoint(checkpoint)
+    transform = build_transform(preprocessing(information, str(checkpoint)), train=False)
+    target = choose_device(device)
+    network.to(target)
+    class_names = information.get("class_names") or [str(label) for label in range(information["num_classes"])]
+    rows = []
+    for start in range(0, len(images), batch_size):
+        files = images[start : start + batch_size]
+        batch = torch.stack([transform(open_image(file)) for file in files]).to(target)
+        with torch.inference_mode():
+            probabilities = network(batch).float().softmax(dim=1).cpu()
+        rows += [_row(str(file), row, class_names, top_k) for file, row in zip(files, probabilities, strict=True)]
+    return rows
+
+
+def _row(file: str, probabilities: Tensor, class_names: list[str], top_k: int) -> dict[str, Any]:
+    best = probabilities.topk(min(top_k, len(class_names)))
+    top = [
+        {"label": class_names[label], "probability": probability}
+        for label, probability in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    ]
+    return {"file": file, **top[0], "top": top}

@@ -1,0 +1,184 @@
+"""Checkpoints from which a killed run continues to the same bits, and the record of what that promise rests on."""
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy
+import timm
+import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
+from torch import Tensor
+
+from halonet.training.classifier import Batch, Classifier
+from halonet.training.files import write_atomically
+from halonet.training.weights import read_checkpoint
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes beside the target and renames; reads tensors and plain values only, never code.
+
+    Lightning's own stages in the temporary directory, where the last step may cross file systems and be a copy.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None
+    ) -> None:
+        """Replace a checkpoint in one step.
+
+        Args:
+            checkpoint: What to save.
+            path: Where.
+            storage_options: None; there are none.
+
+        Raises:
+            UserError: The disk is full. The previous checkpoint is untouched.
+        """
+        write_atomically(Path(path), lambda file: torch.save(checkpoint, file))
+
+    def load_checkpoint(
+        self, path: str | os.PathLike, map_location: Any = "cpu", weights_only: bool | None = True
+    ) -> dict[str, Any]:
+        """Read a checkpoint.
+
+        Args:
+            path: From where.
+            map_location: As in `torch.load`.
+            weights_only: Taken as True whatever it is.
+
+        Returns:
+            What was saved.
+
+        Raises:
+            UserError: The file is missing, truncated, no checkpoint, or holds code.
+        """
+        return read_checkpoint(Path(path), map_location)
+
+
+class StepCheckpoint(lightning.Callback):
+    """Writes the checkpoint to resume from, only ever between one optimizer step and the next.
+
+    At the start of a training batch all that belongs to the previous step is over: its logging, its EMA, the
+    validation of its epoch. Within an accumulated step nothing is saved, because gradients are in no checkpoint.
+
+    Args:
+        path: The one file, replaced each time.
+        every_steps: Optimizer steps from one to the next; one more is written as each epoch begins.
+        recipe: The run's resolved recipe as YAML, kept in the checkpoint.
+    """
+
+    def __init__(self, path: Path, every_steps: int, recipe: str = ""):
+        self.path = path
+        self.every_steps = every_steps
+        self.recipe = recipe
+        self._latest_step = 0
+        self._finished = False
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Do not save again what has just been loaded."""
+        self._latest_step = trainer.global_step
+
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        """Save if a new step is due."""
+        is_new = trainer.global_step != self._latest_step
+        self._latest_step = trainer.global_step
+        if is_new and (batch_idx == 0 or trainer.global_step % self.every_steps == 0):
+            trainer.save_checkpoint(self.path)
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Save the end. This callback stands before EMA's, which overwrites the raw weights here."""
+        self._finished = not trainer.interrupted
+        trainer.save_checkpoint(self.path)
+
+    def on_save_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add what a later process must compare itself with."""
+        checkpoint["environment"] = environment(trainer.world_size, pl_module.device)
+        checkpoint["recipe"] = self.recipe
+        checkpoint["finished"] = self._finished
+
+
+class BestCheckpoint(lightning.Callback):
+    """Keeps the checkpoint whose validation was best (of equals the first): for choosing, not for resuming.
+
+    Args:
+        path: The one file, replaced each time.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.best: dict[str, float] = {}
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Save if this validation beat all before."""
+        assert isinstance(pl_module, Classifier)
+        top1 = pl_module.validation_metrics["top1"]
+        if not trainer.sanity_checking and top1 > self.best.get("validation_top1", -1.0):
+            self.best = {"epoch": trainer.current_epoch, "validation_top1": top1}
+            trainer.save_checkpoint(self.path)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was best so far."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Remember what was best so far."""
+        self.best = state_dict["best"]
+
+
+def environment(world_size: int, device: torch.device) -> dict[str, str | int]:
+    """All but the recipe and the data that the bits of a run depend on.
+
+    Args:
+        world_size: Number of processes.
+        device: That this process trains on.
+
+    Returns:
+        Names and plain values.
+    """
+    if device.type == "cuda":
+        hardware = torch.cuda.get_device_name(device)
+    else:
+        hardware = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return {
+        "world_size": world_size,
+        "device": device.type,
+        "hardware": hardware,
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "lightning": lightning.__version__,
+        "timm": timm.__version__,
+        "numpy": numpy.__version__,
+    }
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Name what is not as it was.
+
+    Args:
+        before: Values by name.
+        now: Values by name.
+
+    Returns:
+        One phrase per difference, such as "threads 2 -> 1".
+    """
+    names = dict.fromkeys([*before, *now])
+    return [f"{name} {before.get(name)} -> {now.get(name)}" for name in names if before.get(name) != now.get(name)]
+
+
+def as_cpu_tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Detach a state dictionary from devices, graphs and memory formats.
+
+    Args:
+        state: Tensors by name.
+
+    Returns:
+        Contiguous tensors on the CPU.
+    """
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}

@@ -1,0 +1,262 @@
+"""What does not fit is refused, and the message names the value and the rule; a named backend is obeyed."""
+
+import re
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import halonet
+
+REFUSAL = (ValueError, TypeError)
+pytestmark = pytest.mark.usefixtures("without_shape_checks")
+
+
+def mentions(*words: object) -> str:
+    """A pattern that wants every word somewhere in the message, in any order; numbers must stand alone."""
+    wanted = []
+    for word in words:
+        text = re.escape(str(word))
+        wanted.append(rf"(?=.*(?<![\w.]){text}(?![\w]))" if isinstance(word, int) else f"(?=.*{text})")
+    return "(?is)" + "".join(wanted)
+
+
+def zeros(*shape: int, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Tensor:
+    return torch.zeros(shape, dtype=dtype, device=device)
+
+
+def attend(**changes: Any) -> Tensor:
+    """Call the operator on a 6x5 image, 2 heads, d_qk 4, d_v 3, with some arguments replaced."""
+    arguments: dict[str, Any] = {
+        "query": zeros(1, 6, 5, 2, 4),
+        "key": zeros(1, 6, 5, 2, 4),
+        "value": zeros(1, 6, 5, 2, 3),
+        "row_embedding": zeros(5, 2),
+        "column_embedding": zeros(5, 2),
+        "block_size": 2,
+        "halo_size": 1,
+    }
+    return halonet.halo_attention(**(arguments | changes))
+
+
+def weights(**changes: Any) -> tuple[Tensor, Tensor]:
+    """Call `attention_weights` on the same image, with some arguments replaced."""
+    arguments: dict[str, Any] = {
+        "query": zeros(1, 6, 5, 2, 4),
+        "key": zeros(1, 6, 5, 2, 4),
+        "row_embedding": zeros(5, 2),
+        "column_embedding": zeros(5, 2),
+        "positions": torch.tensor([[0, 0], [5, 4]]),
+        "block_size": 2,
+        "halo_size": 1,
+    }
+    return halonet.attention_weights(**(arguments | changes))
+
+
+def test_the_arguments_that_the_refusals_change_are_themselves_fine() -> None:
+    assert attend().shape == (1, 6, 5, 2, 3)
+    assert weights()[0].shape == (1, 2, 2, 6, 5)
+
+
+HALF = torch.float16
+DOUBLE = torch.float64
+SHAPES = {
+    "key of another batch": ({"key": zeros(3, 6, 5, 2, 4)}, ("key", 3)),
+    "value of another batch": ({"value": zeros(3, 6, 5, 2, 3)}, ("value", 3)),
+    "query of another batch": ({"query": zeros(3, 6, 5, 2, 4)}, ("query", 3)),
+    "batch is not broadcast": ({"key": zeros(2, 6, 5, 2, 4), "value": zeros(2, 6, 5, 2, 3)}, ("query", 1, 2)),
+    "value of other rows": ({"value": zeros(1, 7, 5, 2, 3)}, ("value", 7, 6)),
+    "value of other columns": ({"value": zeros(1, 6, 9, 2, 3)}, ("value", 9, 5)),
+    "key of other heads": ({"key": zeros(1, 6, 5, 3, 4)}, ("heads", 3, 2)),
+    "value of other heads": ({"value": zeros(1, 6, 5, 8, 3)}, ("value", "heads", 8, 2)),
+    "heads are not broadcast": ({"key": zeros(1, 6, 5, 1, 4), "value": zeros(1, 6, 5, 1, 3)}, ("heads", 1, 2)),
+    "key of another width": ({"key": zeros(1, 6, 5, 2, 8)}, ("key", 8, 4)),
+    "query rows": ({"query": zeros(1, 7, 5, 2, 4)}, ("query", 7, 6, "stride")),
+    "query columns": ({"query": zeros(1, 6, 4, 2, 4)}, ("query", 4, 5, "stride")),
+    "query not subsampled": ({"stride": 2}, ("query", "stride", 3, 6)),
+    "query rounded down": ({"stride": 2, "query": zeros(1, 3, 2, 2, 4)}, ("query", "stride", 2, 3)),
+    "no rows": ({"query": zeros(1, 0, 5, 2, 4), "key": zeros(1, 0, 5, 2, 4), "value": zeros(1, 0, 5, 2, 3)}, (0, 5)),
+    "no columns": ({"query": zeros(1, 6, 0, 2, 4), "key": zeros(1, 6, 0, 2, 4), "value": zeros(1, 6, 0, 2, 3)}, (0, 6)),
+    "query without heads axis": ({"query": zeros(1, 6, 5, 4)}, ("query", "heads")),
+    "key without batch axis": ({"key": zeros(6, 5, 2, 4)}, ("key", "batch")),
+    "value of one axis too many": ({"value": zeros(1, 1, 6, 5, 2, 3)}, ("value",)),
+}  # fmt: skip
+DTYPES_AND_DEVICES = {
+    "key of another dtype": ({"key": zeros(1, 6, 5, 2, 4, dtype=DOUBLE)}, ("key", "float64", "float32")),
+    "value of another dtype": ({"value": zeros(1, 6, 5, 2, 3, dtype=HALF)}, ("value", "float16", "float32")),
+    "integer tensors": (
+        {
+            "query": zeros(1, 6, 5, 2, 4, dtype=torch.int64),
+            "key": zeros(1, 6, 5, 2, 4, dtype=torch.int64),
+            "value": zeros(1, 6, 5, 2, 3, dtype=torch.int64),
+        },
+        ("int64", "float"),
+    ),
+    "row table of a lower dtype": ({"row_embedding": zeros(5, 2, dtype=HALF)}, ("row_embedding", "float16")),
+    "column table of a higher dtype": ({"column_embedding": zeros(5, 2, dtype=DOUBLE)}, ("column_embedding", "float64")),
+    "key on another device": ({"key": zeros(1, 6, 5, 2, 4, device="meta")}, ("device", "meta", "cpu", "key")),
+    "value on another device": ({"value": zeros(1, 6, 5, 2, 3, device="meta")}, ("device", "meta", "cpu", "value")),
+    "table on another device": ({"row_embedding": zeros(5, 2, device="meta")}, ("device", "meta", "cpu", "row_embedding")),
+}  # fmt: skip
+GEOMETRY = {
+    "block zero": ({"block_size": 0}, ("block_size", 0)),
+    "block negative": ({"block_size": (2, -3)}, ("block_size", -3)),
+    "halo negative": ({"halo_size": -1}, ("halo_size", -1)),
+    "halo negative on one axis": ({"halo_size": (-2, 1)}, ("halo_size", -2)),
+    "stride zero": ({"stride": 0}, ("stride", 0)),
+    "stride negative": ({"stride": (1, -1)}, ("stride", -1)),
+    "block of three numbers": ({"block_size": (2, 2, 2)}, ("block_size", "(2, 2, 2)")),
+    "block not a whole number": ({"block_size": 2.5}, ("block_size", "2.5")),
+    "halo a word": ({"halo_size": "one"}, ("halo_size", "one")),
+    "offset_stride where the stride does not divide the block": (
+        {
+            "query": zeros(1, 2, 2, 2, 4),
+            "stride": 3,
+            "block_size": 4,
+            "row_embedding": None,
+            "column_embedding": None,
+            "offset_stride": 1,
+        },
+        ("offset_stride", 1, 3, 4),
+    ),
+    "offset_stride where it does not divide on one axis": (
+        {
+            "query": zeros(1, 3, 3, 2, 4),
+            "stride": 2,
+            "block_size": (2, 3),
+            "row_embedding": None,
+            "column_embedding": None,
+            "offset_stride": 1,
+        },
+        ("offset_stride", 1, 2, 3),
+    ),
+    "unknown border": ({"border": "reflect"}, ("border", "reflect", "mask", "zeros")),
+    "misspelt border": ({"border": "zero"}, ("border", "'zero'", "zeros")),
+}  # fmt: skip
+TABLES = {
+    "row table alone": ({"column_embedding": None}, ("row_embedding", "column_embedding")),
+    "column table alone": ({"row_embedding": None}, ("row_embedding", "column_embedding")),
+    "row table too long": ({"row_embedding": zeros(7, 2)}, ("row_embedding", 7, 5)),
+    "column table too short": ({"column_embedding": zeros(4, 2)}, ("column_embedding", 4, 5)),
+    "timm's table uncut": ({"column_embedding": zeros(7, 2)}, ("column_embedding", 7, 5)),
+    "tables of the other axis": (
+        {"block_size": (2, 3), "row_embedding": zeros(7, 2), "column_embedding": zeros(5, 2)},
+        ("row_embedding", 7, 5),
+    ),
+    "widths that sum to neither": ({"row_embedding": zeros(5, 3)}, (3, 2, 4)),
+    "one table full": ({"row_embedding": zeros(5, 4)}, (4, 2)),
+    "tables too wide": ({"row_embedding": zeros(5, 8), "column_embedding": zeros(5, 8)}, (8, 4)),
+    "table of one axis": ({"row_embedding": zeros(5)}, ("row_embedding",)),
+}  # fmt: skip
+REFUSED = SHAPES | DTYPES_AND_DEVICES | GEOMETRY | TABLES
+
+
+@pytest.mark.parametrize(("changes", "words"), REFUSED.values(), ids=REFUSED.keys())
+def test_the_operator_refuses_and_says_why(changes: dict[str, Any], words: tuple[object, ...]) -> None:
+    with pytest.raises(REFUSAL, match=mentions(*words)):
+        attend(**changes)
+
+
+WITHOUT_VALUE = {name: case for name, case in REFUSED.items() if "value" not in case[0]}
+
+
+@pytest.mark.parametrize(("changes", "words"), WITHOUT_VALUE.values(), ids=WITHOUT_VALUE.keys())
+def test_the_weights_refuse_the_same(changes: dict[str, Any], words: tuple[object, ...]) -> None:
+    with pytest.raises(REFUSAL, match=mentions(*words)):
+        weights(**changes)
+
+
+POSITIONS = {
+    "row past the end": ([[6, 0]], ("positions", 6)),
+    "column past the end": ([[0, 0], [2, 5]], ("positions", 5)),
+    "negative row": ([[-1, 0]], ("positions", -1)),
+    "three numbers": ([[0, 0, 0]], ("positions", 3)),
+    "a bare pair": ([0, 0], ("positions",)),
+    "not whole numbers": ([[0.5, 0.0]], ("positions", "float")),
+}
+
+
+@pytest.mark.parametrize(("positions", "words"), POSITIONS.values(), ids=POSITIONS.keys())
+def test_positions_off_the_query_grid_are_refused(positions: list, words: tuple[object, ...]) -> None:
+    with pytest.raises(REFUSAL, match=mentions(*words)):
+        weights(positions=torch.tensor(positions))
+
+
+def test_positions_count_on_the_query_grid_not_on_the_image() -> None:
+    with pytest.raises(REFUSAL, match=mentions("positions", 3)):
+        weights(query=zeros(1, 3, 3, 2, 4), stride=2, positions=torch.tensor([[3, 0]]))
+
+
+@pytest.mark.parametrize(
+    ("unknown", "nearest"), [("refernce", "reference"), ("composit", "composite"), ("trition", "triton")]
+)
+def test_an_unknown_backend_is_refused_with_the_nearest_name(unknown: str, nearest: str) -> None:
+    for call in (lambda: attend(backend=unknown), lambda: halonet.use_backend(unknown).__enter__()):
+        with pytest.raises(ValueError, match=mentions("backend", f"'{unknown}'", nearest)):
+            call()
+
+
+def test_auto_never_fails() -> None:
+    for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
+        tensors = {
+            "query": zeros(1, 6, 5, 2, 4, dtype=dtype),
+            "key": zeros(1, 6, 5, 2, 4, dtype=dtype),
+            "value": zeros(1, 6, 5, 2, 3, dtype=dtype),
+        }
+        for border in ("mask", "zeros"):
+            output = attend(**tensors, row_embedding=None, column_embedding=None, border=border, backend="auto")
+            assert output.dtype == dtype
+
+
+def test_shapes_are_worked_out_without_data() -> None:
+    for backend in ("auto", "reference", "composite"):
+        output = attend(
+            query=zeros(2, 3, 3, 2, 4, device="meta"),
+            key=zeros(2, 6, 5, 2, 4, device="meta"),
+            value=zeros(2, 6, 5, 2, 3, device="meta"),
+            row_embedding=zeros(5, 2, device="meta"),
+            column_embedding=zeros(5, 2, device="meta"),
+            stride=2,
+            backend=backend,
+        )
+        assert output.device.type == "meta"
+        assert output.shape == (2, 3, 3, 2, 3)
+
+
+def test_the_triton_backend_is_refused_on_a_cpu_with_the_reason() -> None:
+    with pytest.raises((ValueError, RuntimeError), match=mentions("triton")):
+        attend(backend="triton")
+
+
+def test_the_backend_in_use_is_obeyed_nested_and_restored() -> None:
+    refused = pytest.raises((ValueError, RuntimeError), match=mentions("triton"))
+    with halonet.use_backend("triton"):
+        with refused:
+            attend()
+        with halonet.use_backend("reference"):
+            attend()
+        with refused:
+            attend()
+        with halonet.use_backend("auto"):
+            attend()
+        with refused:
+            attend()
+    attend()
+
+
+def test_the_backend_in_use_is_restored_after_an_exception() -> None:
+    with pytest.raises(KeyError), halonet.use_backend("triton"):
+        raise KeyError
+    attend()
+
+
+def test_an_explicit_backend_wins_over_the_one_in_use() -> None:
+    with halonet.use_backend("triton"):
+        attend(backend="reference")
+        attend(backend="composite")
+    with (
+        halonet.use_backend("reference"),
+        pytest.raises((ValueError, RuntimeError), match=mentions("triton")),
+    ):
+        attend(backend="triton")

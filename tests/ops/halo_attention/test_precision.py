@@ -1,0 +1,153 @@
+"""Dtypes are kept, and rounding is no worse than plain PyTorch's, judged against fp64."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from tests.ops.halo_attention import oracle
+from tests.ops.halo_attention.backends import Backend
+from tests.ops.halo_attention.eager import eager_attention
+from tests.ops.halo_attention.sizes import BY_NAME, SIZES, Size
+
+LOW = [torch.float32, torch.bfloat16, torch.float16]
+REALISTIC = [
+    Size("h1_stage_1", "16 channels per head, partial blocks", (19, 21), 8, 3, batch=2, heads=2, d_qk=16, d_v=16),
+    Size("wide_head", "H1's last stages", (10, 9), 8, 3, d_qk=64, d_v=64, tables="full"),
+    Size("timm", "zeros take weight", (16, 16), 8, 3, heads=2, d_qk=16, d_v=32, tables="full", border="zeros"),
+    Size("strided", "a stage's first layer", (17, 12), 8, 3, stride=2, heads=2, d_qk=32, d_v=32),
+    Size("sasa", "the centred comparator", (14, 15), 8, 3, heads=2, d_qk=16, d_v=16, centered=True),
+]  # fmt: skip
+
+
+def root_mean_square(tensor: Tensor) -> float:
+    return tensor.double().square().mean().sqrt().item()
+
+
+def assert_no_worse_than_eager(actual: Tensor, eager: Tensor, exact: Tensor, what: str) -> None:
+    """At most twice the eager error, plus half a unit in the last place for rounding the result itself."""
+    assert actual.dtype == eager.dtype
+    rounding = torch.finfo(actual.dtype).eps / 2 * root_mean_square(exact)
+    error, allowed = root_mean_square(actual - exact), 2 * root_mean_square(eager - exact) + rounding
+    assert error <= allowed, f"{what}: error {error:.3g}, allowed {allowed:.3g}"
+
+
+def with_gradients(attend, inputs, size: Size, dtype: torch.dtype) -> list[Tensor]:
+    inputs = inputs.requiring_grad()
+    output = attend(*inputs, **size.options)
+    assert output.dtype == dtype
+    return [output, *torch.autograd.grad(output, inputs.tensors(), size.output_gradient(dtype))]
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: size.name)
+def test_the_ruler_itself_is_right_in_fp64(size: Size) -> None:
+    if size.offset_stride is not None and size.name == "offset_stride_same":
+        pytest.skip("the ruler counts queries from the block's top")
+    output = eager_attention(*size.inputs(), **size.options)
+    assert_close(output, oracle.halo_attention(*size.inputs(), **size.options).output, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", LOW, ids=str)
+@pytest.mark.parametrize("size", REALISTIC, ids=lambda size: size.name)
+def test_rounding_is_no_worse_than_plain_pytorch(backend: Backend, size: Size, dtype: torch.dtype) -> None:
+    inputs = size.inputs(dtype)
+    exact_inputs = type(inputs)(*[None if x is None else x.double() for x in inputs])
+    exact_size_gradient = size.output_gradient(dtype).double()
+    leaves = exact_inputs.requiring_grad()
+    exact_output = eager_attention(*leaves, **size.options)
+    exact = [exact_output, *torch.autograd.grad(exact_output, leaves.tensors(), exact_size_gradient)]
+    eager = with_gradients(eager_attention, inputs, size, dtype)
+    actual = with_gradients(backend.attend, inputs, size, dtype)
+    names = ["output", *[f"gradient of {name}" for name in inputs.names()]]
+    for name, ours, plain, truth in zip(names, actual, eager, exact, strict=True):
+        assert_no_worse_than_eager(ours, plain, truth, name)
+
+
+@pytest.mark.parametrize("dtype", LOW, ids=str)
+def test_low_precision_weights_still_sum_to_one(backend: Backend, dtype: torch.dtype) -> None:
+    for size in REALISTIC:
+        if size.border == "mask":
+            query, key, value, *tables = size.inputs(dtype)
+            output = backend.attend(query, key, torch.ones_like(value), *tables, **size.options)
+            assert_close(output.double(), torch.ones_like(output).double(), rtol=0, atol=torch.finfo(dtype).eps * 1.5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_large_logits_do_not_overflow(backend: Backend, dtype: torch.dtype) -> None:
+    size = BY_NAME["prime_sides"]
+    query, key, value, *tables = size.inputs(dtype)
+    output = backend.attend(query * 64, key * 64, value, *tables, **size.options)
+    assert output.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, *LOW], ids=str)
+@pytest.mark.parametrize("table_dtype", [None, torch.float32], ids=["same tables", "fp32 tables"])
+def test_output_has_the_inputs_dtype_and_each_gradient_its_tensors(
+    backend: Backend, dtype: torch.dtype, table_dtype: torch.dtype | None
+) -> None:
+    for name in ("prime_sides", "zeros_partial"):
+        size = BY_NAME[name]
+        inputs = size.inputs(dtype, table_dtype).requiring_grad()
+        output = backend.attend(*inputs, **size.options)
+        assert output.dtype == dtype
+        output.backward(size.output_gradient(dtype))
+        for tensor in inputs.tensors():
+            assert tensor.grad is not None
+            assert tensor.grad.dtype == tensor.dtype
+
+
+def test_fp32_tables_lose_nothing_beside_low_precision_inputs(backend: Backend) -> None:
+    size = Size("tables", "", (9, 7), 4, 2, heads=2, d_qk=16, d_v=16)
+    query, key, value, *tables = size.inputs(torch.bfloat16, torch.float32)
+    exact = eager_attention(*[x.double() for x in (query, key, value, *tables) if x is not None], **size.options)
+    kept = backend.attend(query, key, value, *tables, **size.options)
+    eager = eager_attention(query, key, value, *tables, **size.options)
+    assert_no_worse_than_eager(kept, eager, exact, "output")
+
+
+def test_fp64_is_not_computed_in_less(backend: Backend) -> None:
+    size = REALISTIC[0]
+    inputs = size.inputs()
+    actual = with_gradients(backend.attend, inputs, size, torch.float64)
+    expected = with_gradients(eager_attention, inputs, size, torch.float64)
+    assert_close(actual, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_autocast_casts_query_key_and_value_and_leaves_the_tables(backend: Backend, dtype: torch.dtype) -> None:
+    size = REALISTIC[0]
+    inputs = size.inputs(torch.float32).requiring_grad()
+    with torch.autocast("cpu", dtype=dtype):
+        output = backend.attend(*inputs, **size.options)
+    assert output.dtype == dtype
+    gradients = torch.autograd.grad(output, inputs.tensors(), size.output_gradient(dtype))
+    assert {gradient.dtype for gradient in gradients} == {torch.float32}
+
+    by_hand = inputs.requiring_grad()
+    cast = [tensor.to(dtype) for tensor in by_hand[:3]]
+    expected = backend.attend(*cast, *by_hand[3:], **size.options)
+    expected_gradients = torch.autograd.grad(expected, by_hand.tensors(), size.output_gradient(dtype))
+    assert torch.equal(output, expected)
+    for gradient, expected_gradient in zip(gradients, expected_gradients, strict=True):
+        assert torch.equal(gradient, expected_gradient)
+
+
+def test_autocast_unites_different_dtypes(backend: Backend) -> None:
+    size = BY_NAME["prime_sides"]
+    query, key, value, *tables = size.inputs(torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = backend.attend(query.bfloat16(), key, value.half(), *tables, **size.options)
+    united = backend.attend(
+        query.bfloat16(), key.bfloat16(), value.half().bfloat16(), *tables, **size.options
+    )
+    assert mixed.dtype == torch.bfloat16
+    assert torch.equal(mixed, united)
+
+
+def test_autocast_switched_off_inside_autocast_casts_nothing(backend: Backend) -> None:
+    size = BY_NAME["prime_sides"]
+    inputs = size.inputs(torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.autocast("cpu", enabled=False):
+        output = backend.attend(*inputs, **size.options)
+    assert output.dtype == torch.float32
+    assert torch.equal(output, backend.attend(*inputs, **size.options))
