@@ -119,11 +119,10 @@ def halo_attention(
         block_size=block_size, halo_size=halo_size, stride=stride,
         offset_stride=offset_stride, border=border, centered=centered,
     ))  # fmt: skip
-    if scale is None:
-        scale = query.shape[-1] ** -0.5
+    factor = query.shape[-1] ** -0.5 if scale is None else float(scale)
     run = BACKENDS[select_backend(query, key, value, geometry, backend=backend)].run
     with _without_autocast(query.device.type):
-        return run(query, key, value, row_embedding, column_embedding, geometry=geometry, scale=float(scale))
+        return run(query, key, value, row_embedding, column_embedding, geometry=geometry, scale=factor)
 
 
 def attention_weights(
@@ -192,9 +191,7 @@ def attention_weights(
     return maps[..., :-1].unflatten(-1, (height, width)), maps[..., -1]
 
 
-def select_backend(
-    query: Tensor, key: Tensor, value: Tensor, geometry: Geometry, *, backend: str = "auto"
-) -> str:
+def select_backend(query: Tensor, key: Tensor, value: Tensor, geometry: Geometry, *, backend: str = "auto") -> str:
     """Name of the backend that runs a call: a pure function of the tensors' metadata and the geometry.
 
     Args:
@@ -214,9 +211,7 @@ def select_backend(
         return next(name for name, each in BACKENDS.items() if not each.refusal(query, key, value, geometry))
     reason = BACKENDS[backend].refusal(query, key, value, geometry)
     if reason:
-        raise ValueError(
-            f"backend {backend!r} cannot run this call: {reason}. backend='auto' picks one that can"
-        )
+        raise ValueError(f"backend {backend!r} cannot run this call: {reason}. backend='auto' picks one that can")
     return backend
 
 
@@ -242,17 +237,11 @@ def _check(
         if tensor.dtype not in DTYPES:
             raise ValueError(f"{name} is {tensor.dtype}; it must be float64, float32, bfloat16 or float16")
         if tensor.dtype != query.dtype:
-            raise ValueError(
-                f"{name} is {tensor.dtype} but query is {query.dtype}; they must share one dtype"
-            )
+            raise ValueError(f"{name} is {tensor.dtype} but query is {query.dtype}; they must share one dtype")
         if tensor.device != query.device:
-            raise ValueError(
-                f"{name} is on {tensor.device} but query is on {query.device}; move them together"
-            )
+            raise ValueError(f"{name} is on {tensor.device} but query is on {query.device}; move them together")
     if value is not None and value.shape[:4] != key.shape[:4]:
-        raise ValueError(
-            f"value has shape {_shape(value)} and key {_shape(key)}; batch, H, W and heads must be equal"
-        )
+        raise ValueError(f"value has shape {_shape(value)} and key {_shape(key)}; batch, H, W and heads must be equal")
     geometry = make_geometry(key.shape[1], key.shape[2], **numbers)
     expected = (
         key.shape[0],
@@ -292,13 +281,9 @@ def _check_tables(
                 f"[2 * (block + halo) - 1, width] = [{axis.table_length}, width]"
             )
         if table.dtype not in (query.dtype, torch.float32):
-            raise ValueError(
-                f"{name} is {table.dtype}; it must be {query.dtype}, like query, or torch.float32"
-            )
+            raise ValueError(f"{name} is {table.dtype}; it must be {query.dtype}, like query, or torch.float32")
         if table.device != query.device:
-            raise ValueError(
-                f"{name} is on {table.device} but query is on {query.device}; move them together"
-            )
+            raise ValueError(f"{name} is on {table.device} but query is on {query.device}; move them together")
     widths, d_qk = (row_embedding.shape[1], column_embedding.shape[1]), query.shape[-1]
     if sum(widths) != d_qk and widths != (d_qk, d_qk):
         raise ValueError(
@@ -309,17 +294,13 @@ def _check_tables(
 
 def _check_positions(positions: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
     if positions.dim() != 2 or positions.shape[1] != 2 or positions.is_floating_point():
-        raise ValueError(
-            f"positions is {positions.dtype} {_shape(positions)}; it must be integers of shape [P, 2]"
-        )
+        raise ValueError(f"positions is {positions.dtype} {_shape(positions)}; it must be integers of shape [P, 2]")
     rows, columns = positions.to(query.device).long().unbind(1)
     height, width = query.shape[1], query.shape[2]
     outside = (rows < 0) | (rows >= height) | (columns < 0) | (columns >= width)
     if bool(outside.any()):
         first = positions[int(outside.nonzero()[0])].tolist()
-        raise ValueError(
-            f"positions holds {first}, outside the query grid of {height} rows x {width} columns"
-        )
+        raise ValueError(f"positions holds {first}, outside the query grid of {height} rows x {width} columns")
     return rows, columns
 
 

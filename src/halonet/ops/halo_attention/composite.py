@@ -67,9 +67,13 @@ def halo_attention(
     keys = torch.cat([key_windows, marks], -1)
 
     d_v, width = value.shape[-1], max(value.shape[-1], keys.shape[-1])
-    padded = (widen(each, width).transpose(1, 2) for each in (queries, keys, value_windows))
-    result = F.scaled_dot_product_attention(*padded, scale=scale)[..., :d_v].transpose(1, 2)
-    return restore(result, query.shape[:3], rows, columns)
+    result = F.scaled_dot_product_attention(
+        widen(queries, width).transpose(1, 2),
+        widen(keys, width).transpose(1, 2),
+        widen(value_windows, width).transpose(1, 2),
+        scale=scale,
+    )
+    return restore(result[..., :d_v].transpose(1, 2), query.shape[:3], rows, columns)
 
 
 def make_windows(axis: Axis, geometry: Geometry, device: torch.device) -> Windows:
@@ -113,9 +117,7 @@ def make_windows(axis: Axis, geometry: Geometry, device: torch.device) -> Window
         low = (top - axis.halo)[:, None, None]
         near = (coordinates >= low) & (coordinates < low + axis.window)
         near = near.expand(-1, num_slots, -1)
-    entries = (coordinates - standing[:, :, None] + axis.block + axis.halo - 1).clamp(
-        0, axis.table_length - 1
-    )
+    entries = (coordinates - standing[:, :, None] + axis.block + axis.halo - 1).clamp(0, axis.table_length - 1)
     queries = (first_query[:, None] + slot).clamp(max=axis.num_queries - 1)
     return Windows(queries, slots, keys, near & exists[:, None, :], entries)
 
@@ -189,9 +191,7 @@ def position_logits(
     columns: Windows,
     row_embedding: Float[Tensor, "row_offsets w_r"] | None,
     column_embedding: Float[Tensor, "column_offsets w_c"] | None,
-) -> tuple[
-    Float[Tensor, "groups slots heads window_rows"], Float[Tensor, "groups slots heads window_columns"]
-]:
+) -> tuple[Float[Tensor, "groups slots heads window_rows"], Float[Tensor, "groups slots heads window_columns"]]:
     """Logit of every row and every column of the window for each query; a huge negative one where it is masked."""
     shape = (rows.queries.shape[0], columns.queries.shape[0], rows.queries.shape[1], columns.queries.shape[1])
     row_visible, row_entries = (

@@ -77,9 +77,7 @@ def window_probabilities(
     window_rows, row_entries = window_of(rows, geometry.rows, geometry.centered)
     window_columns, column_entries = window_of(columns, geometry.columns, geometry.centered)
 
-    logits = torch.einsum(
-        "bpnd,bpyxnd->bpnyx", query, gather_windows(key, window_rows, window_columns, geometry)
-    )
+    logits = torch.einsum("bpnd,bpyxnd->bpnyx", query, gather_windows(key, window_rows, window_columns, geometry))
     if row_embedding is not None and column_embedding is not None:
         row_table = row_embedding.to(accumulate)[row_entries]
         column_table = column_embedding.to(accumulate)[column_entries]
