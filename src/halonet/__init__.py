@@ -1,5 +1,12 @@
 """Local self-attention for vision: the HaloNet operator, the whole H0-H7 family, and their training."""
 
+from halonet.layers import HaloAttention as HaloAttention
+from halonet.models import (
+    HALONETS as HALONETS,
+    HaloNet as HaloNet,
+    HaloNetConfig as HaloNetConfig,
+    create_model as create_model,
+)
 from halonet.ops import (
     attention_weights as attention_weights,
     halo_attention as halo_attention,

@@ -115,10 +115,10 @@ def halo_attention(
         ValueError: If shapes, dtypes, devices or numbers do not fit; the message names value, rule and remedy.
     """
     query, key, value = _autocast(query, key, value)
-    geometry = _check(query, key, value, row_embedding, column_embedding, dict(
-        block_size=block_size, halo_size=halo_size, stride=stride,
-        offset_stride=offset_stride, border=border, centered=centered,
-    ))  # fmt: skip
+    geometry = _check(query, key, value, row_embedding, column_embedding, {
+        "block_size": block_size, "halo_size": halo_size, "stride": stride,
+        "offset_stride": offset_stride, "border": border, "centered": centered,
+    })  # fmt: skip
     factor = query.shape[-1] ** -0.5 if scale is None else float(scale)
     run = BACKENDS[select_backend(query, key, value, geometry, backend=backend)].run
     with _without_autocast(query.device.type):
@@ -163,10 +163,10 @@ def attention_weights(
     Raises:
         ValueError: If anything does not fit, or a position lies outside the query grid.
     """
-    geometry = _check(query, key, None, row_embedding, column_embedding, dict(
-        block_size=block_size, halo_size=halo_size, stride=stride,
-        offset_stride=offset_stride, border=border, centered=centered,
-    ))  # fmt: skip
+    geometry = _check(query, key, None, row_embedding, column_embedding, {
+        "block_size": block_size, "halo_size": halo_size, "stride": stride,
+        "offset_stride": offset_stride, "border": border, "centered": centered,
+    })  # fmt: skip
     rows, columns = _check_positions(positions, query)
     height, width = key.shape[1], key.shape[2]
     with _without_autocast(query.device.type):

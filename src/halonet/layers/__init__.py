@@ -1,0 +1,4 @@
+"""Layers: halo attention with its projections, and the bottleneck around it."""
+
+from halonet.layers.bottleneck import Bottleneck as Bottleneck
+from halonet.layers.halo_attention import HaloAttention as HaloAttention, resize_table as resize_table

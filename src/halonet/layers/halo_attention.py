@@ -1,0 +1,190 @@
+"""Halo attention as a layer: projections and position tables around the operator."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from halonet.ops import attention_weights, halo_attention
+from halonet.ops.halo_attention.geometry import pair
+
+POSITIONS = ("relative", "absolute", "none")
+EMBEDDINGS = ("split", "full")
+
+
+class HaloAttention(nn.Module):
+    """Local self-attention over blocks with a halo, from feature map to feature map (paper sections 2.1-2.2).
+
+    One matrix makes queries, keys and values; there are no biases and no output projection (the 1x1 convolution
+    that follows plays that part, and the paper's parameter counts leave no room for another). With a stride the
+    queries are subsampled and keys and values stay at full resolution (section 2.2, "attention downsampling").
+
+    A feature map in channels_last memory passes through without a copy; a contiguous NCHW map is copied once.
+
+    Args:
+        channels: Channels of the input.
+        num_heads: Heads; must divide the query and the value channels.
+        block_size: The paper's b in pixels, int or (rows, columns).
+        halo_size: The paper's h in pixels, int or (rows, columns).
+        query_key_channels: Channels of queries and keys (r_qk times the width); None takes `channels`.
+        value_channels: Channels of the values and of the output (r_v times the width); None takes `channels`.
+        stride: Pixels between queries, int or (rows, columns).
+        position: "relative" (the paper's tables), "absolute" (learned row and column encodings added to the
+            input: the comparison of appendix G) or "none".
+        embedding: "split": the first half of a head reads the row table, the second the column table (the
+            paper). "full": both tables read the whole head (timm, BoTNet).
+        feature_size: Height and width of the maps the absolute encodings are made for; other sizes interpolate.
+        scale: Factor of the logits; None takes d_qk ** -0.5.
+        border: "mask" or "zeros", see `halonet.halo_attention`.
+        centered: Whether each query sees only its own centered window.
+        offset_stride: See `halonet.halo_attention`.
+        backend: See `halonet.halo_attention`; never part of a checkpoint.
+
+    Raises:
+        ValueError: If the channels do not divide by the heads, or a value is unknown.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        num_heads: int,
+        block_size: int | tuple[int, int],
+        halo_size: int | tuple[int, int],
+        query_key_channels: int | None = None,
+        value_channels: int | None = None,
+        stride: int | tuple[int, int] = 1,
+        position: str = "relative",
+        embedding: str = "split",
+        feature_size: tuple[int, int] | None = None,
+        scale: float | None = None,
+        border: str = "mask",
+        centered: bool = False,
+        offset_stride: int | tuple[int, int] | None = None,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        self.channels = channels
+        self.num_heads = num_heads
+        self.query_key_channels = channels if query_key_channels is None else query_key_channels
+        self.value_channels = channels if value_channels is None else value_channels
+        self.block_size = pair("block_size", block_size, 1)
+        self.halo_size = pair("halo_size", halo_size, 0)
+        self.stride = pair("stride", stride, 1)
+        self.position = position
+        self.scale = scale
+        self.border = border
+        self.centered = centered
+        self.offset_stride = offset_stride
+        self.backend = backend
+        self._check(embedding, feature_size)
+
+        self.qkv = nn.Linear(channels, 2 * self.query_key_channels + self.value_channels, bias=False)
+        nn.init.normal_(self.qkv.weight, std=channels**-0.5)
+        if position == "relative":
+            head_width = self.query_key_channels // num_heads
+            row_width = head_width if embedding == "full" else head_width // 2
+            column_width = head_width if embedding == "full" else head_width - row_width
+            lengths = [2 * (b + h) - 1 for b, h in zip(self.block_size, self.halo_size, strict=True)]
+            self.row_embedding = nn.Parameter(torch.empty(lengths[0], row_width))
+            self.column_embedding = nn.Parameter(torch.empty(lengths[1], column_width))
+            for table in (self.row_embedding, self.column_embedding):
+                nn.init.normal_(table, std=head_width**-0.5)
+        else:
+            self.row_embedding = self.column_embedding = None
+        if position == "absolute" and feature_size is not None:
+            self.row_position = nn.Parameter(torch.empty(feature_size[0], channels))
+            self.column_position = nn.Parameter(torch.empty(feature_size[1], channels))
+            for table in (self.row_position, self.column_position):
+                nn.init.normal_(table, std=0.02)
+
+    def _check(self, embedding: str, feature_size: tuple[int, int] | None) -> None:
+        for name, channels in (("query_key", self.query_key_channels), ("value", self.value_channels)):
+            if self.num_heads < 1 or channels < 1 or channels % self.num_heads:
+                raise ValueError(
+                    f"{name}_channels is {channels} and num_heads is {self.num_heads}; the channels must be a positive "
+                    "multiple of the heads"
+                )
+        if self.position not in POSITIONS:
+            raise ValueError(f"position is {self.position!r}; it must be one of {', '.join(POSITIONS)}")
+        if embedding not in EMBEDDINGS:
+            raise ValueError(f"embedding is {embedding!r}; it must be one of {', '.join(EMBEDDINGS)}")
+        if self.position == "absolute" and feature_size is None:
+            raise ValueError("position='absolute' needs feature_size=(height, width), the size its encodings are for")
+
+    def forward(
+        self, x: Float[Tensor, "batch channels rows columns"]
+    ) -> Float[Tensor, "batch value_channels query_rows query_columns"]:
+        """Attend within the feature map; the result has ceil(size / stride) rows and columns."""
+        query, key, value = self._project(x)
+        result = halo_attention(
+            query,
+            key,
+            value,
+            self.row_embedding,
+            self.column_embedding,
+            backend=self.backend,
+            **self._geometry(),
+        )
+        return result.flatten(3).permute(0, 3, 1, 2)
+
+    def attention_weights(
+        self, x: Float[Tensor, "batch channels rows columns"], positions: Int[Tensor, "points 2"]
+    ) -> tuple[Float[Tensor, "batch points heads rows columns"], Float[Tensor, "batch points heads"]]:
+        """Where the queries at `positions` of the query grid look; see `halonet.attention_weights`."""
+        query, key, _ = self._project(x)
+        return attention_weights(
+            query, key, self.row_embedding, self.column_embedding, positions=positions, **self._geometry()
+        )
+
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Make queries [batch, Hq, Wq, heads, d_qk], keys and values [batch, H, W, heads, d] of a feature map."""
+        if x.dim() != 4 or x.shape[1] != self.channels:
+            raise ValueError(f"input has shape {list(x.shape)}; it must be [batch, {self.channels}, rows, columns]")
+        x = x.permute(0, 2, 3, 1)
+        if self.position == "absolute":
+            rows, columns = x.shape[1:3]
+            x = x + resize_table(self.row_position, rows)[:, None] + resize_table(self.column_position, columns)
+        sizes = [self.query_key_channels, self.query_key_channels, self.value_channels]
+        if self.stride == (1, 1):
+            query, key, value = F.linear(x, self.qkv.weight).split(sizes, -1)
+        else:
+            query_weight, key_value_weight = self.qkv.weight.split([sizes[0], sizes[1] + sizes[2]])
+            query = F.linear(x[:, :: self.stride[0], :: self.stride[1]], query_weight)
+            key, value = F.linear(x, key_value_weight).split(sizes[1:], -1)
+        query, key, value = (each.unflatten(-1, (self.num_heads, -1)) for each in (query, key, value))
+        return query, key, value
+
+    def _geometry(self) -> dict[str, Any]:
+        return {
+            "block_size": self.block_size,
+            "halo_size": self.halo_size,
+            "stride": self.stride,
+            "scale": self.scale,
+            "border": self.border,
+            "centered": self.centered,
+            "offset_stride": self.offset_stride,
+        }
+
+    def extra_repr(self) -> str:
+        """Name what `nn.Linear` does not show."""
+        return (
+            f"num_heads={self.num_heads}, block_size={self.block_size}, halo_size={self.halo_size}, "
+            f"stride={self.stride}, position={self.position}, border={self.border}, centered={self.centered}"
+        )
+
+
+def resize_table(table: Float[Tensor, "length width"], length: int) -> Float[Tensor, "new_length width"]:
+    """Resize a position table by linear interpolation (appendix F).
+
+    Ends stay ends; in a relative table, whose length is odd, offset 0 therefore stays offset 0.
+
+    Args:
+        table: The table.
+        length: The new length, at least 1.
+    """
+    if table.shape[0] == length:
+        return table
+    return F.interpolate(table.mT[None], size=length, mode="linear", align_corners=True)[0].mT

@@ -1,0 +1,5 @@
+"""Models: the paper's tables, the network, and how they are made by name."""
+
+from halonet.models.config import HALONETS as HALONETS, HaloNetConfig as HaloNetConfig
+from halonet.models.halonet import HaloNet as HaloNet
+from halonet.models.registry import create_model as create_model

@@ -1,0 +1,167 @@
+"""The paper's tables: one row per model, one field per column."""
+
+from dataclasses import dataclass
+
+from halonet.layers.bottleneck import ACTIVATIONS
+from halonet.layers.halo_attention import EMBEDDINGS, POSITIONS
+from halonet.ops.halo_attention.geometry import BORDERS
+
+STEMS = ("conv7x7", "patch4x4", "conv3x3", "conv3x3_stride2")
+DOWNSAMPLINGS = ("attention", "pool")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HaloNetConfig:
+    """One HaloNet: everything that the paper varies (Tables 2, 4, A1, A2; sections 4.2-4.6; appendices F and G).
+
+    Attributes:
+        block_size: b, side of a block in pixels.
+        halo_size: h, width of the halo in pixels.
+        value_ratio: r_v, width of the values over the stage width.
+        bottleneck_ratio: r_b, output width of a block over the stage width.
+        depths: Blocks of each stage; the third is l_3.
+        image_size: s, side of the square training images in pixels; other sizes work.
+        final_width: d_f, channels of the 1x1 convolution before the classifier, or None for none.
+        num_heads: Heads of each stage.
+        query_key_ratio: r_qk, width of queries and keys over the stage width.
+        width_ratio: r_w; the stages are 64, 128, 256, 512 times this wide.
+        stem: "conv7x7" (7x7 convolution with stride 2 and max pooling), "patch4x4" (linear projection of 4x4
+            patches), and for small images "conv3x3" and "conv3x3_stride2" (ours).
+        stem_width: Channels of the stem.
+        convolution_stages: Stages (from 1) whose mixer is a 3x3 convolution instead of attention.
+        squeeze_excitation_stages: Stages (from 1) with squeeze-and-excitation.
+        squeeze_excitation_ratio: Its reduction ratio.
+        activation: "silu" or "relu".
+        centered: Whether each pixel sees only its own centered window (SASA).
+        downsampling: "attention" (strided attention) or "pool" (attention, then 2x2 average pooling: SASA).
+        position: "relative", "absolute" or "none".
+        embedding: "split" (the paper) or "full" tables.
+        border: "mask" or "zeros", see `halonet.halo_attention`.
+
+    Raises:
+        ValueError: If a value is unknown or the widths do not divide by the heads.
+    """
+
+    block_size: int = 8
+    halo_size: int = 3
+    value_ratio: float = 1.0
+    bottleneck_ratio: float = 4.0
+    depths: tuple[int, ...] = (3, 4, 6, 3)
+    image_size: int = 256
+    final_width: int | None = None
+    num_heads: tuple[int, ...] = (4, 8, 8, 8)
+    query_key_ratio: float = 1.0
+    width_ratio: float = 1.0
+    stem: str = "conv7x7"
+    stem_width: int = 64
+    convolution_stages: tuple[int, ...] = ()
+    squeeze_excitation_stages: tuple[int, ...] = ()
+    squeeze_excitation_ratio: float = 0.125
+    activation: str = "silu"
+    centered: bool = False
+    downsampling: str = "attention"
+    position: str = "relative"
+    embedding: str = "split"
+    border: str = "mask"
+
+    def __post_init__(self) -> None:
+        for name in ("depths", "num_heads", "convolution_stages", "squeeze_excitation_stages"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # lists, as YAML and JSON give them
+        known = {
+            "stem": STEMS,
+            "activation": tuple(ACTIVATIONS),
+            "downsampling": DOWNSAMPLINGS,
+            "position": POSITIONS,
+            "embedding": EMBEDDINGS,
+            "border": BORDERS,
+        }
+        for name, values in known.items():
+            if getattr(self, name) not in values:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(values)}")
+        for name, least in (("block_size", 1), ("halo_size", 0), ("image_size", 1), ("stem_width", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be at least {least}")
+        if not self.depths or min(self.depths) < 1:
+            raise ValueError(f"depths is {self.depths}; it must name at least one stage, each of at least one block")
+        if len(self.num_heads) != len(self.depths):
+            raise ValueError(f"num_heads is {self.num_heads}; it must name as many stages as depths {self.depths}")
+        for name in ("convolution_stages", "squeeze_excitation_stages"):
+            stages = getattr(self, name)
+            if any(stage < 1 or stage > len(self.depths) for stage in stages):
+                raise ValueError(f"{name} is {stages}; stages count from 1 to {len(self.depths)}")
+        for stage, (width, heads) in enumerate(zip(self.widths, self.num_heads, strict=True), 1):
+            for name in ("query_key_ratio", "value_ratio"):
+                channels = scaled(width, getattr(self, name))
+                if stage not in self.convolution_stages and (heads < 1 or channels < 1 or channels % heads):
+                    raise ValueError(
+                        f"{name} {getattr(self, name)} gives stage {stage} {channels} channels for {heads} heads; "
+                        "the channels must be a positive multiple of the heads"
+                    )
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Stage widths: 64, 128, 256, 512 times r_w."""
+        return tuple(scaled(64 * 2**stage, self.width_ratio) for stage in range(len(self.depths)))
+
+    @property
+    def layers(self) -> int:
+        """The paper's count: three layers a block, the stem and the classifier."""
+        return 3 * sum(self.depths) + 2
+
+
+def scaled(width: int, ratio: float) -> int:
+    """Channels of `ratio` times `width`, rounded to the nearest integer."""
+    return round(width * ratio)
+
+
+def _h(b: int, h: int, r_v: float, r_b: float, l_3: int, s: int, d_f: int | None, **others: object) -> HaloNetConfig:
+    return HaloNetConfig(
+        block_size=b, halo_size=h, value_ratio=r_v, bottleneck_ratio=r_b, depths=(3, 3, l_3, 3), image_size=s,
+        final_width=d_f, **others,  # pyright: ignore[reportArgumentType]
+    )  # fmt: skip
+
+
+def _r50(depths: tuple[int, ...] = (3, 4, 6, 3), **others: object) -> HaloNetConfig:
+    return HaloNetConfig(depths=depths, activation="relu", **others)  # pyright: ignore[reportArgumentType]
+
+
+# fmt: off
+HALONETS: dict[str, HaloNetConfig] = {
+    # Table A2.       b   h   r_v   r_b  l_3    s   d_f       paper's M parameters
+    "h0":          _h( 8,  3, 1.0, 0.5,    7, 256, None),   #  5.5
+    "h1":          _h( 8,  3, 1.0, 1.0,   10, 256, None),   #  8.1
+    "h2":          _h( 8,  3, 1.0, 1.25,  11, 256, None),   #  9.4
+    "h3":          _h(10,  3, 1.0, 1.5,   12, 320, 1024),   # 12.3, but its own columns give 11.8
+    "h4":          _h(12,  2, 1.0, 3.0,   12, 384, 1280),   # 19.1
+    "h5":          _h(14,  2, 2.5, 2.0,   23, 448, 1536),   # 30.7
+    "h6":          _h( 8,  4, 3.0, 2.75,  24, 512, 1536),   # 43.4
+    "h7":          _h(10,  3, 4.0, 3.5,   26, 600, 2048),   # 67.4
+    # Section 4.2: ResNet-50's allocation, 16 channels a head; activation and squeeze-excitation are switches.
+    "halonet50":     _r50(num_heads=(4, 8, 16, 32)),                                 # 18.0
+    "resnet50_twin": _r50(convolution_stages=(1, 2, 3, 4)),                          # 25.5
+    # Table 4: convolutions, with squeeze-excitation, in the first stages of H7.
+    "h7_c1":   _h(10, 3, 4.0, 3.5, 26, 600, 2048, convolution_stages=(1,),      squeeze_excitation_stages=(1,)),
+    "h7_c12":  _h(10, 3, 4.0, 3.5, 26, 600, 2048, convolution_stages=(1, 2),    squeeze_excitation_stages=(1, 2)),
+    "h7_c123": _h(10, 3, 4.0, 3.5, 26, 600, 2048, convolution_stages=(1, 2, 3), squeeze_excitation_stages=(1, 2, 3)),
+    # Section 4.5 and appendix F: H4 of base width 128 for ImageNet-21k; as pre-trained, b = 8 and h = 2 at 256 px.
+    "h4_21k":        HaloNetConfig(halo_size=2, depths=(3, 4, 12, 3), width_ratio=2),                             # 85
+    "h4_21k_patch":  HaloNetConfig(halo_size=2, depths=(3, 4, 12, 3), width_ratio=2, stem="patch4x4"),            # 85
+    "h4_21k_conv12": HaloNetConfig(halo_size=2, depths=(3, 4, 12, 3), width_ratio=2, convolution_stages=(1, 2)),  # 87
+    # Section 4.6: detection backbones, squeeze-excitation in the convolution blocks, attention in the last stage.
+    "r50se":  _r50(image_size=512, convolution_stages=(1, 2, 3, 4), squeeze_excitation_stages=(1, 2, 3, 4)),
+    "r101se": _r50((3, 4, 23, 3), image_size=512, convolution_stages=(1, 2, 3, 4),
+                   squeeze_excitation_stages=(1, 2, 3, 4)),
+    "r50se_halo_b8":  _r50(image_size=512, convolution_stages=(1, 2, 3), squeeze_excitation_stages=(1, 2, 3)),
+    "r50se_halo_b32": _r50(image_size=512, convolution_stages=(1, 2, 3), squeeze_excitation_stages=(1, 2, 3),
+                           block_size=32),
+    "r101se_halo_b8": _r50((3, 4, 23, 3), image_size=512, convolution_stages=(1, 2, 3),
+                           squeeze_excitation_stages=(1, 2, 3)),
+    # Not of the paper: ours, for small images.
+    "tiny28":  HaloNetConfig(block_size=7, halo_size=3, bottleneck_ratio=1.0, depths=(2, 2), num_heads=(4, 8),
+                             image_size=28, stem="conv3x3_stride2", stem_width=64),
+    "small32": HaloNetConfig(block_size=8, halo_size=3, bottleneck_ratio=2.0, depths=(2, 3, 3), num_heads=(4, 8, 8),
+                             image_size=32, stem="conv3x3", stem_width=64),
+    "small64": HaloNetConfig(block_size=8, halo_size=3, bottleneck_ratio=2.0, depths=(2, 3, 3), num_heads=(4, 8, 8),
+                             image_size=64, stem="conv3x3_stride2", stem_width=64),
+}
+# fmt: on

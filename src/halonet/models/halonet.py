@@ -1,0 +1,260 @@
+"""The network, top to bottom as in the paper's Table 2: stem, stages, final convolution, classifier."""
+
+import torch
+from jaxtyping import Float
+from timm.layers import SelectAdaptivePool2d
+from timm.models._features import feature_take_indices
+from timm.models._manipulate import checkpoint_seq
+from torch import Tensor, nn
+
+from halonet.layers.bottleneck import ACTIVATIONS, Bottleneck
+from halonet.layers.halo_attention import HaloAttention
+from halonet.models.config import HaloNetConfig, scaled
+
+
+class HaloNet(nn.Module):
+    """A network of local self-attention, or of convolutions, or of both, as its configuration says.
+
+    Takes images of any size in NCHW; inside, and in every feature map returned, memory is channels_last.
+
+    Args:
+        config: A row of `HALONETS`, or one of your own.
+        num_classes: Classes; 0 leaves out the classifier.
+        in_chans: Channels of the images.
+        drop_rate: Dropout before the classifier.
+        drop_path_rate: Stochastic depth of the last block; it grows linearly from 0 with depth.
+        global_pool: "avg", or "" for none (the head then returns the feature map).
+    """
+
+    def __init__(
+        self,
+        config: HaloNetConfig,
+        *,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        global_pool: str = "avg",
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.num_classes = num_classes
+        self.in_chans = in_chans
+        self.drop_rate = drop_rate
+        self.grad_checkpointing = False
+
+        self.stem, reduction = make_stem(config, in_chans)
+        max_pool = config.stem == "conv7x7"
+        self.stem_pool = nn.MaxPool2d(3, stride=2, padding=1) if max_pool else nn.Identity()
+        self.feature_info = [{"num_chs": config.stem_width, "reduction": reduction, "module": "stem"}]
+        reduction *= 2 if max_pool else 1
+
+        channels, blocks_before, stages = config.stem_width, 0, []
+        for stage, depth in enumerate(config.depths):
+            out_channels = scaled(config.widths[stage], config.bottleneck_ratio)
+            blocks = []
+            for index in range(depth):
+                stride = 2 if stage > 0 and index == 0 else 1
+                drop_path = drop_path_rate * (blocks_before + index) / max(sum(config.depths) - 1, 1)
+                blocks.append(make_block(config, stage, channels, out_channels, stride, reduction, drop_path))
+                channels, reduction = out_channels, reduction * stride
+            blocks_before += depth
+            stages.append(nn.Sequential(*blocks))
+            self.feature_info.append({"num_chs": channels, "reduction": reduction, "module": f"stages.{stage}"})
+        self.stages = nn.Sequential(*stages)
+
+        self.final = nn.Sequential()
+        if config.final_width is not None:
+            self.final.append(nn.Conv2d(channels, config.final_width, 1, bias=False))
+            self.final.append(nn.BatchNorm2d(config.final_width))
+            self.final.append(ACTIVATIONS[config.activation](inplace=True))
+        self.num_features = self.head_hidden_size = config.final_width or channels
+        self.global_pool = SelectAdaptivePool2d(pool_type=global_pool, flatten=bool(global_pool))
+        self.head_drop = nn.Dropout(drop_rate)
+        self.classifier = make_classifier(self.num_features, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch *outputs"]:
+        """Classify images: [batch, num_classes] logits."""
+        return self.forward_head(self.forward_features(x))
+
+    def forward_features(
+        self, x: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch num_features rows columns"]:
+        """Compute the last feature map, before pooling."""
+        x = self.stem_pool(self.stem(self._check_images(x)))
+        for stage in self.stages:
+            x = self._run_stage(stage, x)
+        return self.final(x)
+
+    def forward_head(
+        self, x: Float[Tensor, "batch num_features rows columns"], pre_logits: bool = False
+    ) -> Float[Tensor, "batch *outputs"]:
+        """Pool and classify the last feature map.
+
+        Args:
+            x: What `forward_features` returned.
+            pre_logits: Stop before the classifier.
+        """
+        x = self.head_drop(self.global_pool(x))
+        return x if pre_logits else self.classifier(x)
+
+    def forward_intermediates(
+        self,
+        x: Float[Tensor, "batch channels height width"],
+        indices: int | list[int] | tuple[int, ...] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """Compute feature maps of chosen levels: 0 is the stem, then the stages (timm's interface).
+
+        Args:
+            x: Images.
+            indices: The levels; an int n takes the last n, None takes all.
+            norm: Part of timm's interface; these networks have no norm of their own on features.
+            stop_early: Compute nothing beyond the last level asked for.
+            output_fmt: "NCHW", the only one.
+            intermediates_only: Return the list alone instead of (last feature map, list).
+
+        Raises:
+            ValueError: If another `output_fmt` is asked for.
+        """
+        if output_fmt != "NCHW":
+            raise ValueError(f"output_fmt is {output_fmt!r}; it must be 'NCHW'")
+        wanted, last = feature_take_indices(len(self.stages) + 1, indices)
+        x = self.stem(self._check_images(x))
+        features = [x] if 0 in wanted else []
+        x = self.stem_pool(x)
+        for level, stage in enumerate(self.stages[:last] if stop_early else self.stages, 1):
+            x = self._run_stage(stage, x)
+            if level in wanted:
+                features.append(x)
+        return features if intermediates_only else (self.final(x), features)
+
+    def prune_intermediate_layers(
+        self, indices: int | list[int] | tuple[int, ...] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Drop what the chosen levels do not need (timm's interface); returns the levels."""
+        wanted, last = feature_take_indices(len(self.stages) + 1, indices)
+        if last < len(self.stages):
+            self.stages = self.stages[:last]
+            self.final = nn.Sequential()
+            self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]
+        if prune_head or last < len(self.stages):
+            self.reset_classifier(0, "")
+        return wanted
+
+    def get_classifier(self, name_only: bool = False) -> nn.Module | str:
+        """Return the classifier, or its name."""
+        return "classifier" if name_only else self.classifier
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replace the classifier with a new one, freshly initialized.
+
+        Args:
+            num_classes: Classes; 0 leaves out the classifier.
+            global_pool: "avg", "" for none, or None to keep what there is.
+        """
+        self.num_classes = num_classes
+        if global_pool is not None:
+            self.global_pool = SelectAdaptivePool2d(pool_type=global_pool, flatten=bool(global_pool))
+        parameter = next(self.parameters())
+        self.classifier = make_classifier(self.num_features, num_classes).to(parameter.device, parameter.dtype)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute the blocks in the backward pass instead of keeping their activations."""
+        self.grad_checkpointing = enable
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        """Regular expressions that order the parameters by depth, for layer-wise learning rates (timm)."""
+        return {"stem": r"^stem", "blocks": r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.(\d+)"}
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the position tables, which take no weight decay (ours)."""
+        return {name for name, _ in self.named_parameters() if name.endswith(("_embedding", "_position"))}
+
+    def _check_images(self, x: Tensor) -> Tensor:
+        if x.dim() != 4 or x.shape[1] != self.in_chans:
+            raise ValueError(f"images have shape {list(x.shape)}; expected [batch, {self.in_chans}, height, width]")
+        return x.contiguous(memory_format=torch.channels_last)
+
+    def _run_stage(self, stage: nn.Module, x: Tensor) -> Tensor:
+        if self.grad_checkpointing and self.training:
+            return checkpoint_seq(stage, x)
+        return stage(x)
+
+
+def make_stem(config: HaloNetConfig, in_chans: int) -> tuple[nn.Sequential, int]:
+    """Build the stem up to its pooling, and tell by how much it reduces the image."""
+    kernel, stride = {"conv7x7": (7, 2), "patch4x4": (4, 4), "conv3x3": (3, 1), "conv3x3_stride2": (3, 2)}[config.stem]
+    patch = config.stem == "patch4x4"
+    stem = nn.Sequential(
+        nn.Conv2d(in_chans, config.stem_width, kernel, stride, 0 if patch else kernel // 2, bias=False),
+        nn.BatchNorm2d(config.stem_width),
+        # The paper calls the patch stem a linear projection.
+        nn.Identity() if patch else ACTIVATIONS[config.activation](inplace=True),
+    )
+    return stem, stride
+
+
+def make_block(
+    config: HaloNetConfig,
+    stage: int,
+    in_channels: int,
+    out_channels: int,
+    stride: int,
+    reduction: int,
+    drop_path: float,
+) -> Bottleneck:
+    """Build one block of a stage (from 0) that stands on a map of image_size / reduction pixels."""
+    width = config.widths[stage]
+    pool = False
+    if stage + 1 in config.convolution_stages:
+        mixer_channels = width
+        mixer = nn.Conv2d(width, width, 3, stride=stride, padding=1, bias=False)
+    else:
+        mixer_channels = scaled(width, config.value_ratio)
+        pool = config.downsampling == "pool"
+        side = -(-config.image_size // reduction)
+        mixer = HaloAttention(
+            width,
+            num_heads=config.num_heads[stage],
+            block_size=config.block_size,
+            halo_size=config.halo_size,
+            query_key_channels=scaled(width, config.query_key_ratio),
+            value_channels=mixer_channels,
+            stride=1 if pool else stride,
+            position=config.position,
+            embedding=config.embedding,
+            feature_size=(side, side),
+            border=config.border,
+            centered=config.centered,
+        )
+    return Bottleneck(
+        in_channels,
+        width,
+        mixer,
+        mixer_channels,
+        out_channels,
+        stride=stride,
+        pool=pool,
+        activation=config.activation,
+        squeeze_excitation=(
+            config.squeeze_excitation_ratio if stage + 1 in config.squeeze_excitation_stages else None
+        ),
+        drop_path=drop_path,
+    )
+
+
+def make_classifier(num_features: int, num_classes: int) -> nn.Module:
+    """Build the last layer; the weights start small, the bias at zero."""
+    if num_classes == 0:
+        return nn.Identity()
+    classifier = nn.Linear(num_features, num_classes)
+    nn.init.normal_(classifier.weight, std=0.01)
+    nn.init.zeros_(classifier.bias)
+    return classifier
