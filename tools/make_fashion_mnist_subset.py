@@ -63,13 +63,9 @@ def read_idx(path: Path) -> np.ndarray:
     return np.frombuffer(data, np.uint8, offset=4 + 4 * data[3]).reshape(shape)
 
 
-def choose(
-    images: np.ndarray, labels: np.ndarray, split: str, per_class: int, taken: set[bytes]
-) -> np.ndarray:
+def choose(images: np.ndarray, labels: np.ndarray, split: str, per_class: int, taken: set[bytes]) -> np.ndarray:
     """Return the chosen rows, class after class in turn, and add their pixels to `taken`."""
-    order = sorted(
-        range(len(labels)), key=lambda row: hashlib.sha256(f"{SEED}/{split}/{row}".encode()).digest()
-    )
+    order = sorted(range(len(labels)), key=lambda row: hashlib.sha256(f"{SEED}/{split}/{row}".encode()).digest())
     chosen: list[list[int]] = [[] for _ in range(NUM_CLASSES)]
     for row in order:
         pixels, members = images[row].tobytes(), chosen[labels[row]]
@@ -127,18 +123,12 @@ def make_subset(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="folder with the four official .gz files")
-    parser.add_argument(
-        "--target", type=Path, default=FOLDER, help="folder to write to (default: %(default)s)"
-    )
+    parser.add_argument("--target", type=Path, default=FOLDER, help="folder to write to (default: %(default)s)")
     arguments = parser.parse_args()
     if not (arguments.source / "train-images-idx3-ubyte.gz").is_file():
-        sys.exit(
-            f"{arguments.source} does not hold train-images-idx3-ubyte.gz; see --help for where to get it"
-        )
+        sys.exit(f"{arguments.source} does not hold train-images-idx3-ubyte.gz; see --help for where to get it")
     path = make_subset(arguments.source, arguments.target)
     print(f"wrote {path} ({path.stat().st_size / 2**20:.2f} MiB) and {path.with_name('README.md')}")
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from timm.data import create_dataset
-from timm.data.readers import create_reader
+from timm.data.dataset_factory import create_dataset
+from timm.data.readers.reader_factory import create_reader
 from timm.utils.misc import natural_key
 
 from halonet.data.images import decode_image, open_image
@@ -39,16 +39,12 @@ class HuggingFaceImages:
         except Exception as error:
             raise UserError(f"data set {self._name} cannot be read: {error}") from error
         images = [key for key, feature in table.features.items() if isinstance(feature, datasets.Image)]
-        labels = [
-            key for key in ("label", "labels", "fine_label", "target", "class") if key in table.features
-        ]
+        labels = [key for key in ("label", "labels", "fine_label", "target", "class") if key in table.features]
         if not images or not labels:
             columns = ", ".join(table.features)
-            raise UserError(
-                f"data set {self._name} needs an image column and a label column; its columns: {columns}"
-            )
+            raise UserError(f"data set {self._name} needs an image column and a label column; its columns: {columns}")
         self.class_names, class_map = _label_names(table, labels[0], self._name)
-        self._reader = create_reader(
+        self._reader: Any = create_reader(
             f"hfds/{name}",
             root=cache,
             split=split,
@@ -110,6 +106,8 @@ class TorchvisionImages:
 
 def huggingface_splits(name: str) -> tuple[str, ...]:
     """Names of the splits of a Hugging Face data set, its own."""
+    if name.startswith(("/", "./", "../")) and not Path(name).exists():  # else the Hub would be asked for it
+        raise UserError(f"data folder {name} does not exist")
     datasets = _import_datasets(name)
     try:
         return tuple(datasets.get_dataset_split_names(name))

@@ -13,6 +13,9 @@ from halonet.data.sources import ImageSource
 ItemKey = int | tuple[int, int]
 """An image's index, or (epoch, index)."""
 
+Item = tuple[Float[Tensor, "channels height width"], int]
+"""An image and its label."""
+
 
 class KeyedDataset(Dataset[tuple[Tensor, int]]):
     """Images and labels of a source, each transformed with randomness that depends on its key alone.
@@ -51,27 +54,28 @@ class KeyedDataset(Dataset[tuple[Tensor, int]]):
         """Return the number of images."""
         return len(self.source)
 
-    def __getitem__(self, key: ItemKey) -> tuple[Float[Tensor, "channels height width"], int]:
-        """Return the transformed image and its label; the label is in [0, len(class_names))."""
-        return self.__getitems__([key])[0]
-
-    def __getitems__(
-        self, keys: Sequence[ItemKey]
-    ) -> list[tuple[Float[Tensor, "channels height width"], int]]:
-        """Return the items of a batch: PyTorch's loader calls this, and the global state is put aside once."""
+    def __getitem__(self, key: ItemKey) -> Item:
+        """Return the transformed image and its label, which is in [0, len(class_names))."""
         if not self.train:
-            return [self._item(key if isinstance(key, int) else key[1]) for key in keys]
-        items = []
+            return self._item(key if isinstance(key, int) else key[1])
         with isolated_random_state() as seed_generators:
-            for key in keys:
-                if isinstance(key, int):
-                    raise TypeError(
-                        f"a training item is named by (epoch, index), got {key}: use a keyed sampler"
-                    )
-                seed_generators(derive_seed(self.seed, *key))
-                items.append(self._item(key[1]))
-        return items
+            return self._keyed_item(key, seed_generators)
 
-    def _item(self, index: int) -> tuple[Tensor, int]:
+    def __getitems__(self, keys: Sequence[ItemKey]) -> list[Item]:
+        """Return the items of a batch: PyTorch's loader calls this, and the global state is put aside only once."""
+        if not self.train:
+            return [self[key] for key in keys]
+        with isolated_random_state() as seed_generators:
+            return [self._keyed_item(key, seed_generators) for key in keys]
+
+    def _keyed_item(self, key: ItemKey, seed_generators: Callable[[int], None]) -> Item:
+        if isinstance(key, int):
+            raise TypeError(
+                f"a training item is named by (epoch, index), got {key}: use a sampler that yields such pairs"
+            )
+        seed_generators(derive_seed(self.seed, *key))
+        return self._item(key[1])
+
+    def _item(self, index: int) -> Item:
         image, label = self.source[index]
         return self.transform(image), label

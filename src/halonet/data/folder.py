@@ -1,11 +1,13 @@
 """Images in class folders, or in a tar file of class folders, read with timm's readers and checked."""
 
+import os
 from collections.abc import Collection
 from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
-from timm.data.readers import create_reader
+from timm.data.readers.reader_image_folder import ReaderImageFolder
+from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 from timm.utils.misc import natural_key
 
 from halonet.data.images import IMAGE_SUFFIXES, decode_image, is_image_file, open_image
@@ -21,8 +23,8 @@ class ImageFolder:
         folder: The folder.
 
     Raises:
-        UserError: The folder is missing, empty or without class folders, a class folder holds no image, or an image lies
-            outside of the class folders or deeper than they.
+        UserError: The folder is empty or without class folders, a class folder holds no image, or an image lies
+            elsewhere than directly in a visible class folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -30,16 +32,15 @@ class ImageFolder:
         if not names:
             raise UserError(_without_classes(folder))
         try:
-            reader = create_reader("", root=str(folder), input_key=";".join(IMAGE_SUFFIXES))
+            reader = ReaderImageFolder(str(folder), input_key=";".join(IMAGE_SUFFIXES))
         except RuntimeError as error:  # timm found no image at all
             raise UserError(_empty_classes(folder, names)) from error
         self.class_names, new_label = _order_classes(reader.class_to_idx)
         self._samples = sorted((new_label[label], path) for path, label in reader.samples)
+        depth = str(folder).count(os.sep) + 2  # timm takes the innermost folder for the class, however deep
         for label, path in self._samples:
-            if self.class_names[label] not in names:
-                raise UserError(
-                    f"image {path} does not lie directly in a class folder {folder}/CLASS: move it there"
-                )
+            if path.count(os.sep) != depth or self.class_names[label].startswith("."):
+                raise UserError(f"image {path} does not lie directly in a class folder {folder}/CLASS: move it there")
         if empty := [name for name in names if name not in set(self.class_names)]:
             raise UserError(_empty_classes(folder, empty))
 
@@ -69,14 +70,12 @@ class ImageTar:
         if not path.is_file():
             raise UserError(f"tar file {path} does not exist")
         try:
-            reader = create_reader("", root=str(path), cache_tarinfo=False)  # the cache would be a pickle
-        except (
-            Exception
-        ) as error:  # without images timm fails to unpack its own list; damage raises tar errors
+            reader = ReaderImageInTar(str(path), cache_tarinfo=False)  # the cache would be a pickle
+        except Exception as error:  # without images timm fails to unpack its own list; damage raises tar errors
             raise UserError(
                 f"{path} cannot be read as an uncompressed tar file of class folders with images: {error}"
             ) from error
-        self.class_names, new_label = _order_classes(reader.class_name_to_idx)
+        self.class_names, new_label = _order_classes(reader.class_name_to_idx or {})
         if "" in self.class_names:
             raise UserError(f"{path} holds images outside of class folders: pack them as CLASS/IMAGE")
         self._path = path

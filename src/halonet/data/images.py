@@ -1,10 +1,10 @@
 """Opening image files safely: what can be read, how large it may be, and where the images of a request lie."""
 
 import contextlib
+import io
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO
 
 from PIL import Image, ImageOps
 
@@ -12,9 +12,7 @@ from halonet.errors import UserError
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 PIXEL_LIMIT = 89_478_485  # Pillow's own threshold of suspicion: 256 MiB as 24-bit pixels
-ASPECT_LIMIT = (
-    100  # beyond it, scaling the shorter side to a network's input makes a huge image of a small one
-)
+ASPECT_LIMIT = 100  # beyond it, scaling the shorter side to a network's input makes a huge image of a small one
 
 
 def open_image(path: str | Path) -> Image.Image:
@@ -33,9 +31,7 @@ def open_image(path: str | Path) -> Image.Image:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(
-            f"image file {path} does not exist" if not path.exists() else f"{path} is not an image file"
-        )
+        raise UserError(f"image file {path} does not exist" if not path.exists() else f"{path} is not an image file")
     try:
         file = path.open("rb")
     except OSError as error:
@@ -44,7 +40,7 @@ def open_image(path: str | Path) -> Image.Image:
         return decode_image(file, str(path))
 
 
-def decode_image(file: BinaryIO, name: str) -> Image.Image:
+def decode_image(file: io.BufferedReader | io.BytesIO, name: str) -> Image.Image:
     """Decode an open image file as `open_image` does; `name` stands for it in messages."""
     # Pillow's decoders meet arbitrary bytes and raise arbitrary exceptions: SyntaxError, struct.error, IndexError ...
     try:
@@ -63,13 +59,10 @@ def decode_image(file: BinaryIO, name: str) -> Image.Image:
             f"image {name} is refused: it has {num_pixels:,} pixels, the limit is {PIXEL_LIMIT:,}. Scale it down first."
         )
     if max(image.size) > ASPECT_LIMIT * min(image.size):
-        raise UserError(
-            f"image {name} is refused: {image.width} x {image.height} pixels is more than {ASPECT_LIMIT} to 1. Crop it first."
-        )
+        shape = f"{image.width} x {image.height} pixels"
+        raise UserError(f"image {name} is refused: {shape} is over {ASPECT_LIMIT} to 1. Crop it first.")
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        raise UserError(
-            f"image {name} has more than 8 bits a channel (mode {image.mode}): save it with 8 bits first"
-        )
+        raise UserError(f"image {name} has more than 8 bits a channel (mode {image.mode}): save it with 8 bits first")
     try:
         image.load()
         _turn_upright(image)

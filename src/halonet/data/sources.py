@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from PIL import Image
 
@@ -27,6 +27,7 @@ HELD_OUT = 10  # without a validation split, every tenth training image is held 
 STREAMS = ("hfids", "tfds", "wds")
 
 
+@runtime_checkable
 class ImageSource(Protocol):
     """A finite, ordered collection of labeled images."""
 
@@ -104,14 +105,16 @@ def _find_splits(data: str, root: Path | None) -> dict[str, Opener]:
         return {split: partial(fashion_mnist.FashionMNIST, split) for split in fashion_mnist.SPLITS}
     if prefix in STREAMS:
         raise UserError(
-            f"data set {data!r} is a stream without random access, from which a stopped run could not continue exactly: "
+            f"data set {data!r} is a stream, from which a stopped run could not continue exactly: "
             f"use a folder, a tar file, hfds/NAME or torch/NAME"
         )
     if prefix == "hfds":
         return _with_validation(_huggingface(name, root), data)
     if prefix == "torch":
-        openers = {split: partial(TorchvisionImages, name, split, root) for split in torchvision_splits(name)}
-        return _with_validation(openers, data)
+        torch: dict[str, Opener] = {
+            split: partial(TorchvisionImages, name, split, root) for split in torchvision_splits(name)
+        }
+        return _with_validation(torch, data)
     path = Path(root or ".", Path(data).expanduser())
     if not data or not path.exists():
         raise UserError(_no_such_data(data, path))
@@ -125,17 +128,13 @@ def _on_disk(path: Path) -> dict[str, Opener]:
     for split, names in SPLIT_NAMES.items() if path.is_dir() else ():
         found = [place for name in names for place in (path / name, path / f"{name}.tar") if place.exists()]
         if len(found) > 1:
-            raise UserError(
-                f"{path} holds more than one {split} split: keep one of {', '.join(p.name for p in found)}"
-            )
+            raise UserError(f"{path} holds more than one {split} split: keep one of {', '.join(p.name for p in found)}")
         if found:
             splits[split] = found[0]
     if not splits:
         return dict.fromkeys(("train", "all"), partial(_open, path))
     train = splits.get("train")
-    return {
-        split: partial(_open, place, train if place != train else None) for split, place in splits.items()
-    }
+    return {split: partial(_open, place, train if place != train else None) for split, place in splits.items()}
 
 
 def _open(path: Path, reference: Path | None = None) -> ImageSource:
@@ -150,9 +149,7 @@ def _open(path: Path, reference: Path | None = None) -> ImageSource:
 
 def _huggingface(name: str, root: Path | None) -> dict[str, Opener]:
     own_names = huggingface_splits(name)
-    splits = {
-        split: own for split, names in SPLIT_NAMES.items() for own in reversed(names) if own in own_names
-    }
+    splits = {split: own for split, names in SPLIT_NAMES.items() for own in reversed(names) if own in own_names}
 
     def open_split(split: str) -> ImageSource:
         source = HuggingFaceImages(name, splits[split], root)
@@ -162,9 +159,7 @@ def _huggingface(name: str, root: Path | None) -> dict[str, Opener]:
         return source
 
     if not splits:
-        raise UserError(
-            f"data set hfds/{name} has none of the splits {', '.join(SPLIT_NAMES)}: {', '.join(own_names)}"
-        )
+        raise UserError(f"data set hfds/{name} has none of the splits {', '.join(SPLIT_NAMES)}: {', '.join(own_names)}")
     return {split: partial(open_split, split) for split in splits}
 
 
@@ -203,6 +198,6 @@ class _Part:
 
 
 def _no_such_data(data: str, path: Path) -> str:
-    if data and ("/" in data or path.is_absolute() and path.suffix):
+    if "/" in data:
         return f"data folder {path} does not exist"
     return unknown_name("data set", data, (EMBEDDED,)) + f" Nor is there a folder {path}."

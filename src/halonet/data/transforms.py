@@ -13,9 +13,10 @@ from PIL import Image
 from timm.data.auto_augment import rand_augment_transform
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.data.random_erasing import RandomErasing
-from timm.data.transforms import RandomResizedCropAndInterpolation, str_to_interp_mode, str_to_pil_interp
+from timm.data.transforms import RandomResizedCropAndInterpolation, str_to_pil_interp
 from torch import Tensor
 from torchvision import transforms
+from torchvision.transforms import InterpolationMode
 
 from halonet.errors import UserError
 
@@ -25,9 +26,7 @@ RANDAUGMENT_OPERATIONS = (
     *("AutoContrast", "Equalize", "Invert", "Rotate", "Posterize", "Solarize", "SolarizeAdd", "Color"),
     *("Contrast", "Brightness", "Sharpness", "ShearX", "ShearY", "TranslateX", "TranslateY"),
 )
-RANDAUGMENT_SCALE = (
-    10  # the magnitude at which an operation reaches its nominal strength; larger ones extrapolate
-)
+RANDAUGMENT_SCALE = 10  # the magnitude at which an operation reaches its nominal strength; larger ones extrapolate
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,7 +60,7 @@ class AugmentationConfig:
         UserError: A value is out of its range.
     """
 
-    image_size: int
+    image_size: int = 224
     in_chans: int = 3
     mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN
     std: tuple[float, ...] = IMAGENET_DEFAULT_STD
@@ -138,7 +137,7 @@ def _training_steps(config: AugmentationConfig) -> list[Callable]:
     steps: list[Callable]
     if config.train_crop == "pad":
         steps = [
-            transforms.Resize(config.image_size, str_to_interp_mode(config.interpolation)),
+            transforms.Resize(config.image_size, InterpolationMode(config.interpolation)),
             _PadCropFlip(config.image_size, config.padding, config.hflip),
         ]
     else:
@@ -154,7 +153,7 @@ def _training_steps(config: AugmentationConfig) -> list[Callable]:
 def _center_crop(config: AugmentationConfig) -> list[Callable]:
     scaled_size = math.floor(config.image_size / config.crop_pct)
     return [
-        transforms.Resize(scaled_size, str_to_interp_mode(config.interpolation)),
+        transforms.Resize(scaled_size, InterpolationMode(config.interpolation)),
         transforms.CenterCrop(config.image_size),
     ]
 

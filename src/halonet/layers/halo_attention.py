@@ -91,7 +91,7 @@ class HaloAttention(nn.Module):
             self.row_embedding = nn.Parameter(torch.empty(lengths[0], row_width))
             self.column_embedding = nn.Parameter(torch.empty(lengths[1], column_width))
             for table in (self.row_embedding, self.column_embedding):
-                nn.init.normal_(table, std=head_width**-0.5)
+                nn.init.normal_(table, std=1.0)
         else:
             self.row_embedding = self.column_embedding = None
         if position == "absolute" and feature_size is not None:

@@ -2,4 +2,5 @@
 
 from halonet.models.config import HALONETS as HALONETS, HaloNetConfig as HaloNetConfig
 from halonet.models.halonet import HaloNet as HaloNet
+from halonet.models.macs import Macs as Macs, count_macs as count_macs
 from halonet.models.registry import create_model as create_model

@@ -65,8 +65,6 @@ class HaloNetConfig:
     border: str = "mask"
 
     def __post_init__(self) -> None:
-        for name in ("depths", "num_heads", "convolution_stages", "squeeze_excitation_stages"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))  # lists, as YAML and JSON give them
         known = {
             "stem": STEMS,
             "activation": tuple(ACTIVATIONS),
@@ -144,9 +142,9 @@ HALONETS: dict[str, HaloNetConfig] = {
     "h7_c12":  _h(10, 3, 4.0, 3.5, 26, 600, 2048, convolution_stages=(1, 2),    squeeze_excitation_stages=(1, 2)),
     "h7_c123": _h(10, 3, 4.0, 3.5, 26, 600, 2048, convolution_stages=(1, 2, 3), squeeze_excitation_stages=(1, 2, 3)),
     # Section 4.5 and appendix F: H4 of base width 128 for ImageNet-21k; as pre-trained, b = 8 and h = 2 at 256 px.
-    "h4_21k":        HaloNetConfig(halo_size=2, depths=(3, 4, 12, 3), width_ratio=2),                             # 85
-    "h4_21k_patch":  HaloNetConfig(halo_size=2, depths=(3, 4, 12, 3), width_ratio=2, stem="patch4x4"),            # 85
-    "h4_21k_conv12": HaloNetConfig(halo_size=2, depths=(3, 4, 12, 3), width_ratio=2, convolution_stages=(1, 2)),  # 87
+    "h4_21k":        HaloNetConfig(halo_size=2, depths=(3, 4, 12, 3), width_ratio=2.0),                             # 85
+    "h4_21k_patch":  HaloNetConfig(halo_size=2, depths=(3, 4, 12, 3), width_ratio=2.0, stem="patch4x4"),            # 85
+    "h4_21k_conv12": HaloNetConfig(halo_size=2, depths=(3, 4, 12, 3), width_ratio=2.0, convolution_stages=(1, 2)),  # 87
     # Section 4.6: detection backbones, squeeze-excitation in the convolution blocks, attention in the last stage.
     "r50se":  _r50(image_size=512, convolution_stages=(1, 2, 3, 4), squeeze_excitation_stages=(1, 2, 3, 4)),
     "r101se": _r50((3, 4, 23, 3), image_size=512, convolution_stages=(1, 2, 3, 4),

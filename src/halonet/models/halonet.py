@@ -1,6 +1,7 @@
 """The network, top to bottom as in the paper's Table 2: stem, stages, final convolution, classifier."""
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from timm.layers import SelectAdaptivePool2d
 from timm.models._features import feature_take_indices
@@ -188,16 +189,32 @@ class HaloNet(nn.Module):
         return stage(x)
 
 
+class PadToPatches(nn.Module):
+    """Add zero rows and columns at the bottom and right until patches of `size` pixels cover the image."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(
+        self, x: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch channels padded_height padded_width"]:
+        """Pad the image; most need none."""
+        return F.pad(x, (0, -x.shape[3] % self.size, 0, -x.shape[2] % self.size))
+
+
 def make_stem(config: HaloNetConfig, in_chans: int) -> tuple[nn.Sequential, int]:
     """Build the stem up to its pooling, and tell by how much it reduces the image."""
     kernel, stride = {"conv7x7": (7, 2), "patch4x4": (4, 4), "conv3x3": (3, 1), "conv3x3_stride2": (3, 2)}[config.stem]
     patch = config.stem == "patch4x4"
-    stem = nn.Sequential(
-        nn.Conv2d(in_chans, config.stem_width, kernel, stride, 0 if patch else kernel // 2, bias=False),
-        nn.BatchNorm2d(config.stem_width),
-        # The paper calls the patch stem a linear projection.
-        nn.Identity() if patch else ACTIVATIONS[config.activation](inplace=True),
-    )
+    convolution = nn.Conv2d(in_chans, config.stem_width, kernel, stride, 0 if patch else kernel // 2, bias=False)
+    stem = nn.Sequential()
+    if patch:
+        stem.add_module("pad", PadToPatches(kernel))
+    stem.add_module("conv", convolution)
+    stem.add_module("norm", nn.BatchNorm2d(config.stem_width))
+    if not patch:  # the paper calls the patch stem a linear projection
+        stem.add_module("act", ACTIVATIONS[config.activation](inplace=True))
     return stem, stride
 
 

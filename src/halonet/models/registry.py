@@ -36,7 +36,7 @@ def create_model(
         features_only: Return feature maps of all levels (or of `out_indices`) instead of logits, as timm does.
         pretrained: There are no trained weights of these models; True says so.
         **overrides: `drop_rate`, `drop_path_rate`, `global_pool`, `out_indices`, and any field of
-            `halonet.HaloNetConfig`, e.g. `block_size=12`.
+            `halonet.HaloNetConfig`, e.g. `block_size=12`; lists, as YAML and JSON give them, serve as tuples.
 
     Returns:
         A `HaloNet`, or timm's feature extractor around it.
@@ -57,6 +57,7 @@ def create_model(
         if keyword not in known:
             raise UserError(unknown_name("model argument", keyword, known))
     changes = {keyword: overrides.pop(keyword) for keyword in CONFIG_FIELDS if keyword in overrides}
+    changes = {keyword: tuple(value) if isinstance(value, list) else value for keyword, value in changes.items()}
     try:
         config = dataclasses.replace(HALONETS[name], **changes)
     except (TypeError, ValueError) as error:
@@ -91,7 +92,7 @@ def pretrained_cfg(config: HaloNetConfig) -> dict[str, Any]:
         "interpolation": "bicubic",
         "mean": (0.485, 0.456, 0.406),
         "std": (0.229, 0.224, 0.225),
-        "first_conv": "stem.0",
+        "first_conv": "stem.conv",
         "classifier": "classifier",
         "license": "apache-2.0",
     }

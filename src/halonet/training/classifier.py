@@ -1,7 +1,7 @@
 """The LightningModule: one training step, one evaluation step, the optimizer and its schedule."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import lightning
@@ -16,7 +16,7 @@ from halonet.training.metrics import classification_sums, sum_dtype, summarize
 from halonet.training.schedule import learning_rate_factor
 from halonet.training.weights import describe
 
-Batch = tuple[Tensor, Tensor]  # images [batch, channels, height, width], targets [batch]
+Batch = Sequence[Tensor]  # images [batch, channels, height, width], targets [batch]
 
 
 class Classifier(lightning.LightningModule):

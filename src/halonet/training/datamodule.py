@@ -1,20 +1,21 @@
 """The LightningDataModule: an image data set in an order, and with augmentations, that depend on the seed alone."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import lightning
 import torch
-from PIL import Image
-from torch import Tensor
 from torch.utils.data import DataLoader
 
-from halonet.data import AugmentationConfig, ImageSource, KeyedDataset, build_transform, load_source
-from halonet.data.randomness import derive_seed
+from halonet.data import (
+    AugmentationConfig,
+    ImageSource,
+    KeyedDataset,
+    build_transform,
+    derive_seed,
+    load_source,
+)
 from halonet.errors import UserError
 from halonet.training.sampler import EpochSampler
-
-_HELD_OUT_SEED = 0  # the same images are held out whatever the seed of a run, so that runs compare
 
 
 class ClassificationData(lightning.LightningDataModule):
@@ -28,34 +29,36 @@ class ClassificationData(lightning.LightningDataModule):
         data: A named data set or a folder, as `halonet.data.load_source` takes it.
         augmentation: Image size, channels, normalization and the training augmentations.
         batch_size: Images per optimizer step, over all processes and accumulated micro-batches.
-        held_out: This many training images, drawn at random (the same whatever the seed), are kept from training and
-            validated on after each epoch; with 0 there is no validation.
-        test_split: The split of `data` that the test takes.
+        validation_split: The split of `data` that is validated on; None for no validation.
+        test_split: The split that the test takes.
         workers: Processes that load images; 0 loads in this one.
         seed: Of order and augmentation.
     """
 
     def __init__(
         self,
-        data: str = "fashion_mnist",
-        augmentation: AugmentationConfig | None = None,
+        data: str,
+        augmentation: AugmentationConfig,
         *,
         batch_size: int = 128,
-        held_out: int = 0,
+        validation_split: str | None = "validation",
         test_split: str = "test",
         workers: int = 0,
         seed: int = 0,
     ):
         super().__init__()
         self.data = data
-        self.augmentation = augmentation or AugmentationConfig()
+        self.augmentation = augmentation
         self.batch_size = batch_size
-        self.held_out = held_out
+        self.validation_split = validation_split
         self.test_split = test_split
         self.workers = workers
         self.seed = seed
         self.position = (0, 0)
         """The (epoch, micro-batch) that training comes to next."""
+        if validation_split is None:
+            # Lightning asks whether there is such a hook, and does not expect one without a loader.
+            self.val_dataloader = None  # pyright: ignore[reportAttributeAccessIssue]
         self._sources: dict[str, ImageSource] = {}
 
     @property
@@ -64,23 +67,25 @@ class ClassificationData(lightning.LightningDataModule):
         return self._source("train").class_names
 
     def setup(self, stage: str | None = None) -> None:
-        """Read the lists of images; the loaders would do it too, but errors are better early.
+        """Open the splits, so that what is wrong with them is said before training.
 
         Args:
-            stage: Lightning's; "fit" needs the training split, "test" the test split.
+            stage: Lightning's: "fit" opens those of training and validation, "test" that of the test, None all.
 
         Raises:
-            UserError: The data is missing or empty, or its images are too few for the batch or for `held_out`.
+            UserError: A split is missing or empty, or there are fewer training images than one batch.
         """
-        if stage == "test":
+        if stage != "test":
+            if self.validation_split is not None:
+                self._source(self.validation_split)
+            available = len(self._source("train"))
+            if available < self.batch_size:
+                raise UserError(
+                    f"{self.data!r} has {available} training images, too few for one batch of {self.batch_size}: "
+                    "lower optimizer.batch_size"
+                )
+        if stage in ("test", None):
             self._source(self.test_split)
-            return
-        available = len(self._source("train"))
-        if self.held_out + self.batch_size > available:
-            raise UserError(
-                f"{self.data!r} has {available} training images: too few to hold {self.held_out} out "
-                f"(data.held_out) and still fill a batch of {self.batch_size} (optimizer.batch_size)."
-            )
 
     def train_dataloader(self) -> DataLoader:
         """The training batches, beginning at `position`."""
@@ -88,9 +93,8 @@ class ClassificationData(lightning.LightningDataModule):
         micro_batches = trainer.accumulate_grad_batches if trainer else 1
         world_size = trainer.world_size if trainer else 1
         epoch, first_batch = self.position
-        dataset = KeyedDataset(
-            self._part(training=True), build_transform(self.augmentation, train=True), self.seed, train=True
-        )
+        transform = build_transform(self.augmentation, train=True)
+        dataset = KeyedDataset(self._source("train"), transform, self.seed, train=True)
         sampler = EpochSampler(
             len(dataset),
             self.batch_size,
@@ -109,9 +113,10 @@ class ClassificationData(lightning.LightningDataModule):
             **self._loader_options(),
         )
 
-    def val_dataloader(self) -> DataLoader | list[DataLoader]:
-        """The images held out from training, each once over all processes; no loader if there are none."""
-        return self._evaluation_loader(self._part(training=False)) if self.held_out else []
+    def val_dataloader(self) -> DataLoader:
+        """The validation images, each once over all processes."""
+        assert self.validation_split is not None
+        return self._evaluation_loader(self._source(self.validation_split))
 
     def test_dataloader(self) -> DataLoader:
         """The test images, each once over all processes."""
@@ -129,13 +134,6 @@ class ClassificationData(lightning.LightningDataModule):
         if split not in self._sources:
             self._sources[split] = load_source(self.data, split)
         return self._sources[split]
-
-    def _part(self, training: bool) -> ImageSource:
-        """The training split without the images held out, or those."""
-        source = self._source("train")
-        order = torch.randperm(len(source), generator=torch.Generator().manual_seed(_HELD_OUT_SEED)).tolist()
-        indices = order[self.held_out :] if training else order[: self.held_out]
-        return _Part(source, sorted(indices))
 
     def _evaluation_loader(self, source: ImageSource) -> DataLoader:
         transform = build_transform(self.augmentation, train=False)
@@ -155,21 +153,3 @@ class ClassificationData(lightning.LightningDataModule):
             # A loader draws a base seed for its workers, by default from the global generator.
             "generator": torch.Generator().manual_seed(derive_seed(self.seed)),
         }
-
-
-class _Part(ImageSource):
-    """Some of the images of a source."""
-
-    def __init__(self, source: ImageSource, indices: Sequence[int]):
-        self.source = source
-        self.indices = indices
-
-    @property
-    def class_names(self) -> list[str]:
-        return self.source.class_names
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        return self.source[self.indices[index]]

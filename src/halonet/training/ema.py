@@ -1,8 +1,8 @@
 """The moving average of the weights, short at first so that a short run is not held back by its beginning."""
 
-import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class MovingAverage(WeightAveraging):
@@ -23,11 +23,7 @@ class _Average:
     def __init__(self, decay: float):
         self.decay = decay
 
-    @torch.no_grad()
     def __call__(self, averages: list[Tensor], values: list[Tensor], num_averaged: Tensor | int) -> None:
         updates = int(num_averaged)
         keep = min(self.decay, (1 + updates) / (10 + updates))
-        if averages[0].is_floating_point():
-            torch._foreach_lerp_(averages, values, 1 - keep)
-        else:
-            torch._foreach_copy_(averages, values)
+        get_ema_multi_avg_fn(keep)(averages, values, num_averaged)

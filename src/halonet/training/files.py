@@ -58,10 +58,9 @@ def explain_full_disk(path: Path) -> Iterator[None]:
     except (OSError, RuntimeError) as error:
         if not _is_disk_full(error):
             raise
-        previous = f" The previous {path.name} is untouched." if path.exists() else ""
+        previous = f"the previous {path.name} is untouched; " if path.is_file() else ""
         raise UserError(
-            f"no space left to write {path}.{previous} "
-            "Make room, then go on where the run stopped with `halonet train --resume RUN_DIR`."
+            f"no space left to write {path}: {previous}make room, then continue a run with --resume RUN_DIR"
         ) from error
 
 

@@ -6,9 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-def classification_sums(
-    logits: Float[Tensor, "batch classes"], targets: Int[Tensor, " batch"]
-) -> Float[Tensor, " 4"]:
+def classification_sums(logits: Float[Tensor, "batch classes"], targets: Int[Tensor, " batch"]) -> Float[Tensor, " 4"]:
     """Sum what `summarize` needs over a batch.
 
     Args:

@@ -85,13 +85,13 @@ class RunLog(lightning.Callback):
         self._writer: SummaryWriter | None = None
         self._latest_step = 0
         self._learning_rate = 0.0
-        self._mark = 0.0  # when `seconds` was brought up to date
+        self._mark = time.monotonic()  # when `seconds` was brought up to date
         self._train_mark = 0.0  # when `train_seconds` was
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Cut the files back to the checkpoint, or empty them, and start the clock."""
+        """Cut the files back to the checkpoint, or empty them."""
         self._latest_step = trainer.global_step
-        self._mark = self._train_mark = time.monotonic()
+        self._train_mark = time.monotonic()
         if trainer.is_global_zero:
             self.metrics.cut(self._offsets["metrics"])
             self.timing.cut(self._offsets["timing"])
@@ -123,14 +123,8 @@ class RunLog(lightning.Callback):
         self._train_mark = now
         step = trainer.global_step
         if step != self._latest_step and step % self.every_steps == 0:
-            metrics = pl_module.take_interval()
-            if not math.isfinite(metrics["loss"]):
-                raise UserError(
-                    f"the training loss became {metrics['loss']} by step {step}: the training diverged. "
-                    f"Lower optimizer.learning_rate (now {pl_module.learning_rate}), lengthen schedule.warmup_epochs "
-                    "or set engine.clip_gradient."
-                )
-            self._write(trainer, "train", step, {"learning_rate": self._learning_rate} | metrics)
+            metrics = {"learning_rate": self._learning_rate} | pl_module.take_interval()
+            self._write(trainer, "train", step, metrics)
         self._latest_step = step
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -162,9 +156,10 @@ class RunLog(lightning.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Sizes of the files, and the clock."""
+        if self._writer is not None:
+            self._offsets = {"metrics": self.metrics.offset(), "timing": self.timing.offset()}
         self._advance_clock()
-        offsets = {"metrics": self.metrics.offset(), "timing": self.timing.offset()}
-        return {"offsets": offsets, "clock": dict(self.clock)}
+        return {"offsets": self._offsets, "clock": dict(self.clock)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Remember where to cut the files, and how long the run has taken."""
@@ -178,6 +173,12 @@ class RunLog(lightning.Callback):
         return self.clock["seconds"]
 
     def _write(self, trainer: lightning.Trainer, kind: str, step: int, metrics: dict[str, float]) -> None:
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                raise UserError(
+                    f"{name} became {value} by step {step}: the training diverged; lower optimizer.learning_rate, "
+                    "lengthen schedule.warmup_epochs or set engine.clip_gradient"
+                )
         if self._writer is None:
             return
         self.metrics.append({"kind": kind, "epoch": trainer.current_epoch, "step": step} | metrics)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import halonet
+from halonet.data import AugmentationConfig
 from halonet.errors import UserError
 from halonet.training.files import write_atomically
 
@@ -31,12 +32,12 @@ def describe(network: nn.Module, data: Any = None) -> dict[str, Any]:
         fields of an `AugmentationConfig`), `data` and `test_split`, as far as they are known.
     """
     information: dict[str, Any] = {"network": type(network).__name__}
-    if dataclasses.is_dataclass(config := getattr(network, "config", None)):
-        information["config"] = dataclasses.asdict(config)
+    if isinstance(network, halonet.HaloNet):
+        information["config"] = dataclasses.asdict(network.config)
     for name in ("num_classes", "in_chans"):
         if hasattr(network, name):
             information[name] = getattr(network, name)
-    if dataclasses.is_dataclass(augmentation := getattr(data, "augmentation", None)):
+    if isinstance(augmentation := getattr(data, "augmentation", None), AugmentationConfig):
         information["preprocessing"] = dataclasses.asdict(augmentation)
         information["class_names"] = list(data.class_names)
         information["data"] = data.data
@@ -119,6 +120,18 @@ def load_state(network: nn.Module, state: dict[str, Tensor], source: str) -> Non
     network.load_state_dict(state)
 
 
+def network_state(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
+    """Take the network's weights out of a `.ckpt`: the average, if the run kept one.
+
+    Args:
+        checkpoint: As `read_checkpoint` returns it.
+
+    Returns:
+        The network's state dictionary.
+    """
+    return {name.removeprefix(_PREFIX): tensor for name, tensor in checkpoint["state_dict"].items()}
+
+
 def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     """Read a `.ckpt`, tensors and plain values only.
 
@@ -136,20 +149,29 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
         raise UserError(f"there is no checkpoint {path}.")
     try:
         checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "Unsupported global" in str(error) or "Unsupported class" in str(error):
+    except Exception as error:  # whatever the parser of arbitrary bytes met
+        if isinstance(error, pickle.UnpicklingError) and ("GLOBAL" in str(error) or "allowlisted" in str(error)):
             raise UserError(
-                f"{path} holds pickled Python objects, which could run code when read. Only tensors, numbers, "
-                "strings, lists and dictionaries are read: have its author save a state dictionary or a .safetensors."
+                f"{path} is refused: it holds pickled Python objects, which can run code when read. "
+                "Have its author save a state dictionary of tensors, or a .safetensors file."
             ) from error
-        raise UserError(f"{path} is not a PyTorch checkpoint, or a damaged one.") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise UserError(
-            f"{path} is not a PyTorch checkpoint, or a truncated one ({path.stat().st_size} bytes)."
-        ) from error
+        size = path.stat().st_size
+        raise UserError(f"{path} is not a checkpoint, or a truncated one ({size:,} bytes)") from error
     if not isinstance(checkpoint, dict):
         raise UserError(f"{path} holds a {type(checkpoint).__name__}, not a checkpoint's dictionary.")
     return checkpoint
+
+
+def with_tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    """Undo what JSON and YAML do to tuples.
+
+    Args:
+        fields: Of a dataclass.
+
+    Returns:
+        The same, with tuples for lists.
+    """
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -158,9 +180,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
     except safetensors.SafetensorError as error:
-        raise UserError(
-            f"{path} is not a safetensors file, or a truncated one ({path.stat().st_size} bytes)."
-        ) from error
+        size = path.stat().st_size
+        raise UserError(f"{path} is not a safetensors file, or a truncated one ({size:,} bytes)") from error
     try:
         return state, json.loads(metadata.get(_METADATA_KEY, "{}"))
     except json.JSONDecodeError as error:
@@ -172,12 +193,12 @@ def _read_lightning(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     state, information = checkpoint.get("state_dict"), checkpoint.get(_METADATA_KEY, {})
     if not isinstance(state, dict) or not isinstance(information, dict):
         raise UserError(f"{path} is a PyTorch file, but not a checkpoint of `halonet train`: it has no state_dict.")
-    return {name.removeprefix(_PREFIX): tensor for name, tensor in state.items()}, information
+    return network_state(checkpoint), information
 
 
 def _build(information: dict[str, Any], path: Path) -> nn.Module:
     try:
-        config = halonet.HaloNetConfig(**information["config"])
+        config = halonet.HaloNetConfig(**with_tuples(information["config"]))
         return halonet.HaloNet(config, num_classes=information["num_classes"], in_chans=information["in_chans"])
     except (TypeError, KeyError, ValueError) as error:
         raise UserError(f"{path} describes a model that this version of halonet cannot build: {error}") from error

@@ -16,15 +16,23 @@ class Backend:
         name: What `backend=` takes.
         plain_pytorch: Whether compile and export trace through it.
         differentiable_twice: Whether double backward and forward-mode derivatives work; others must refuse.
-        lacks_dtypes: Names of the dtypes that it refuses.
     """
 
     name: str
     plain_pytorch: bool = False
     differentiable_twice: bool = False
-    lacks_dtypes: frozenset[str] = frozenset()
 
-    def attend(self, *tensors: Tensor | None, **options: Any) -> Tensor:
+    def attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        row_embedding: Tensor | None = None,
+        column_embedding: Tensor | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """Call the operator on this backend."""
+        tensors = (query, key, value, row_embedding, column_embedding)
         return halonet.halo_attention(*tensors, backend=self.name, **options)
 
 

@@ -27,7 +27,7 @@ def axis(
     seen = (pixel >= top - halo) & (pixel < top + block + halo)
     if centered:
         seen &= (pixel - standing).abs() <= halo
-    counted = standing if offset_stride is None else top + (standing - top) // stride * offset_stride
+    counted = standing if offset_stride in (None, stride) else top + (standing - top) // stride * offset_stride
     return seen, (pixel - counted + block + halo - 1).clamp(0, 2 * (block + halo) - 2)
 
 

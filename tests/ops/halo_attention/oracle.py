@@ -5,10 +5,12 @@ twice to stay unseen. Slow on purpose; autograd runs through it, so that it judg
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.testing import assert_close
 
 
 class Answer(NamedTuple):
@@ -22,6 +24,10 @@ class Answer(NamedTuple):
     output: Tensor
     weights: Tensor
     outside: Tensor
+
+
+# Two fp64 computations of the same numbers, added up in different orders.
+assert_agree = partial(assert_close, rtol=1e-10, atol=1e-10)
 
 
 def pair(value: int | tuple[int, int]) -> tuple[int, int]:
@@ -84,7 +90,7 @@ def halo_attention(
     batch, rows, columns, heads, width = key.shape
     blocks, halos, strides = pair(block_size), pair(halo_size), pair(stride)
     offset_strides = (None, None) if offset_stride is None else pair(offset_stride)
-    scale = width**-0.5 if scale is None else scale
+    factor = width**-0.5 if scale is None else scale
     query_rows = len(range(0, rows, strides[0]))
     query_columns = len(range(0, columns, strides[1]))
     axes = list(zip((rows, columns), blocks, halos, strides, offset_strides, strict=True))
@@ -121,10 +127,8 @@ def halo_attention(
                                 row_entry = row_embedding[row_offset + blocks[0] + halos[0] - 1]
                                 column_entry = column_embedding[column_offset + blocks[1] + halos[1] - 1]
                             content = q.dot(key[b, row, column, n]) if inside else torch.zeros_like(q[0])
-                            logits.append(scale * (content + position_logit(q, row_entry, column_entry)))
-                            values.append(
-                                value[b, row, column, n] if inside else torch.zeros_like(value[b, 0, 0, n])
-                            )
+                            logits.append(factor * (content + position_logit(q, row_entry, column_entry)))
+                            values.append(value[b, row, column, n] if inside else torch.zeros_like(value[b, 0, 0, n]))
                             places.append((row, column) if inside else None)
                     shares = torch.stack(logits).softmax(dim=0)
                     outputs.append(sum(share * v for share, v in zip(shares, values, strict=True)))

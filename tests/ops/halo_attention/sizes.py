@@ -2,6 +2,7 @@
 
 import math
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -26,9 +27,14 @@ class Inputs(NamedTuple):
     def names(self) -> list[str]:
         return [name for name, tensor in zip(self._fields, self, strict=True) if tensor is not None]
 
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Inputs":
+        query, key, value, *tables = self
+        row_embedding, column_embedding = (None if table is None else function(table) for table in tables)
+        return Inputs(function(query), function(key), function(value), row_embedding, column_embedding)
+
     def requiring_grad(self) -> "Inputs":
         """Fresh leaves that want gradients."""
-        return Inputs(*[None if tensor is None else tensor.detach().clone().requires_grad_() for tensor in self])
+        return self.map(lambda tensor: tensor.detach().clone().requires_grad_())
 
 
 @dataclass(frozen=True)
@@ -92,9 +98,10 @@ class Size:
             return torch.randn(shape, generator=generator, dtype=torch.float64).to(to)
 
         grid = (self.batch, *self.image, self.heads)
-        tables: list[Tensor | None] = [
-            draw(shape, table_dtype or dtype) for shape in self.table_shapes()
-        ] or [None, None]
+        tables: list[Tensor | None] = [draw(shape, table_dtype or dtype) for shape in self.table_shapes()] or [
+            None,
+            None,
+        ]
         return Inputs(
             draw((self.batch, *self.query_grid, self.heads, self.d_qk), dtype),
             draw((*grid, self.d_qk), dtype),
@@ -123,7 +130,7 @@ SIZES = [
     Size("many_heads", "heads and batch larger than the image", (2, 3), 2, 1, batch=3, heads=5, d_qk=2),
     Size("stride_2", "the strided layer of a stage", (6, 7), 4, 1, stride=2, heads=2),
     Size("stride_3", "one query per whole block", (7, 8), 3, 1, stride=3),
-    Size("stride_2_odd_block", "the stride does not divide the block: 2 and 1 queries by turns", (7, 6), 3, 1, stride=2),
+    Size("stride_2_odd_block", "blocks hold 2 and 1 queries by turns", (7, 6), 3, 1, stride=2),
     Size("stride_3_block_4", "queries stand at changing places of their blocks", (9, 7), 4, 1, stride=3),
     Size("stride_over_block", "blocks that hold no query", (9, 8), 2, 1, stride=3),
     Size("stride_far_over_block", "most blocks hold no query", (11, 6), 2, 1, stride=5, tables="full"),
@@ -153,7 +160,7 @@ SIZES = [
     Size("centered_stride_3", "centred on true pixels", (7, 8), 4, 2, stride=3, centered=True, tables="full"),
     Size("centered_rectangular", "a flat centred window", (5, 6), (2, 3), (0, 2), centered=True),
     Size("centered_halo_zero", "each query sees itself", (3, 4), 2, 0, centered=True),
-    Size("offset_stride_1", "timm's offsets, whole blocks", (4, 8), 4, 1, stride=2, border="zeros", tables="full", offset_stride=1),
+    Size("offset_stride_1", "timm's offsets", (4, 8), 4, 1, stride=2, border="zeros", tables="full", offset_stride=1),
     Size("offset_stride_1_partial", "timm's offsets where timm cannot go", (6, 7), 4, 1, stride=2, offset_stride=1),
     Size("offset_stride_pair", "one axis only", (5, 7), (2, 4), 1, stride=(1, 4), offset_stride=(1, 2)),
     Size("offset_stride_same", "spelt out where it does not divide the block", (7, 5), 3, 1, stride=2, offset_stride=2),

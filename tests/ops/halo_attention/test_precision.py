@@ -1,5 +1,7 @@
 """Dtypes are kept, and rounding is no worse than plain PyTorch's, judged against fp64."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -8,7 +10,8 @@ from torch.testing import assert_close
 from tests.ops.halo_attention import oracle
 from tests.ops.halo_attention.backends import Backend
 from tests.ops.halo_attention.eager import eager_attention
-from tests.ops.halo_attention.sizes import BY_NAME, SIZES, Size
+from tests.ops.halo_attention.oracle import assert_agree
+from tests.ops.halo_attention.sizes import BY_NAME, SIZES, Inputs, Size
 
 LOW = [torch.float32, torch.bfloat16, torch.float16]
 REALISTIC = [
@@ -32,30 +35,27 @@ def assert_no_worse_than_eager(actual: Tensor, eager: Tensor, exact: Tensor, wha
     assert error <= allowed, f"{what}: error {error:.3g}, allowed {allowed:.3g}"
 
 
-def with_gradients(attend, inputs, size: Size, dtype: torch.dtype) -> list[Tensor]:
+def with_gradients(
+    attend: Callable[..., Tensor], inputs: Inputs, size: Size, gradient_dtype: torch.dtype
+) -> list[Tensor]:
+    """The output and every gradient, the output's gradient being rounded to a dtype that may be lower than theirs."""
     inputs = inputs.requiring_grad()
     output = attend(*inputs, **size.options)
-    assert output.dtype == dtype
-    return [output, *torch.autograd.grad(output, inputs.tensors(), size.output_gradient(dtype))]
+    gradient = size.output_gradient(gradient_dtype).to(output.dtype)
+    return [output, *torch.autograd.grad(output, inputs.tensors(), gradient)]
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: size.name)
 def test_the_ruler_itself_is_right_in_fp64(size: Size) -> None:
-    if size.offset_stride is not None and size.name == "offset_stride_same":
-        pytest.skip("the ruler counts queries from the block's top")
     output = eager_attention(*size.inputs(), **size.options)
-    assert_close(output, oracle.halo_attention(*size.inputs(), **size.options).output, rtol=1e-10, atol=1e-10)
+    assert_agree(output, oracle.halo_attention(*size.inputs(), **size.options).output)
 
 
 @pytest.mark.parametrize("dtype", LOW, ids=str)
 @pytest.mark.parametrize("size", REALISTIC, ids=lambda size: size.name)
 def test_rounding_is_no_worse_than_plain_pytorch(backend: Backend, size: Size, dtype: torch.dtype) -> None:
     inputs = size.inputs(dtype)
-    exact_inputs = type(inputs)(*[None if x is None else x.double() for x in inputs])
-    exact_size_gradient = size.output_gradient(dtype).double()
-    leaves = exact_inputs.requiring_grad()
-    exact_output = eager_attention(*leaves, **size.options)
-    exact = [exact_output, *torch.autograd.grad(exact_output, leaves.tensors(), exact_size_gradient)]
+    exact = with_gradients(eager_attention, inputs.map(Tensor.double), size, dtype)
     eager = with_gradients(eager_attention, inputs, size, dtype)
     actual = with_gradients(backend.attend, inputs, size, dtype)
     names = ["output", *[f"gradient of {name}" for name in inputs.names()]]
@@ -65,11 +65,13 @@ def test_rounding_is_no_worse_than_plain_pytorch(backend: Backend, size: Size, d
 
 @pytest.mark.parametrize("dtype", LOW, ids=str)
 def test_low_precision_weights_still_sum_to_one(backend: Backend, dtype: torch.dtype) -> None:
+    # each weight and the result are rounded once to the dtype, and up to 196 weights are added in fp32
+    tolerance = 1.5 * torch.finfo(dtype).eps + 196 / 2 * torch.finfo(torch.float32).eps
     for size in REALISTIC:
         if size.border == "mask":
             query, key, value, *tables = size.inputs(dtype)
             output = backend.attend(query, key, torch.ones_like(value), *tables, **size.options)
-            assert_close(output.double(), torch.ones_like(output).double(), rtol=0, atol=torch.finfo(dtype).eps * 1.5)
+            assert_close(output.double(), torch.ones_like(output).double(), rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
@@ -124,8 +126,8 @@ def test_autocast_casts_query_key_and_value_and_leaves_the_tables(backend: Backe
     assert {gradient.dtype for gradient in gradients} == {torch.float32}
 
     by_hand = inputs.requiring_grad()
-    cast = [tensor.to(dtype) for tensor in by_hand[:3]]
-    expected = backend.attend(*cast, *by_hand[3:], **size.options)
+    query, key, value, *tables = by_hand
+    expected = backend.attend(query.to(dtype), key.to(dtype), value.to(dtype), *tables, **size.options)
     expected_gradients = torch.autograd.grad(expected, by_hand.tensors(), size.output_gradient(dtype))
     assert torch.equal(output, expected)
     for gradient, expected_gradient in zip(gradients, expected_gradients, strict=True):
@@ -137,9 +139,7 @@ def test_autocast_unites_different_dtypes(backend: Backend) -> None:
     query, key, value, *tables = size.inputs(torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         mixed = backend.attend(query.bfloat16(), key, value.half(), *tables, **size.options)
-    united = backend.attend(
-        query.bfloat16(), key.bfloat16(), value.half().bfloat16(), *tables, **size.options
-    )
+    united = backend.attend(query.bfloat16(), key.bfloat16(), value.half().bfloat16(), *tables, **size.options)
     assert mixed.dtype == torch.bfloat16
     assert torch.equal(mixed, united)
 

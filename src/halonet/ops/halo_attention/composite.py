@@ -10,7 +10,7 @@ most two blocks high or wide the window shrinks to what is visible. Runs on ever
 under `torch.compile(fullgraph=True)` and `torch.export` with dynamic sizes.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,8 +21,7 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 from halonet.ops.halo_attention.geometry import Axis, Geometry
 
 
-@dataclass
-class Windows:
+class Windows(NamedTuple):
     """Index tensors of one axis. A group is the queries of one block.
 
     Attributes:

@@ -4,13 +4,12 @@ Everything here is plain integers, checked once; the backends derive their index
 the operator and never cache them, so a call that is being traced leaves nothing behind.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 BORDERS = ("mask", "zeros")
 
 
-@dataclass(frozen=True)
-class Axis:
+class Axis(NamedTuple):
     """One image axis: `size` pixels cut into blocks of `block` with a halo of `halo` on either side.
 
     Attributes:
@@ -19,6 +18,10 @@ class Axis:
         halo: The paper's h.
         stride: Query i stands at pixel `stride * i`.
         offset_stride: Pixels one query step counts for in the relative offsets.
+        num_queries: ceil(size / stride).
+        num_blocks: ceil(size / block), a partial last one included.
+        window: Keys that a block sees, border included: b + 2h.
+        table_length: Relative offsets that occur, -(b+h-1) to b+h-1: 2(b+h) - 1.
     """
 
     size: int
@@ -26,30 +29,28 @@ class Axis:
     halo: int
     stride: int
     offset_stride: int
-
-    @property
-    def num_queries(self) -> int:
-        """Queries along this axis: ceil(size / stride)."""
-        return -(-self.size // self.stride)
-
-    @property
-    def num_blocks(self) -> int:
-        """Blocks along this axis, a partial last one included: ceil(size / block)."""
-        return -(-self.size // self.block)
-
-    @property
-    def window(self) -> int:
-        """Keys that a block sees along this axis, border included: b + 2h."""
-        return self.block + 2 * self.halo
-
-    @property
-    def table_length(self) -> int:
-        """Relative offsets that occur, -(b+h-1) to b+h-1: 2(b+h) - 1."""
-        return 2 * (self.block + self.halo) - 1
+    num_queries: int
+    num_blocks: int
+    window: int
+    table_length: int
 
 
-@dataclass(frozen=True)
-class Geometry:
+def make_axis(size: int, block: int, halo: int, stride: int, offset_stride: int) -> Axis:
+    """Derive the counts of one axis from its five numbers."""
+    return Axis(
+        size,
+        block,
+        halo,
+        stride,
+        offset_stride,
+        num_queries=-(-size // stride),
+        num_blocks=-(-size // block),
+        window=block + 2 * halo,
+        table_length=2 * (block + halo) - 1,
+    )
+
+
+class Geometry(NamedTuple):
     """Both axes, and what happens at the border.
 
     Attributes:
@@ -132,7 +133,7 @@ def make_geometry(
                 f"(stride {step}); the table has no such offsets. Take an offset_stride of at most the stride"
             )
     axes = [
-        Axis(size, *numbers)
+        make_axis(size, *numbers)
         for size, *numbers in zip((height, width), blocks, halos, strides, offset_strides, strict=True)
     ]
     return Geometry(axes[0], axes[1], border, bool(centered))

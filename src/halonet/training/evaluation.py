@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from halonet.data import AugmentationConfig, KeyedDataset, build_transform, load_source
-from halonet.errors import UserError, unknown_name
+from halonet.errors import UserError
 from halonet.training.metrics import classification_sums, summarize
-from halonet.training.weights import load_checkpoint
+from halonet.training.weights import load_checkpoint, with_tuples
 
 
 def evaluate(
@@ -36,7 +36,7 @@ def evaluate(
 
     Returns:
         `top1` and `top5` (percent), `loss` (nats), `images`, `images_per_second`, `seconds`, and what was measured
-        where: `checkpoint`, `data`, `split`, `device`.
+        where: `checkpoint`, `parameters`, `data`, `split`, `device`.
 
     Raises:
         UserError: The checkpoint or the data cannot be read, or their classes differ.
@@ -44,8 +44,8 @@ def evaluate(
     network, information = load_checkpoint(checkpoint)
     if data is None and "data" not in information:
         raise UserError(f"{checkpoint} does not say what data it was trained on: name some with --data.")
-    data = information["data"] if data is None else data
-    split = split or information.get("test_split", "test")
+    data = str(information["data"] if data is None else data)
+    split = str(split or information.get("test_split", "test"))
     source = load_source(data, split)
     labels = match_classes(source.class_names, information.get("class_names", source.class_names))
     transform = build_transform(preprocessing(information, str(checkpoint)), train=False)
@@ -61,6 +61,7 @@ def evaluate(
         "images_per_second": len(source) / seconds,
         "seconds": seconds,
         "checkpoint": str(checkpoint),
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "data": data,
         "split": split,
         "device": str(target),
@@ -87,8 +88,8 @@ def match_classes(data_names: Sequence[str], checkpoint_names: Sequence[str]) ->
     for name in data_names:
         if name not in labels:
             raise UserError(
-                unknown_name("class of the checkpoint", name, checkpoint_names)
-                + f" The data has {len(data_names)} classes, the checkpoint {len(checkpoint_names)}."
+                f"the data's class {name!r} is none of the checkpoint's {len(checkpoint_names)} classes "
+                f"({', '.join(checkpoint_names[:3])}, ...): it was trained on other data."
             )
     return [labels[name] for name in data_names]
 
@@ -108,8 +109,7 @@ def preprocessing(information: dict[str, Any], source: str) -> AugmentationConfi
     """
     if "preprocessing" not in information:
         raise UserError(f"{source} does not say how images were prepared for it (size, mean, standard deviation).")
-    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in information["preprocessing"].items()}
-    return AugmentationConfig(**fields)
+    return AugmentationConfig(**with_tuples(information["preprocessing"]))
 
 
 def choose_device(name: str) -> torch.device:
@@ -125,7 +125,7 @@ def choose_device(name: str) -> torch.device:
         UserError: There is no such device here.
     """
     if name == "auto":
-        return torch.accelerator.current_accelerator() or torch.device("cpu") if torch.accelerator.is_available() else torch.device("cpu")
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

@@ -10,7 +10,7 @@ from torch import Tensor
 from halonet.data.images import open_image
 from halonet.data.transforms import build_transform
 from halonet.errors import UserError
-from halonet.training.evaluate import choose_device, preprocessing
+from halonet.training.evaluation import choose_device, preprocessing
 from halonet.training.weights import load_checkpoint
 
 

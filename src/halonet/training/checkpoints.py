@@ -10,8 +10,8 @@ import numpy
 import timm
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
-from torch import Tensor
 
+import halonet
 from halonet.training.classifier import Batch, Classifier
 from halonet.training.files import write_atomically
 from halonet.training.weights import read_checkpoint
@@ -23,9 +23,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     Lightning's own stages in the temporary directory, where the last step may cross file systems and be a copy.
     """
 
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None
-    ) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None) -> None:
         """Replace a checkpoint in one step.
 
         Args:
@@ -91,7 +89,7 @@ class StepCheckpoint(lightning.Callback):
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Save the end. This callback stands before EMA's, which overwrites the raw weights here."""
-        self._finished = not trainer.interrupted
+        self._finished = True
         trainer.save_checkpoint(self.path)
 
     def on_save_checkpoint(
@@ -150,6 +148,7 @@ def environment(world_size: int, device: torch.device) -> dict[str, str | int]:
         "device": device.type,
         "hardware": hardware,
         "threads": torch.get_num_threads(),
+        "halonet": halonet.__version__,
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "lightning": lightning.__version__,
@@ -170,15 +169,3 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """
     names = dict.fromkeys([*before, *now])
     return [f"{name} {before.get(name)} -> {now.get(name)}" for name in names if before.get(name) != now.get(name)]
-
-
-def as_cpu_tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Detach a state dictionary from devices, graphs and memory formats.
-
-    Args:
-        state: Tensors by name.
-
-    Returns:
-        Contiguous tensors on the CPU.
-    """
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}

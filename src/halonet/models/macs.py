@@ -1,0 +1,81 @@
+"""Multiply-adds of a model, counted as the paper's Table 1 counts them."""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from halonet.layers.halo_attention import HaloAttention
+from halonet.ops.halo_attention.geometry import Axis, make_axis
+
+
+@dataclass
+class Macs:
+    """Counts for one image.
+
+    Attributes:
+        total: Multiply-adds of convolutions, projections, attention and classifier.
+        attention: The share of total of query-key and probability-value products: (b + 2h)^2 keys for each real
+            query, padding counted, position logits not (Table 1).
+        pairs: Query-key pairs so counted, over all layers and heads.
+        visible_pairs: Pairs of a query with a key inside the image: what `border="mask"` needs.
+    """
+
+    total: int = 0
+    attention: int = 0
+    pairs: int = 0
+    visible_pairs: int = 0
+
+
+def count_macs(model: nn.Module, image_size: int | tuple[int, int]) -> Macs:
+    """Count the multiply-adds of one image, without computing or allocating anything.
+
+    Args:
+        model: A `HaloNet`; it is not changed.
+        image_size: Side, or (height, width), in pixels.
+    """
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    model = copy.deepcopy(model).to("meta").eval()
+    macs = Macs()
+
+    def count(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        if isinstance(module, nn.Conv2d):
+            macs.total += output[0].numel() * module.weight[0].numel()
+        elif isinstance(module, nn.Linear):
+            macs.total += output[0].numel() * module.in_features
+        elif isinstance(module, HaloAttention):
+            _count_attention(macs, module, inputs[0])
+
+    for module in model.modules():
+        module.register_forward_hook(count)
+    with torch.no_grad():
+        model(torch.empty(1, model.in_chans, height, width, device="meta"))
+    return macs
+
+
+def _count_attention(macs: Macs, layer: HaloAttention, x: Tensor) -> None:
+    axes = [
+        make_axis(size, block, halo, stride, stride)
+        for size, block, halo, stride in zip(x.shape[2:], layer.block_size, layer.halo_size, layer.stride, strict=True)
+    ]
+    queries = axes[0].num_queries * axes[1].num_queries
+    pixels = axes[0].size * axes[1].size
+    window = axes[0].window * axes[1].window
+    channels = layer.query_key_channels + layer.value_channels
+    products = queries * window * channels
+    macs.attention += products
+    macs.total += products + layer.channels * (queries * layer.query_key_channels + pixels * channels)
+    macs.pairs += layer.num_heads * queries * window
+    macs.visible_pairs += layer.num_heads * _visible(axes[0], layer.centered) * _visible(axes[1], layer.centered)
+
+
+def _visible(axis: Axis, centered: bool) -> int:
+    """Pairs along one axis of a query with a key inside the image."""
+    pairs = 0
+    for pixel in range(0, axis.size, axis.stride):
+        top = pixel if centered else pixel // axis.block * axis.block
+        bottom = top + 1 if centered else top + axis.block
+        pairs += min(bottom + axis.halo, axis.size) - max(top - axis.halo, 0)
+    return pairs

@@ -1,0 +1,200 @@
+"""Reading recipes: YAML files in the package or anywhere, with overrides from the command line, typed."""
+
+import dataclasses
+import re
+import typing
+from collections.abc import Iterator, Sequence
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+
+from halonet.errors import UserError, unknown_name
+from halonet.training.recipe import Recipe
+
+
+def list_recipes() -> list[str]:
+    """Name the recipes that come with the package.
+
+    Returns:
+        Sorted names such as "fashion_mnist" and "imagenet/h0", each good for `resolve`.
+    """
+    return sorted(name for name, _ in _packaged())
+
+
+def resolve(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        name_or_path: One of `list_recipes()`, or a YAML file.
+        overrides: Such as "--schedule.epochs=10", "schedule.epochs=10" or "--schedule.epochs", "10". Hyphens in a key
+            stand for underscores.
+
+    Returns:
+        The recipe, complete and checked.
+
+    Raises:
+        UserError: There is no such recipe, the file is not YAML, a key is unknown or missing, or a value is of the
+            wrong type or out of its range.
+    """
+    name, text, source = _find(str(name_or_path))
+    try:
+        values = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise UserError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{source} is not a recipe: it holds no keys.")
+    _check_keys(values, Recipe, source)
+    for key, value in _split(overrides):
+        _override(values, key, value)
+    values.setdefault("name", name)
+    try:
+        return _build(Recipe, _typed(values))
+    except ArgumentError as error:
+        message = re.sub(r"Parser key |typing\.|<class '|(?<=\w)'>", "", " ".join(str(error).split()))
+        raise UserError(f"{source}: {message.replace('Expected a ', 'expected ')}") from error
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from error
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """Write a recipe so that `resolve` reads the same one.
+
+    Args:
+        recipe: Any.
+
+    Returns:
+        YAML, every field included.
+    """
+    values = _plain(dataclasses.asdict(recipe))
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, width=110, allow_unicode=True)
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML reads 1e-4 as text, as YAML 1.1 said; YAML 1.2 reads a number, and so does everybody else."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes lists on one line."""
+
+
+_Dumper.add_representer(
+    list, lambda dumper, value: dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=True)
+)
+
+
+def _packaged() -> Iterator[tuple[str, Traversable]]:
+    def walk(folder: Traversable, prefix: str) -> Iterator[tuple[str, Traversable]]:
+        for entry in folder.iterdir():
+            if entry.is_dir():
+                yield from walk(entry, f"{prefix}{entry.name}/")
+            elif entry.name.endswith(".yaml"):
+                yield prefix + entry.name.removesuffix(".yaml"), entry
+
+    yield from walk(resources.files("halonet") / "recipes", "")
+
+
+def _find(name_or_path: str) -> tuple[str, str, str]:
+    """The recipe's name, its text, and what to call it in messages."""
+    packaged = dict(_packaged())
+    name = name_or_path.replace("-", "_")
+    if name in packaged:
+        return name, packaged[name].read_text(encoding="utf-8"), f"recipe {name}"
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        raise UserError(unknown_name("recipe", name_or_path, packaged) + " Or give a .yaml file.")
+    try:
+        return path.stem, path.read_text(encoding="utf-8"), str(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read recipe {path}: {getattr(error, 'strerror', None) or error}.") from error
+
+
+def _split(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
+    words = iter(overrides)
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            key, value = word, next(words, None)
+            if value is None:
+                raise UserError(f"{word} has no value: write {word}=VALUE.")
+        yield key.removeprefix("--").replace("-", "_"), value
+
+
+def _check_keys(values: dict[str, Any], section: type, source: str, prefix: str = "") -> None:
+    hints = typing.get_type_hints(section)
+    for key, value in values.items():
+        if key not in hints:
+            raise UserError(f"{source}: {unknown_name('key', f'{prefix}{key}', [prefix + name for name in hints])}")
+        if dataclasses.is_dataclass(hints[key]):
+            if not isinstance(value, dict):
+                raise UserError(f"{source}: {prefix}{key} is {value!r}, but must be a section with keys of its own.")
+            _check_keys(value, hints[key], source, f"{prefix}{key}.")
+
+
+def _override(values: dict[str, Any], key: str, text: str) -> None:
+    section: Any = Recipe
+    path = key.split(".")
+    for depth, part in enumerate(path):
+        if dataclasses.is_dataclass(section):
+            hints = typing.get_type_hints(section)
+            if part not in hints:
+                prefix = "".join(f"{name}." for name in path[:depth])
+                raise UserError(unknown_name("key", prefix + part, [prefix + name for name in hints]))
+            section = hints[part]
+        elif section is not dict and typing.get_origin(section) is not dict:
+            raise UserError(f"unknown key {key!r}: {'.'.join(path[:depth])} is a value without keys of its own.")
+        else:
+            section = Any
+        if depth < len(path) - 1:
+            values = values.setdefault(part, {})
+    if dataclasses.is_dataclass(section):
+        raise UserError(
+            f"{key} is a section: set one of its keys, such as {key}.{dataclasses.fields(section)[0].name}."
+        )
+    try:
+        values[path[-1]] = text if _is_text(section) else yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise UserError(f"{key}: {text!r} is not a value: {' '.join(str(error).split())}") from error
+
+
+def _is_text(hint: Any) -> bool:
+    """Whether a field takes the words as they are, even if they look like a number."""
+    return hint is str or (
+        typing.get_origin(hint) is Literal and all(isinstance(arg, str) for arg in typing.get_args(hint))
+    )
+
+
+def _typed(values: dict[str, Any]) -> dict[str, Any]:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Recipe)
+    return parser.parse_object(values).as_dict()
+
+
+def _build(section: type, values: Any) -> Any:
+    """Build a dataclass from the nested dictionaries of its fields."""
+    if dataclasses.is_dataclass(values):
+        return values
+    hints = typing.get_type_hints(section)
+    return section(
+        **{
+            name: _build(hints[name], value) if dataclasses.is_dataclass(hints[name]) else value
+            for name, value in values.items()
+        }
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, which YAML has."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,85 @@
+"""The curves of a training run, drawn from its log."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator
+
+TRAINING, VALIDATION, RATE, INK = "#4c78a8", "#e4572e", "#8a8f98", "#2b2f36"
+
+
+def draw_curves(log_path: str | Path, out_path: str | Path) -> None:
+    """Draw loss, accuracy and learning rate over the epochs of a run.
+
+    Args:
+        log_path: A run's `log.jsonl`.
+        out_path: The picture; its suffix names the format (`.png`, `.svg`, `.pdf`).
+
+    Raises:
+        ValueError: The log has no finished epoch.
+    """
+    records = [json.loads(line) for line in Path(log_path).read_text(encoding="utf-8").splitlines()]
+    epochs = [record for record in records if record["kind"] == "epoch"]
+    steps = [record for record in records if record["kind"] == "train"]
+    if not epochs:
+        raise ValueError(f"{log_path} has no finished epoch to draw")
+    steps_per_epoch = epochs[0]["step"] / (epochs[0]["epoch"] + 1)
+    for record in records:
+        record["epochs_done"] = record["step"] / steps_per_epoch
+    # What is measured while training is the mean over an epoch, so it stands in the epoch's middle.
+    means = [epoch | {"epochs_done": epoch["epochs_done"] - 0.5} for epoch in epochs]
+
+    figure = Figure(figsize=(10, 3.4), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
+    loss, accuracy, rate = figure.subplots(1, 3, width_ratios=(4, 4, 2.5))
+    _draw(loss, steps, "loss", color=TRAINING, alpha=0.3, linewidth=1)
+    _draw(accuracy, steps, "top1", color=TRAINING, alpha=0.3, linewidth=1)
+    for axes, metric in ((loss, "loss"), (accuracy, "top1")):
+        _draw(axes, means, f"train_{metric}", color=TRAINING, linewidth=2, label="training")
+        _draw(axes, epochs, f"validation_{metric}", color=VALIDATION, linewidth=2, label="validation")
+    _draw(rate, steps, "learning_rate", color=RATE, linewidth=2)
+    rate.set_ylim(bottom=0)
+    for axes, title in ((loss, "loss"), (accuracy, "top-1 accuracy (%)"), (rate, "learning rate")):
+        _tidy(axes, title, epochs[-1]["epochs_done"])
+    loss.legend(frameon=False, labelcolor=INK)
+    _name_end(accuracy, epochs[-1], "validation_top1")
+    figure.savefig(out_path, dpi=160)
+
+
+def _draw(axes: Axes, records: list[dict[str, Any]], metric: str, **style: Any) -> None:
+    points = [(record["epochs_done"], record[metric]) for record in records if metric in record]
+    if points:
+        marker = "o" if len(points) == 1 else None
+        axes.plot(*zip(*points, strict=True), marker=marker, solid_capstyle="round", **style)
+
+
+def _tidy(axes: Axes, title: str, last_epoch: float) -> None:
+    axes.set_title(title, loc="left", fontsize=11, color=INK)
+    axes.set_xlabel("epochs", color=INK)
+    axes.set_xlim(0, last_epoch)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#c8ccd2")
+    axes.tick_params(color="#c8ccd2", labelcolor=INK)
+    axes.grid(axis="y", color="#e8eaee", linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def _name_end(axes: Axes, record: dict[str, Any], metric: str) -> None:
+    """Write the last value at the end of its curve."""
+    if metric in record:
+        place = (record["epochs_done"], record[metric])
+        axes.plot(*place, "o", color=VALIDATION, markersize=5, clip_on=False)
+        axes.annotate(
+            f"{record[metric]:.1f}",
+            place,
+            (0, -8),
+            textcoords="offset points",
+            ha="right",
+            va="top",
+            color=VALIDATION,
+            weight="bold",
+        )

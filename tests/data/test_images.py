@@ -1,0 +1,135 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from halonet.data.images import PIXEL_LIMIT, find_images, open_image
+from halonet.errors import UserError
+from tests.data.samples import noise_image, png_of_declared_size, write_classes
+
+
+def refusal(path):
+    with pytest.raises(UserError) as refused:
+        open_image(path)
+    message = str(refused.value)
+    assert path.name in message, "the message must name the file"
+    assert "\n" not in message
+    return message
+
+
+def test_a_color_image_keeps_its_pixels(tmp_path):
+    noise_image(0).save(tmp_path / "a.png")
+    image = open_image(tmp_path / "a.png")
+    assert image.mode == "RGB"
+    assert np.array_equal(np.asarray(image), np.asarray(noise_image(0)))
+
+
+def test_a_gray_image_stays_gray(tmp_path):
+    noise_image(0, mode="L").save(tmp_path / "a.png")
+    image = open_image(str(tmp_path / "a.png"))
+    assert image.mode == "L"
+    assert np.array_equal(np.asarray(image), np.asarray(noise_image(0, mode="L")))
+
+
+@pytest.mark.parametrize(
+    ("stored", "read"), [("1", "L"), ("LA", "L"), ("RGBA", "RGB"), ("P", "RGB"), ("CMYK", "RGB"), ("YCbCr", "RGB")]
+)
+def test_every_mode_of_eight_bits_becomes_gray_or_color(tmp_path, stored, read):
+    path = tmp_path / ("a.jpg" if stored in ("CMYK", "YCbCr") else "a.png")
+    noise_image(0).convert(stored).save(path)
+    assert open_image(path).mode == read
+
+
+def test_a_palette_with_transparency_raises_no_warning(tmp_path):
+    image = noise_image(0).convert("P")
+    image.save(tmp_path / "a.png", transparency=bytes(range(256)))
+    assert open_image(tmp_path / "a.png").mode == "RGB"
+
+
+def test_the_exif_orientation_is_applied(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    noise_image(0, size=(8, 4)).save(tmp_path / "a.png", exif=exif)
+    upright = np.asarray(noise_image(0, size=(8, 4)).transpose(Image.Transpose.ROTATE_270))
+    assert np.array_equal(np.asarray(open_image(tmp_path / "a.png")), upright)
+
+
+def test_unreadable_exif_does_not_cost_the_image(tmp_path):
+    noise_image(0).save(tmp_path / "a.png", exif=b"Exif\0\0 no such thing")
+    assert np.array_equal(np.asarray(open_image(tmp_path / "a.png")), np.asarray(noise_image(0)))
+
+
+def test_a_missing_file_is_named(tmp_path):
+    assert "does not exist" in refusal(tmp_path / "missing.png")
+
+
+def test_a_folder_is_no_image_file(tmp_path):
+    (tmp_path / "folder.png").mkdir()
+    assert "is not an image file" in refusal(tmp_path / "folder.png")
+
+
+def test_bytes_of_no_format_are_refused(tmp_path):
+    (tmp_path / "text.png").write_text("not an image")
+    assert "not an image that can be read" in refusal(tmp_path / "text.png")
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".webp"])
+def test_a_truncated_image_is_refused(tmp_path, suffix):
+    whole = tmp_path / f"whole{suffix}"
+    noise_image(0, size=(64, 64)).save(whole)
+    cut = tmp_path / f"cut{suffix}"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    refusal(cut)
+
+
+def test_a_damaged_chunk_is_refused(tmp_path):
+    noise_image(0, size=(64, 64)).save(tmp_path / "a.png")
+    data = bytearray((tmp_path / "a.png").read_bytes())
+    data[30:60] = bytes(30)
+    (tmp_path / "a.png").write_bytes(data)
+    refusal(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("side", [9_500, 20_000])  # Pillow only warns of the first and raises at the second
+def test_a_decompression_bomb_is_refused(tmp_path, side):
+    (tmp_path / "bomb.png").write_bytes(png_of_declared_size(side, side))
+    message = refusal(tmp_path / "bomb.png")
+    assert str(side * side) in message
+    assert "Scale it down" in message
+
+
+def test_the_pixel_limit_holds_where_pillow_was_told_to_have_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    (tmp_path / "bomb.png").write_bytes(png_of_declared_size(9_500, 9_500))
+    assert f"{PIXEL_LIMIT:,}" in refusal(tmp_path / "bomb.png")
+
+
+def test_an_extremely_long_image_is_refused(tmp_path):
+    Image.new("RGB", (202, 2)).save(tmp_path / "long.png")
+    assert "100 to 1" in refusal(tmp_path / "long.png")
+    Image.new("RGB", (200, 2)).save(tmp_path / "allowed.png")
+    assert open_image(tmp_path / "allowed.png").size == (200, 2)
+
+
+def test_sixteen_bits_are_refused_and_not_clipped(tmp_path):
+    Image.fromarray(np.full((4, 4), 40_000, dtype=np.uint16)).save(tmp_path / "deep.png")
+    assert "8 bits" in refusal(tmp_path / "deep.png")
+
+
+def test_images_are_found_in_files_and_folders_sorted_and_once(tmp_path):
+    folder = write_classes(tmp_path / "pictures", {"b": 2, "a": 1})
+    (folder / "notes.txt").write_text("no image")
+    (folder / ".hidden.png").write_bytes(b"")
+    (folder / "UPPER.JPG").write_bytes(b"")
+    single = tmp_path / "single.tiff"
+    single.write_bytes(b"")
+    found = find_images([single, str(folder), folder / "a" / "0.png"])
+    assert found == [single, folder / "UPPER.JPG", folder / "a/0.png", folder / "b/0.png", folder / "b/1.png"]
+
+
+def test_paths_without_images_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"nowhere does not exist"):
+        find_images([tmp_path / "nowhere"])
+    with pytest.raises(UserError, match=r"holds no images \(\.bmp, \.jpeg"):
+        find_images([tmp_path])
+    with pytest.raises(UserError, match="no images were named"):
+        find_images([])

@@ -1,0 +1,18 @@
+import halonet
+
+PUBLIC = {
+    "HALONETS",
+    "HaloAttention",
+    "HaloNet",
+    "HaloNetConfig",
+    "attention_weights",
+    "create_model",
+    "halo_attention",
+    "use_backend",
+}
+
+
+def test_the_public_names_are_exactly_these():
+    modules = {"data", "errors", "layers", "models", "ops", "training", "visual", "cli", "recipes", "benchmark"}
+    modules.add("jaxtyping")  # the shape-check hook of the tests
+    assert {name for name in vars(halonet) if not name.startswith("_")} - modules == PUBLIC

@@ -1,0 +1,50 @@
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import halonet
+
+PACKAGE = Path(halonet.__file__).parent
+ORDER = {"errors": 0, "ops": 1, "layers": 2, "models": 3, "data": 4, "visual": 4, "benchmark": 4, "training": 5, "cli": 6}
+
+
+def imports_of(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+        elif isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+    return names
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_one_way(path):
+    folder = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if folder in ("__init__", "__main__"):
+        return
+    for name in imports_of(path):
+        if not name.startswith("halonet"):
+            continue
+        part = name.split(".")[1] if "." in name else "__init__"
+        if part == "__init__":
+            assert ORDER[folder] > ORDER["models"], f"{path} imports the package's front from below"
+        else:
+            assert part == folder or ORDER[part] < ORDER[folder], f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("backend", ["composite", "reference"])
+def test_backends_do_not_import_one_another(backend):
+    siblings = {"composite", "reference"} - {backend}
+    names = imports_of(PACKAGE / "ops" / "halo_attention" / f"{backend}.py")
+    assert not {name for name in names for sibling in siblings if name.endswith(sibling)}
+
+
+def test_importing_halonet_loads_no_engine():
+    heavy = ["lightning", "matplotlib", "jsonargparse", "tensorboard", "triton.language", "onnx", "gradio"]
+    code = f"import halonet, sys; print([name for name in {heavy!r} if name in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"

@@ -1,0 +1,151 @@
+"""Runs that kill themselves at chosen moments and are resumed; prints, for each scenario, what was left in the end.
+
+Run as a program, because it forks before any thread was started: `python -m tests.training.interrupted_runs FOLDER`.
+"""
+
+import hashlib
+import io
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import lightning
+import torch
+
+from halonet.training import checkpoints, files, run
+from halonet.training.run import read_result, resume, train
+from tests.training.tiny import make_images, tiny_recipe
+
+ACCUMULATE = 2
+# Workers, and the moments of the kills.
+SCENARIOS: dict[str, tuple[int, list[str]]] = {
+    "never": (0, []),
+    "in the validation at an epoch's end": (0, ["validation 1"]),
+    "while a checkpoint is written": (0, ["writing 3"]),
+    "after the training, before the result": (0, ["result 0"]),
+    "six times in a row": (0, ["step 1", "micro-batch 5", "validation 0", "writing 2", "renaming 2", "step 15"]),
+    "three times, with two workers": (2, ["step 4", "validation 1", "step 17"]),
+}
+
+
+def die(*_: Any, **__: Any) -> NoReturn:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("a process outlived SIGKILL")
+
+
+class Killer(lightning.Callback):
+    def __init__(self, moment: str, number: int):
+        self.moment = moment
+        self.number = number
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        micro_batch = trainer.fit_loop.total_batch_idx + 1
+        if self.moment == "step" and trainer.global_step == self.number:
+            die()
+        if self.moment == "micro-batch" and micro_batch == self.number:
+            assert micro_batch % ACCUMULATE
+            die()
+
+    def on_validation_batch_start(self, trainer: lightning.Trainer, *_: Any) -> None:
+        if self.moment == "validation" and trainer.current_epoch == self.number:
+            die()
+
+
+def on_call(number: int, real: Callable, instead: Callable) -> Callable:
+    """Replace one call of a function, counted from 1."""
+    calls = 0
+
+    def wrapper(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return instead(*arguments) if calls == number else real(*arguments)
+
+    return wrapper
+
+
+def write_half_and_die(checkpoint: Any, file: Any) -> None:
+    content = io.BytesIO()
+    SAVE(checkpoint, content)
+    file.write(content.getvalue()[: len(content.getvalue()) // 2])
+    file.flush()
+    die()
+
+
+SAVE = torch.save
+
+
+def attempt(folder: Path, data: Path, workers: int, kill: str) -> int:
+    """Train or resume in a process of its own; returns the number of the signal that ended it."""
+    child = os.fork()
+    if child == 0:
+        try:
+            moment, _, number = kill.rpartition(" ")
+            if moment == "writing":
+                checkpoints.torch.save = on_call(int(number), SAVE, write_half_and_die)
+            if moment == "renaming":
+                files.os.replace = on_call(int(number), os.replace, die)
+            if moment == "result":
+                run.evaluate = die
+            callbacks = [Killer(moment, int(number or 0))]
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            if (folder / "recipe.yaml").exists():
+                resume(folder, callbacks=callbacks)
+            else:
+                train(tiny_recipe(data, workers=workers, accumulate=ACCUMULATE), folder, callbacks=callbacks)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    if os.WIFEXITED(status) and os.WEXITSTATUS(status):
+        raise RuntimeError(f"{folder.name}, {kill or 'the last attempt'}: failed")
+    return os.WTERMSIG(status)
+
+
+def digest(value: Any) -> str:
+    """Hash nested containers of tensors and plain values by their bits."""
+    if isinstance(value, torch.Tensor):
+        value = (str(value.dtype), list(value.shape), value.contiguous().view(-1).view(torch.uint8).tolist())
+    elif isinstance(value, dict):
+        value = {str(key): digest(item) for key, item in value.items()}
+    elif isinstance(value, list | tuple):
+        value = [digest(item) for item in value]
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def traces(folder: Path) -> dict[str, Any]:
+    """All of a finished run that must not depend on its interruptions."""
+    checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
+    result = read_result(folder)
+    return {
+        "log": (folder / "log.jsonl").read_text(),
+        "raw weights": digest(checkpoint["current_model_state"]),
+        "averaged weights": digest([checkpoint["state_dict"], checkpoint["averaging_state"]]),
+        "optimizer": digest([checkpoint["optimizer_states"], checkpoint["lr_schedulers"]]),
+        "best": digest([best["state_dict"], best["current_model_state"]]),
+        "model.safetensors": hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
+        "result": {name: result[name] for name in ("top1", "top5", "loss", "best")},
+    }
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    data = make_images(folder / "data")
+    left = {}
+    for scenario, (workers, kills) in SCENARIOS.items():
+        run_folder = folder / scenario
+        for kill in kills:
+            assert attempt(run_folder, data, workers, kill) == signal.SIGKILL, f"{scenario}: {kill} did not happen"
+        assert attempt(run_folder, data, workers, "") == 0
+        left[scenario] = traces(run_folder)
+    print(json.dumps(left))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

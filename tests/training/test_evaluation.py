@@ -1,0 +1,50 @@
+from pathlib import Path
+
+import pytest
+
+from halonet.errors import UserError
+from halonet.training import evaluate
+from halonet.training.evaluation import choose_device, match_classes
+from halonet.training.run import read_result
+
+
+def test_evaluating_a_run_reproduces_its_result(finished_run: Path):
+    measured, result = evaluate(finished_run, device="cpu"), read_result(finished_run)
+    for name in ("top1", "top5", "loss", "parameters", "images"):
+        assert measured[name] == result[name]
+    assert measured["split"] == "test"
+    assert measured["images_per_second"] > 0
+
+
+def test_batches_and_workers_do_not_change_the_measure(finished_run: Path):
+    whole = evaluate(finished_run, device="cpu")
+    parts = evaluate(finished_run, device="cpu", batch_size=3, workers=1)
+    assert parts["top1"] == whole["top1"]
+    assert parts["loss"] == pytest.approx(whole["loss"], rel=1e-5)
+
+
+def test_another_split_or_folder_can_be_measured(finished_run: Path, images: Path):
+    measured = evaluate(finished_run, str(images / "train"), "all", device="cpu")
+    assert measured["images"] == 24
+    assert evaluate(finished_run, split="validation", device="cpu")["images"] == 8
+
+
+def test_classes_are_matched_by_name_in_any_order_and_number():
+    assert match_classes(["b", "a"], ["a", "b", "c"]) == [1, 0]
+    assert match_classes(["a", "b"], ["a", "b"]) == [0, 1]
+
+
+def test_folders_named_by_all_class_numbers_count_as_the_classes():
+    assert match_classes([str(number) for number in range(12)], [f"n{number}" for number in range(12)]) == list(range(12))
+
+
+def test_other_classes_are_refused():
+    with pytest.raises(UserError, match="the data's class 'z' is none of the checkpoint's 2 classes"):
+        match_classes(["a", "z"], ["a", "b"])
+
+
+def test_a_device_that_is_not_here_is_told():
+    assert choose_device("cpu").type == "cpu"
+    assert choose_device("auto") is not None
+    with pytest.raises(UserError, match="device 'toaster' cannot be used here"):
+        choose_device("toaster")
