@@ -133,10 +133,12 @@ def test_a_torchvision_set_is_read_from_its_root(tmp_path):
     assert sources["test"].class_names[0] == "T-shirt/top"
 
 
-def test_a_torchvision_set_that_is_not_there_is_refused_and_not_downloaded(tmp_path):
+def test_a_torchvision_set_that_is_not_there_is_refused_and_not_downloaded(tmp_path, monkeypatch):
+    requests = []
+    monkeypatch.setattr("urllib.request.urlopen", lambda *arguments, **_: requests.append(arguments))
     with pytest.raises(UserError, match=r"torch/cifar10 \(train\) cannot be read from "):
         load_source("torch/cifar10", "train", root=tmp_path)
-    assert not any(tmp_path.iterdir())
+    assert requests == []
     with pytest.raises(UserError, match="needs the folder that holds it"):
         load_source("torch/cifar10", "train")
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from halonet.errors import UserError
-from halonet.training import checkpoints
-from halonet.training.checkpoints import AtomicCheckpointIO, StepCheckpoint, differences, environment
+from halonet.training import Classifier, checkpoints
+from halonet.training.checkpoints import AtomicCheckpointIO, BestCheckpoint, StepCheckpoint, differences, environment
 from tests.training.interrupted_runs import SCENARIOS
 
 
@@ -91,3 +91,16 @@ def test_a_checkpoint_is_written_beside_its_target(tmp_path: Path, monkeypatch: 
     AtomicCheckpointIO().save_checkpoint({"number": 1}, tmp_path / "last.ckpt")
     assert Path(places[0]).parent == tmp_path
     assert AtomicCheckpointIO().load_checkpoint(tmp_path / "last.ckpt") == {"number": 1}
+
+
+def test_the_best_checkpoint_is_the_first_of_equals(tmp_path: Path, untyped_callbacks: None):
+    trainer = Saves(1)
+    trainer.sanity_checking = False
+    callback = BestCheckpoint(tmp_path / "best.ckpt")
+    classifier = Classifier(torch.nn.Identity())
+    for epoch, top1 in enumerate([50.0, 60.0, 60.0, 55.0]):
+        trainer.current_epoch = trainer.global_step = epoch
+        classifier.validation_metrics = {"top1": top1}
+        callback.on_validation_end(trainer, classifier)
+    assert trainer.saved == [0, 1]
+    assert callback.best == {"epoch": 1, "validation_top1": 60.0}

@@ -72,7 +72,7 @@ def test_evaluation_sees_every_image_once_without_augmentation(images: Path):
 
 
 def test_what_is_wrong_with_the_data_is_said_at_once(images: Path):
-    with pytest.raises(UserError, match="24 training images, too few for one batch of 25: lower optimizer.batch_size"):
+    with pytest.raises(UserError, match="24 training images, too few for one batch of 25: lower"):
         data_of(images, batch_size=25).setup()
     with pytest.raises(UserError, match="nowhere"):
         data_of(Path("nowhere/at/all")).setup()

@@ -35,7 +35,9 @@ def test_classes_are_matched_by_name_in_any_order_and_number():
 
 
 def test_folders_named_by_all_class_numbers_count_as_the_classes():
-    assert match_classes([str(number) for number in range(12)], [f"n{number}" for number in range(12)]) == list(range(12))
+    assert match_classes([str(number) for number in range(12)], [f"n{number}" for number in range(12)]) == list(
+        range(12)
+    )
 
 
 def test_other_classes_are_refused():

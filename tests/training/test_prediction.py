@@ -34,5 +34,5 @@ def test_as_many_guesses_as_asked_for(finished_run: Path, images: Path):
 
 def test_an_unreadable_image_is_named(finished_run: Path, tmp_path: Path):
     (tmp_path / "broken.png").write_bytes(b"no image")
-    with pytest.raises(UserError, match="broken.png"):
+    with pytest.raises(UserError, match=r"broken\.png"):
         predict(finished_run, [tmp_path / "broken.png"], device="cpu")

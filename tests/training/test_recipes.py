@@ -45,7 +45,9 @@ def test_overrides_are_read_in_every_spelling(words: list[str]):
     recipe = resolve("fashion-mnist", words)
     assert recipe.schedule.warmup_epochs == 1
     assert recipe.engine.seed == 7
-    assert dataclasses.replace(recipe, schedule=resolve("fashion_mnist").schedule).model == resolve("fashion_mnist").model
+    assert (
+        dataclasses.replace(recipe, schedule=resolve("fashion_mnist").schedule).model == resolve("fashion_mnist").model
+    )
 
 
 def read(override: str) -> Recipe:
@@ -110,7 +112,7 @@ def test_a_wrong_file_is_told_with_its_name(text: str, message: str, tmp_path: P
 
 
 def test_an_unknown_recipe_is_told_with_the_nearest():
-    with pytest.raises(UserError, match="unknown recipe 'fashion_mist'. Did you mean 'fashion_mnist'"):
+    with pytest.raises(UserError, match=r"unknown recipe 'fashion_mist'\. Did you mean 'fashion_mnist'"):
         resolve("fashion_mist")
     with pytest.raises(UserError, match=r"cannot read recipe .*gone.yaml: No such file"):
         resolve("gone.yaml")

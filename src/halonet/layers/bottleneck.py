@@ -2,7 +2,8 @@
 
 import torch.nn.functional as F
 from jaxtyping import Float
-from timm.layers import DropPath, SqueezeExcite
+from timm.layers.drop import DropPath
+from timm.layers.squeeze_excite import SqueezeExcite
 from torch import Tensor, nn
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"silu": nn.SiLU, "relu": nn.ReLU}

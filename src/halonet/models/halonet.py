@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from timm.layers import SelectAdaptivePool2d
+from timm.layers.adaptive_avgmax_pool import SelectAdaptivePool2d
 from timm.models._features import feature_take_indices
 from timm.models._manipulate import checkpoint_seq
 from torch import Tensor, nn
@@ -105,7 +105,7 @@ class HaloNet(nn.Module):
     def forward_intermediates(
         self,
         x: Float[Tensor, "batch channels height width"],
-        indices: int | list[int] | tuple[int, ...] | None = None,
+        indices: int | list[int] | None = None,
         norm: bool = False,
         stop_early: bool = False,
         output_fmt: str = "NCHW",
@@ -137,7 +137,7 @@ class HaloNet(nn.Module):
         return features if intermediates_only else (self.final(x), features)
 
     def prune_intermediate_layers(
-        self, indices: int | list[int] | tuple[int, ...] = 1, prune_norm: bool = False, prune_head: bool = True
+        self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
         """Drop what the chosen levels do not need (timm's interface); returns the levels."""
         wanted, last = feature_take_indices(len(self.stages) + 1, indices)
@@ -260,9 +260,7 @@ def make_block(
         stride=stride,
         pool=pool,
         activation=config.activation,
-        squeeze_excitation=(
-            config.squeeze_excitation_ratio if stage + 1 in config.squeeze_excitation_stages else None
-        ),
+        squeeze_excitation=(config.squeeze_excitation_ratio if stage + 1 in config.squeeze_excitation_stages else None),
         drop_path=drop_path,
     )
 

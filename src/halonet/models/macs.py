@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from halonet.layers.halo_attention import HaloAttention
+from halonet.models.halonet import HaloNet
 from halonet.ops.halo_attention.geometry import Axis, make_axis
 
 
@@ -29,7 +30,7 @@ class Macs:
     visible_pairs: int = 0
 
 
-def count_macs(model: nn.Module, image_size: int | tuple[int, int]) -> Macs:
+def count_macs(model: HaloNet, image_size: int | tuple[int, int]) -> Macs:
     """Count the multiply-adds of one image, without computing or allocating anything.
 
     Args:

@@ -62,3 +62,30 @@ def _row(file: str, probabilities: Tensor, class_names: list[str], top_k: int) -
         for label, probability in zip(best.indices.tolist(), best.values.tolist(), strict=True)
     ]
     return {"file": file, **top[0], "top": top}
+
+
+def save_maps(checkpoint: str | Path, rows: Sequence[dict[str, Any]], folder: str | Path) -> list[Path]:
+    """Draw where pixels look, a picture for each labeled image.
+
+    Args:
+        checkpoint: As for `predict`.
+        rows: What `predict` returned.
+        folder: Where the pictures go, as NUMBER_STEM.png; made if it does not exist.
+
+    Returns:
+        The pictures' files.
+
+    Raises:
+        UserError: As for `predict`, or the network has no attention, or matplotlib is missing.
+    """
+    from halonet.visual.attention_map import draw_attention
+
+    network, information = load_checkpoint(checkpoint)
+    transform = build_transform(preprocessing(information, str(checkpoint)), train=False)
+    paths = []
+    for number, row in enumerate(rows):
+        picture = open_image(row["file"])
+        path = Path(folder) / f"{number:04}_{Path(row['file']).stem}.png"
+        title = f"{row['label']} {100 * row['probability']:.1f} %"
+        paths.append(draw_attention(network, transform(picture)[None], picture, path, title=title))
+    return paths

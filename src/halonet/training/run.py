@@ -348,7 +348,7 @@ def _keyboard_interrupt_raised(folder: Path) -> Iterator[None]:
     try:
         yield
     except SystemExit as error:
-        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-            raise  # another signal's
+        if not isinstance(error.__context__, KeyboardInterrupt):
+            raise
         signal.signal(signal.SIGINT, handler)
-        raise KeyboardInterrupt(f"interrupted: continue with --resume {folder}") from error
+        raise KeyboardInterrupt(f"interrupted: continue with --resume {folder}") from None

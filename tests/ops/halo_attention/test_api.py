@@ -131,6 +131,8 @@ GEOMETRY = {
         },
         ("offset_stride", 1, 2, 3),
     ),
+    "offset_stride zero": ({"offset_stride": 0}, ("offset_stride", 0)),
+    "offset_stride that leaves the table": ({"offset_stride": 2}, ("offset_stride", 2)),
     "unknown border": ({"border": "reflect"}, ("border", "reflect", "mask", "zeros")),
     "misspelt border": ({"border": "zero"}, ("border", "'zero'", "zeros")),
 }  # fmt: skip

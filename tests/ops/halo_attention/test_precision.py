@@ -20,6 +20,8 @@ REALISTIC = [
     Size("timm", "zeros take weight", (16, 16), 8, 3, heads=2, d_qk=16, d_v=32, tables="full", border="zeros"),
     Size("strided", "a stage's first layer", (17, 12), 8, 3, stride=2, heads=2, d_qk=32, d_v=32),
     Size("sasa", "the centred comparator", (14, 15), 8, 3, heads=2, d_qk=16, d_v=16, centered=True),
+    Size("negative_scale", "logits turned over", (11, 13), 4, 2, heads=2, d_qk=16, d_v=16, scale=-0.3),
+    Size("small_scale", "all logits near 0: a mask must not be scaled away", (11, 13), 4, 2, d_qk=16, d_v=16, scale=1e-5),
 ]  # fmt: skip
 
 
@@ -72,6 +74,19 @@ def test_low_precision_weights_still_sum_to_one(backend: Backend, dtype: torch.d
             query, key, value, *tables = size.inputs(dtype)
             output = backend.attend(query, key, torch.ones_like(value), *tables, **size.options)
             assert_close(output.double(), torch.ones_like(output).double(), rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, *LOW], ids=str)
+@pytest.mark.parametrize("centered", [False, True])
+def test_a_key_outside_the_window_takes_nothing_however_large_its_logit(
+    backend: Backend, dtype: torch.dtype, centered: bool
+) -> None:
+    query = torch.full((1, 6, 6, 1, 16), 24, dtype=dtype)
+    key, value = torch.full_like(query, 64), torch.ones_like(query)  # logits of 24576: fp16 holds them
+    key[:, :3, :3] = value[:, :3, :3] = 0  # the window of the first block, and of its first query with halo 2
+    output = backend.attend(query, key, value, block_size=2, halo_size=2 if centered else 1, centered=centered)
+    inside = output[:, :1, :1] if centered else output[:, :2, :2]
+    assert torch.equal(inside, torch.zeros_like(inside))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
@@ -142,6 +157,14 @@ def test_autocast_unites_different_dtypes(backend: Backend) -> None:
     united = backend.attend(query.bfloat16(), key.bfloat16(), value.half().bfloat16(), *tables, **size.options)
     assert mixed.dtype == torch.bfloat16
     assert torch.equal(mixed, united)
+
+
+def test_autocast_leaves_fp64_alone(backend: Backend) -> None:
+    size = BY_NAME["prime_sides"]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = backend.attend(*size.inputs(), **size.options)
+    assert output.dtype == torch.float64
+    assert torch.equal(output, backend.attend(*size.inputs(), **size.options))
 
 
 def test_autocast_switched_off_inside_autocast_casts_nothing(backend: Backend) -> None:

@@ -22,10 +22,12 @@ class Backend:
     Attributes:
         run: Computes the result from checked arguments.
         refusal: Says why it cannot take these tensors and this geometry, or None if it can.
+        summary: What it is, in a few words.
     """
 
     run: Callable[..., Tensor]
     refusal: Callable[[Tensor, Tensor, Tensor, Geometry], str | None]
+    summary: str
 
 
 def _never(query: Tensor, key: Tensor, value: Tensor, geometry: Geometry) -> str | None:
@@ -35,11 +37,30 @@ def _never(query: Tensor, key: Tensor, value: Tensor, geometry: Geometry) -> str
 
 # In the order in which "auto" asks them.
 BACKENDS = {
-    "composite": Backend(composite.halo_attention, _never),
-    "reference": Backend(reference.halo_attention, _never),
+    "composite": Backend(composite.halo_attention, _never, "gathered windows and PyTorch's fused attention"),
+    "reference": Backend(reference.halo_attention, _never, "the specification: slow, clear, differentiable twice"),
 }
 
 _backend_of_context: ContextVar[str] = ContextVar("halonet_backend", default="auto")
+
+
+def describe_backends() -> list[dict[str, str]]:
+    """Say what backends there are and on which devices of this machine "auto" takes them."""
+    devices = ["cpu"]
+    if torch.accelerator.is_available():
+        devices.append(str(torch.accelerator.current_accelerator()))
+    taken = {}
+    for device in devices:
+        probe = torch.empty(1, 8, 8, 1, 16, device=device)
+        taken[device] = select_backend(probe, probe, probe, make_geometry(8, 8, block_size=8, halo_size=3))
+    return [
+        {
+            "backend": name,
+            "auto takes it on": ", ".join(device for device, choice in taken.items() if choice == name) or "-",
+            "what it is": backend.summary,
+        }
+        for name, backend in BACKENDS.items()
+    ]
 
 
 def backend_names() -> list[str]:

@@ -1,0 +1,266 @@
+"""The command line: parse, call one function, print."""
+
+import argparse
+import csv
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from halonet.errors import UserError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: Words after the program's name; None takes those of the process.
+
+    Returns:
+        The exit status: 0, 2 for a mistake of the user (one line on stderr), 130 after Ctrl-C.
+    """
+    words, overrides = split_overrides(sys.argv[1:] if arguments is None else list(arguments))
+    options = make_parser().parse_args(words)
+    try:
+        options.run(options, overrides)
+    except UserError as error:
+        print(f"halonet: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as error:
+        print(f"halonet: {error or 'interrupted'}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output, `head` for one, has had enough
+        sys.stderr.close()
+        return 0
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in TRAIN_MODULES:
+            raise
+        print(f"halonet: {options.command} needs {error.name}: pip install 'halonet[train]'", file=sys.stderr)
+        return 2
+    return 0
+
+
+def split_overrides(words: list[str]) -> tuple[list[str], list[str]]:
+    """Take the recipe's fields out of the words of `halonet train`.
+
+    Args:
+        words: All words after the program's name.
+
+    Returns:
+        The words for the parser, and the overrides: `--a.b VALUE`, `--a.b=VALUE` and `a.b=VALUE`.
+    """
+    if words[:1] != ["train"]:
+        return words, []
+    rest, overrides, coming = [], [], iter(words)
+    for word in coming:
+        key, equals, _ = word.partition("=")
+        if not re.fullmatch(r"(--)?[A-Za-z][\w-]*(\.[\w-]+)+", key) or not (equals or key.startswith("--")):
+            rest.append(word)
+            continue
+        overrides.append(word)
+        if not equals:
+            overrides.extend(word for word in (next(coming, None),) if word is not None)
+    return rest, overrides
+
+
+TRAIN_MODULES = ("lightning", "jsonargparse", "matplotlib", "tensorboard", "torchmetrics")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Build the parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="halonet", description="Local self-attention for vision.", formatter_class=Formatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    train = _command(commands, "train", run_train, "train a recipe; with no arguments, the quickstart")
+    train.add_argument("recipe", nargs="?", default="fashion_mnist", help="a name from `halonet recipes`, or a file")
+    train.add_argument("--run-dir", type=Path, help="the run folder (default: runs/NAME)")
+    train.add_argument("--resume", type=Path, metavar="RUN_DIR", help="complete the interrupted run in this folder")
+    train.epilog = (
+        "Any field of the recipe can be set: --schedule.epochs 10, --optimizer.learning-rate=0.1, --data.source DIR. "
+        "`halonet recipes NAME` prints them all."
+    )
+
+    evaluate = _command(commands, "evaluate", run_evaluate, "measure a checkpoint on a data set")
+    evaluate.add_argument("checkpoint", help="a run folder, a model.safetensors or a .ckpt")
+    evaluate.add_argument("--data", metavar="DIR_OR_NAME", help="default: what it was trained on")
+    evaluate.add_argument("--split", help="default: the split that training measured at its end")
+    evaluate.add_argument("--batch-size", type=int, default=256, help="images at a time")
+    evaluate.add_argument("--workers", type=int, default=0, help="processes that load images")
+    evaluate.add_argument("--device", default="auto", help="cpu, cuda, ...")
+    evaluate.add_argument("--json", action="store_true", help="print JSON")
+
+    predict = _command(commands, "predict", run_predict, "label images")
+    predict.add_argument("checkpoint", help="a run folder, a model.safetensors or a .ckpt")
+    predict.add_argument("images", nargs="+", help="image files and folders")
+    predict.add_argument("--top-k", type=int, default=5, help="guesses for each image")
+    predict.add_argument("--batch-size", type=int, default=64, help="images at a time")
+    predict.add_argument("--device", default="auto", help="cpu, cuda, ...")
+    predict.add_argument("--json", action="store_true", help="print JSON")
+    predict.add_argument("--csv", action="store_true", help="print comma-separated values")
+    predict.add_argument("--save-maps", type=Path, metavar="DIR", help="write a picture of where pixels look")
+
+    info = _command(commands, "info", run_info, "list the models beside the paper, and the backends here")
+    info.add_argument("models", nargs="*", help="default: all")
+    info.add_argument("--image-size", type=int, help="count at this size (default: each model's own)")
+    info.add_argument("--json", action="store_true", help="print JSON")
+
+    recipes = _command(commands, "recipes", run_recipes, "list the recipes, or print one")
+    recipes.add_argument("recipe", nargs="?", help="print this one in full")
+    recipes.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+class Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults, but for those that say nothing."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
+def _command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace, list[str]], None], summary: str
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name, help=summary, description=summary[0].upper() + summary[1:] + ".", formatter_class=Formatter
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def run_train(options: argparse.Namespace, overrides: list[str]) -> None:
+    """Train or resume, then say what was written."""
+    from halonet.training.recipes import resolve
+    from halonet.training.run import describe_result, read_result, resume, train
+
+    if options.resume is not None:
+        if overrides or options.run_dir is not None:
+            raise UserError("--resume takes the recipe and the folder of the run as they are: give nothing else")
+        folder = resume(options.resume)
+    else:
+        folder = train(resolve(options.recipe, overrides), options.run_dir)
+        print(describe_result(read_result(folder)))
+    print(f"written to {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+
+
+def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
+    """Measure, then print the figures."""
+    from halonet.training.evaluation import evaluate
+
+    result = evaluate(
+        options.checkpoint,
+        options.data,
+        options.split,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        device=options.device,
+    )
+    if options.json:
+        print(json.dumps(result, indent=2))
+        return
+    print(
+        f"top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %, loss {result['loss']:.4f} on "
+        f"{result['images']:,} images of {result['data']} ({result['split']}), "
+        f"{result['images_per_second']:.0f} images/s on {result['device']}"
+    )
+
+
+def run_predict(options: argparse.Namespace, overrides: list[str]) -> None:
+    """Label, draw if asked, and print."""
+    from halonet.data import find_images
+    from halonet.training.prediction import predict, save_maps
+
+    files = find_images(options.images)
+    rows = predict(options.checkpoint, files, options.top_k, batch_size=options.batch_size, device=options.device)
+    if options.save_maps is not None:
+        for row, path in zip(rows, save_maps(options.checkpoint, rows, options.save_maps), strict=True):
+            row["map"] = str(path)
+    if options.json:
+        print(json.dumps(rows, indent=2))
+    elif options.csv:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(["file", "rank", "label", "probability"])
+        for row in rows:
+            for rank, guess in enumerate(row["top"], 1):
+                writer.writerow([row["file"], rank, guess["label"], f"{guess['probability']:.6f}"])
+    else:
+        _print_table(
+            ["file", *(f"guess {rank + 1}" for rank in range(len(rows[0]["top"])))],
+            [
+                [row["file"], *(f"{guess['label']} {100 * guess['probability']:.1f} %" for guess in row["top"])]
+                for row in rows
+            ],
+        )
+        if options.save_maps is not None:
+            print(f"attention maps written to {options.save_maps}")
+
+
+def run_info(options: argparse.Namespace, overrides: list[str]) -> None:
+    """Print the family beside the paper, and the backends of this machine."""
+    import torch
+
+    import halonet
+    from halonet.models import describe_model
+    from halonet.ops.halo_attention import describe_backends
+
+    if options.image_size is not None and options.image_size < 1:
+        raise UserError(f"--image-size is {options.image_size}; it must be at least 1 pixel")
+    models = [describe_model(name, options.image_size) for name in options.models or halonet.HALONETS]
+    backends = describe_backends()
+    versions = {"halonet": halonet.__version__, "torch": torch.__version__}
+    if options.json:
+        print(json.dumps({"versions": versions, "backends": backends, "models": models}, indent=2))
+        return
+    _print_table(
+        ["model", "px", "layers", "M params", "paper", "G MACs", "attention", "in image"],
+        [
+            [
+                row["name"],
+                str(row["image_size"]),
+                str(row["layers"]),
+                f"{row['parameters'] / 1e6:.1f}",
+                "" if row["paper_parameters"] is None else f"{row['paper_parameters'] / 1e6:.1f}",
+                f"{row['macs'] / 1e9:.2f}",
+                f"{row['attention_macs'] / 1e9:.2f}",
+                "" if row["visible"] is None else f"{100 * row['visible']:.0f} %",
+            ]
+            for row in models
+        ],
+    )
+    print(
+        "\nM params with 1,000 classes; the paper's column for H3 does not follow from its own table.\n"
+        "MACs count (b + 2h)^2 keys for each query, padding included (Table 1); `in image` is the share inside.\n"
+    )
+    _print_table(["backend", "auto takes it on", "what it is"], [list(row.values()) for row in backends])
+    print("\n" + ", ".join(f"{name} {version}" for name, version in versions.items()))
+
+
+def run_recipes(options: argparse.Namespace, overrides: list[str]) -> None:
+    """List the recipes, or print one."""
+    from halonet.training.recipes import list_recipes, resolve, to_yaml
+
+    if options.recipe is not None:
+        print(to_yaml(resolve(options.recipe)), end="")
+        return
+    rows = [resolve(name) for name in list_recipes()]
+    if options.json:
+        print(
+            json.dumps(
+                [{"name": r.name, "reproduces": r.reproduces, "result": r.provenance.result} for r in rows], indent=2
+            )
+        )
+        return
+    _print_table(["recipe", "reproduces", "here"], [[row.name, row.reproduces, row.provenance.result] for row in rows])
+
+
+def _print_table(head: list[str], rows: list[list[str]]) -> None:
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+    for row in [head, *rows]:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+import pytest
+
+from tests.docs.pages import DOCS, run_steps, steps_of
+from tools import make_model_table
+
+PAGE = (DOCS / "models.md").read_text(encoding="utf-8")
+TABLES = make_model_table.split_page(PAGE)[1]
+
+
+def without_macs(tables):
+    lines = tables.strip("\n").splitlines()
+    return [line.rsplit("|", 2)[0] if line.startswith("| `") else line for line in lines]
+
+
+def test_the_tables_are_up_to_date_but_for_their_multiply_adds():
+    assert without_macs(TABLES) == without_macs(make_model_table.make_tables(macs=False))
+
+
+@pytest.mark.parametrize("name", ["h0", "resnet50_twin", "tiny28"])
+def test_multiply_adds_are_up_to_date(name):
+    make_row = make_model_table.study_row if name not in make_model_table.FAMILY else None
+    size = make_model_table.HALONETS[name].image_size
+    row = make_row(name, macs=True) if make_row else make_model_table.family_row(name, size, macs=True)
+    assert "| " + " | ".join(row) + " |" in TABLES.splitlines()
+
+
+def test_every_model_has_a_row():
+    for name in make_model_table.HALONETS:
+        assert f"| `{name}` |" in TABLES
+
+
+def test_every_knob_is_explained():
+    for field in make_model_table.HaloNetConfig.__dataclass_fields__:
+        assert f"`{field}`" in PAGE.split("## What the knobs mean")[1], field
+
+
+def test_the_examples_print_what_the_page_says():
+    steps = steps_of(PAGE)
+    assert run_steps(steps) == [step.expected for step in steps]

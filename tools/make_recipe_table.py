@@ -1,0 +1,67 @@
+"""Write docs/recipes.md from the packaged recipes, so that the table cannot say anything else than the files.
+
+From the root of a checkout:
+
+    python tools/make_recipe_table.py
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from halonet.training import Recipe, list_recipes, resolve
+
+PAGE = Path(__file__).parents[1] / "docs/recipes.md"
+
+SECTIONS = {
+    "": "Ours",
+    "imagenet": "ImageNet: the family, and what it is compared with",
+    "imagenet/components": "ImageNet: the component study",
+    "imagenet/scaling": "ImageNet: the scaling study",
+    "imagenet/hybrids": "ImageNet: the hybrids of H7",
+    "imagenet/windows": "ImageNet: windows and halos",
+    "imagenet21k": "ImageNet-21k: pre-training",
+    "detection_pretraining": "ImageNet: pre-training of the detection backbones",
+}
+
+INTRODUCTION = """\
+# Recipes
+
+A recipe is one experiment in one YAML file. `halonet train NAME` runs it, any of its values can be given anew
+(`--schedule.epochs 10`), and `halonet recipes NAME` prints it in full. The files lie in `src/halonet/recipes/`; what
+the paper does not state is marked "ours" in them.
+
+The recipes for ImageNet take `data/imagenet`, a folder with the folders `train` and `val`, each with a folder a class;
+`--data.source FOLDER` names another. They train on all of `train`, choose nothing, and measure `top1` once, on `val`.
+Beyond what they state they use random crops of 8 to 100 % of the image, flips, bicubic resampling and ImageNet's mean
+and deviation: ours too, for the paper does not state them.
+
+`accumulate` says how many parts a batch of 4096 is computed in, on one device; on eight, divide it by eight and add
+`--engine.devices 8`. Batch norm sees one part at a time.
+"""
+
+
+def make_page(recipes: Sequence[Recipe]) -> str:
+    folders = {recipe.name.rpartition("/")[0] for recipe in recipes}
+    if unknown := folders - set(SECTIONS):
+        raise ValueError(f"no heading for the recipes in {', '.join(sorted(unknown))}: add one to SECTIONS")
+    parts = [INTRODUCTION]
+    for folder, heading in SECTIONS.items():
+        rows = [_row(recipe) for recipe in recipes if recipe.name.rpartition("/")[0] == folder]
+        parts.append(
+            "\n".join([f"## {heading}", "", "| recipe | reproduces | result here |", "|---|---|---|", *rows, ""])
+        )
+    return "\n".join(parts)
+
+
+def _row(recipe: Recipe) -> str:
+    cells = (f"`{recipe.name}`", recipe.reproduces, recipe.provenance.result)
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def main() -> None:
+    PAGE.write_text(make_page([resolve(name) for name in list_recipes()]), encoding="utf-8")
+    print(f"wrote {PAGE}")
+
+
+if __name__ == "__main__":
+    main()
