@@ -8,7 +8,17 @@ import pytest
 import halonet
 
 PACKAGE = Path(halonet.__file__).parent
-ORDER = {"errors": 0, "ops": 1, "layers": 2, "models": 3, "data": 4, "visual": 4, "benchmark": 4, "training": 5, "cli": 6}
+ORDER = {
+    "errors": 0,
+    "ops": 1,
+    "layers": 2,
+    "models": 3,
+    "data": 4,
+    "visual": 4,
+    "benchmark": 4,
+    "training": 5,
+    "cli": 6,
+}
 
 
 def imports_of(path: Path) -> set[str]:

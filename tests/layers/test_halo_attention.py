@@ -36,7 +36,9 @@ def test_the_layer_is_projections_and_the_operator(stride, embedding):
 
 
 def test_parameters_are_one_matrix_and_two_tables():
-    shapes = {name: tuple(value.shape) for name, value in layer(value_channels=16, halo_size=(1, 2)).state_dict().items()}
+    shapes = {
+        name: tuple(value.shape) for name, value in layer(value_channels=16, halo_size=(1, 2)).state_dict().items()
+    }
     assert shapes == {"qkv.weight": (32, 8), "row_embedding": (9, 2), "column_embedding": (11, 2)}
 
 

@@ -10,7 +10,9 @@ SMALL = ("tiny28", "small32", "small64")
 def shrunk(name, **changes):
     """A row with its structure but narrow and shallow, for tests that run it."""
     stages = len(HALONETS[name].depths)
-    return create_model(name, num_classes=5, **{"depths": (1,) * stages, "width_ratio": 0.25, "stem_width": 8} | changes)
+    return create_model(
+        name, num_classes=5, **{"depths": (1,) * stages, "width_ratio": 0.25, "stem_width": 8} | changes
+    )
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -28,7 +28,7 @@ def test_the_convolutional_twin_counts_as_resnet_50_does():
 
 
 def test_visible_pairs_are_those_of_a_loop_over_pixels():
-    macs = counted("tiny28", (20, 26), depths=(1, 1), num_heads=(4, 8))
+    macs = counted("tiny28", (20, 26), depths=(1, 1), num_heads=(4, 8), halo_size=3)
     expected = 0
     for heads, (rows, columns), stride in ((4, (10, 13), 1), (8, (10, 13), 2)):
         for i in range(0, rows, stride):

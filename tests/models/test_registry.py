@@ -107,6 +107,9 @@ def test_a_bad_override_is_a_user_error():
 
 
 def test_pretrained_says_that_no_weights_exist_and_where_some_are():
-    for create in (lambda: create_model("h0", pretrained=True), lambda: timm.create_model("halonet_paper_h0", pretrained=True)):
+    for create in (
+        lambda: create_model("h0", pretrained=True),
+        lambda: timm.create_model("halonet_paper_h0", pretrained=True),
+    ):
         with pytest.raises(UserError, match="no trained weights of 'h0' exist.*halonet50ts"):
             create()

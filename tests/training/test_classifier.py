@@ -93,10 +93,11 @@ def test_the_schedule_counts_optimizer_steps_not_micro_batches(images: Path, tmp
     trainer = plain_trainer(
         tmp_path, max_epochs=2, callbacks=[recorder], enable_checkpointing=False, accumulate_grad_batches=2
     )
-    trainer.fit(Classifier(network(), learning_rate=0.5), data)
+    trainer.fit(Classifier(network(), learning_rate=0.5, warmup_epochs=1.0), data)
     assert trainer.global_step == 6
     assert recorder.learning_rates[::2] == recorder.learning_rates[1::2]
-    assert recorder.learning_rates[-1] == 0.5 / 128
+    middle = 0.5 * (1 + 1 / 128) / 2
+    assert recorder.learning_rates[::2] == pytest.approx([0.5 / 3, 1 / 3, 0.5, 0.5, middle, 0.5 / 128])
 
 
 def test_each_batch_has_its_own_random_numbers_whatever_came_before(images: Path, tmp_path: Path):

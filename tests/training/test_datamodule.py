@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ def assert_equal_batches(actual: list[tuple[Tensor, Tensor]], expected: list[tup
         assert torch.equal(targets, expected_targets)
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_batches_depend_on_neither_workers_nor_global_random_state(images: Path, workers: int):
     expected = training_batches(data_of(images))
@@ -61,6 +63,14 @@ def test_a_restored_position_yields_the_rest_of_the_epoch(images: Path):
     restored.load_state_dict(data.state_dict())
     assert_equal_batches(training_batches(restored), whole[4:])
     assert len(restored.train_dataloader()) == len(whole)
+
+
+def test_a_run_does_not_go_on_with_other_images(images: Path, tmp_path: Path):
+    state = data_of(images).state_dict()
+    shutil.copytree(images, tmp_path / "fewer")
+    (tmp_path / "fewer" / "train" / "left" / "0.png").unlink()
+    with pytest.raises(UserError, match="has 23 training images, but had 24 when the checkpoint was written"):
+        data_of(tmp_path / "fewer").load_state_dict(state)
 
 
 def test_evaluation_sees_every_image_once_without_augmentation(images: Path):

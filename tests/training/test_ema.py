@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
@@ -16,8 +17,9 @@ def average_of(values: list[float], decay: float) -> float:
     return average.module.weight.item()
 
 
-def test_the_average_forgets_fast_at_first_and_slowly_later():
-    values = [float(number) for number in range(40)]
+@pytest.mark.parametrize("length", [2, 5, 40])
+def test_the_average_forgets_fast_at_first_and_slowly_later(length: int):
+    values = [float(number) for number in range(length)]
     expected = values[0]
     for updates, value in enumerate(values[1:], 1):
         keep = min(0.6, (1 + updates) / (10 + updates))

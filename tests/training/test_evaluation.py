@@ -16,6 +16,7 @@ def test_evaluating_a_run_reproduces_its_result(finished_run: Path):
     assert measured["images_per_second"] > 0
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_batches_and_workers_do_not_change_the_measure(finished_run: Path):
     whole = evaluate(finished_run, device="cpu")
     parts = evaluate(finished_run, device="cpu", batch_size=3, workers=1)

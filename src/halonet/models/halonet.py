@@ -3,12 +3,12 @@
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from timm.layers.adaptive_avgmax_pool import SelectAdaptivePool2d
 from timm.models._features import feature_take_indices
 from timm.models._manipulate import checkpoint_seq
 from torch import Tensor, nn
 
 from halonet.layers.bottleneck import ACTIVATIONS, Bottleneck
+from halonet.layers.global_pool import GlobalPool
 from halonet.layers.halo_attention import HaloAttention
 from halonet.models.config import HaloNetConfig, scaled
 
@@ -70,7 +70,7 @@ class HaloNet(nn.Module):
             self.final.append(nn.BatchNorm2d(config.final_width))
             self.final.append(ACTIVATIONS[config.activation](inplace=True))
         self.num_features = self.head_hidden_size = config.final_width or channels
-        self.global_pool = SelectAdaptivePool2d(pool_type=global_pool, flatten=bool(global_pool))
+        self.global_pool = GlobalPool(global_pool)
         self.head_drop = nn.Dropout(drop_rate)
         self.classifier = make_classifier(self.num_features, num_classes)
         for module in self.modules():
@@ -85,7 +85,7 @@ class HaloNet(nn.Module):
         self, x: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch num_features rows columns"]:
         """Compute the last feature map, before pooling."""
-        x = self.stem_pool(self.stem(self._check_images(x)))
+        x = self.stem_pool(self._run_stem(x))
         for stage in self.stages:
             x = self._run_stage(stage, x)
         return self.final(x)
@@ -105,7 +105,7 @@ class HaloNet(nn.Module):
     def forward_intermediates(
         self,
         x: Float[Tensor, "batch channels height width"],
-        indices: int | list[int] | None = None,
+        indices: int | list[int] | tuple[int, ...] | None = None,
         norm: bool = False,
         stop_early: bool = False,
         output_fmt: str = "NCHW",
@@ -126,8 +126,8 @@ class HaloNet(nn.Module):
         """
         if output_fmt != "NCHW":
             raise ValueError(f"output_fmt is {output_fmt!r}; it must be 'NCHW'")
-        wanted, last = feature_take_indices(len(self.stages) + 1, indices)
-        x = self.stem(self._check_images(x))
+        wanted, last = feature_take_indices(len(self.stages) + 1, as_list(indices))
+        x = self._run_stem(x)
         features = [x] if 0 in wanted else []
         x = self.stem_pool(x)
         for level, stage in enumerate(self.stages[:last] if stop_early else self.stages, 1):
@@ -137,10 +137,10 @@ class HaloNet(nn.Module):
         return features if intermediates_only else (self.final(x), features)
 
     def prune_intermediate_layers(
-        self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
+        self, indices: int | list[int] | tuple[int, ...] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
         """Drop what the chosen levels do not need (timm's interface); returns the levels."""
-        wanted, last = feature_take_indices(len(self.stages) + 1, indices)
+        wanted, last = feature_take_indices(len(self.stages) + 1, as_list(indices))
         if last < len(self.stages):
             self.stages = self.stages[:last]
             self.final = nn.Sequential()
@@ -162,7 +162,7 @@ class HaloNet(nn.Module):
         """
         self.num_classes = num_classes
         if global_pool is not None:
-            self.global_pool = SelectAdaptivePool2d(pool_type=global_pool, flatten=bool(global_pool))
+            self.global_pool = GlobalPool(global_pool)
         parameter = next(self.parameters())
         self.classifier = make_classifier(self.num_features, num_classes).to(parameter.device, parameter.dtype)
 
@@ -178,15 +178,25 @@ class HaloNet(nn.Module):
         """Names of the position tables, which take no weight decay (ours)."""
         return {name for name, _ in self.named_parameters() if name.endswith(("_embedding", "_position"))}
 
-    def _check_images(self, x: Tensor) -> Tensor:
+    def _run_stem(self, x: Tensor) -> Tensor:
         if x.dim() != 4 or x.shape[1] != self.in_chans:
             raise ValueError(f"images have shape {list(x.shape)}; expected [batch, {self.in_chans}, height, width]")
-        return x.contiguous(memory_format=torch.channels_last)
+        x = x.contiguous(memory_format=torch.channels_last)
+        for name, module in self.stem.named_children():
+            x = module(x)
+            if name == "conv":  # images of one channel look the same in both formats, and stay NCHW
+                x = x.contiguous(memory_format=torch.channels_last)
+        return x
 
     def _run_stage(self, stage: nn.Module, x: Tensor) -> Tensor:
         if self.grad_checkpointing and self.training:
             return checkpoint_seq(stage, x)
         return stage(x)
+
+
+def as_list(indices: int | list[int] | tuple[int, ...] | None) -> int | list[int] | None:
+    """Turn a tuple into the list that timm's signature asks for."""
+    return list(indices) if isinstance(indices, tuple) else indices
 
 
 class PadToPatches(nn.Module):

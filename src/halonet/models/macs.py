@@ -1,6 +1,7 @@
 """Multiply-adds of a model, counted as the paper's Table 1 counts them."""
 
 import copy
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,9 +52,16 @@ def count_macs(model: HaloNet, image_size: int | tuple[int, int]) -> Macs:
 
     for module in model.modules():
         module.register_forward_hook(count)
+        if isinstance(module, HaloAttention):
+            module.forward = functools.partial(_shape_of_attention, module)  # only its shape is wanted
     with torch.no_grad():
         model(torch.empty(1, model.in_chans, height, width, device="meta"))
     return macs
+
+
+def _shape_of_attention(layer: HaloAttention, x: Tensor) -> Tensor:
+    rows, columns = (-(-side // step) for side, step in zip(x.shape[2:], layer.stride, strict=True))
+    return x.new_empty(x.shape[0], layer.value_channels, rows, columns)
 
 
 def _count_attention(macs: Macs, layer: HaloAttention, x: Tensor) -> None:

@@ -88,7 +88,7 @@ def pretrained_cfg(config: HaloNetConfig) -> dict[str, Any]:
         "num_classes": 1000,
         "input_size": (3, config.image_size, config.image_size),
         "pool_size": (side, side),
-        "crop_pct": 0.95,
+        "crop_pct": 0.875,
         "interpolation": "bicubic",
         "mean": (0.485, 0.456, 0.406),
         "std": (0.229, 0.224, 0.225),

@@ -104,7 +104,7 @@ class Classifier(lightning.LightningModule):
         logits = self(images)
         loss = F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
         right = (logits.detach().argmax(1) == targets).sum()
-        self._train_sums += torch.stack([loss.detach() * len(targets), right, targets.new_tensor(len(targets))])
+        self._train_sums += torch.stack([loss.detach() * len(targets), right, targets.new_full((), len(targets))])
         self.log("loss", loss, prog_bar=True)
         return loss
 
@@ -161,12 +161,12 @@ class Classifier(lightning.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log what the validation gave."""
         self.validation_metrics = summarize(self._over_processes(self._evaluation_sums))
-        self.log_dict({f"validation_{name}": value for name, value in self.validation_metrics.items()})
+        self.log_dict({f"validation_{name}": value for name, value in self.validation_metrics.items()}, sync_dist=True)
 
     def on_test_epoch_end(self) -> None:
         """Log what the test gave."""
         metrics = summarize(self._over_processes(self._evaluation_sums))
-        self.log_dict({f"test_{name}": value for name, value in metrics.items()})
+        self.log_dict({f"test_{name}": value for name, value in metrics.items()}, sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Nesterov SGD, and the schedule over as many optimizer steps as the Trainer will take."""
@@ -212,9 +212,9 @@ class Classifier(lightning.LightningModule):
         """One row per process."""
         if self.trainer.world_size == 1:
             return tensor[None]
-        gathered = self.all_gather(tensor)
-        assert isinstance(gathered, Tensor)
-        return gathered
+        rows = [torch.empty_like(tensor) for _ in range(self.trainer.world_size)]
+        torch.distributed.all_gather(rows, tensor)
+        return torch.stack(rows)
 
     def _over_processes(self, tensor: Tensor) -> Tensor:
         return self._of_processes(tensor).sum(0)

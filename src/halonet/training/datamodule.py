@@ -123,11 +123,24 @@ class ClassificationData(lightning.LightningDataModule):
         return self._evaluation_loader(self._source(self.test_split))
 
     def state_dict(self) -> dict[str, Any]:
-        """How far training got."""
-        return {"epoch": self.position[0], "batch": self.position[1]}
+        """How far training got, and through how many images."""
+        return {"epoch": self.position[0], "batch": self.position[1], "images": len(self._source("train"))}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where a checkpoint was written."""
+        """Go on where a checkpoint was written.
+
+        Args:
+            state_dict: As `state_dict()` returned it.
+
+        Raises:
+            UserError: The training images are not as many as they were.
+        """
+        images = len(self._source("train"))
+        if images != state_dict["images"]:
+            raise UserError(
+                f"{self.data!r} has {images} training images, but had {state_dict['images']} when the checkpoint was "
+                "written: restore the data, or start anew in another run folder"
+            )
         self.position = (state_dict["epoch"], state_dict["batch"])
 
     def _source(self, split: str) -> ImageSource:

@@ -43,7 +43,7 @@ def evaluate(
     """
     network, information = load_checkpoint(checkpoint)
     if data is None and "data" not in information:
-        raise UserError(f"{checkpoint} does not say what data it was trained on: name some with --data.")
+        raise UserError(f"{checkpoint} does not say what data it was trained on: name some with --data")
     data = str(information["data"] if data is None else data)
     split = str(split or information.get("test_split", "test"))
     source = load_source(data, split)
@@ -89,7 +89,7 @@ def match_classes(data_names: Sequence[str], checkpoint_names: Sequence[str]) ->
         if name not in labels:
             raise UserError(
                 f"the data's class {name!r} is none of the checkpoint's {len(checkpoint_names)} classes "
-                f"({', '.join(checkpoint_names[:3])}, ...): it was trained on other data."
+                f"({', '.join(checkpoint_names[:3])}, ...): it was trained on other data"
             )
     return [labels[name] for name in data_names]
 
@@ -108,7 +108,7 @@ def preprocessing(information: dict[str, Any], source: str) -> AugmentationConfi
         UserError: The checkpoint does not say.
     """
     if "preprocessing" not in information:
-        raise UserError(f"{source} does not say how images were prepared for it (size, mean, standard deviation).")
+        raise UserError(f"{source} does not say how images were prepared for it (size, mean, standard deviation)")
     return AugmentationConfig(**with_tuples(information["preprocessing"]))
 
 

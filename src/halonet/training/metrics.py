@@ -19,7 +19,7 @@ def classification_sums(logits: Float[Tensor, "batch classes"], targets: Int[Ten
     """
     loss = F.cross_entropy(logits.float(), targets, reduction="sum")
     right = logits.topk(min(5, logits.shape[1]), dim=1).indices == targets[:, None]
-    sums = torch.stack([loss, right[:, 0].sum(), right.sum(), targets.new_tensor(len(targets))])
+    sums = torch.stack([loss, right[:, 0].sum(), right.sum(), targets.new_full((), len(targets))])
     return sums.to(sum_dtype(logits.device))
 
 

@@ -39,7 +39,7 @@ def predict(
         UserError: The checkpoint or an image cannot be read, or `top_k` is not positive.
     """
     if top_k < 1:
-        raise UserError(f"top_k is {top_k}, but at least one guess must be asked for.")
+        raise UserError(f"top_k is {top_k}, but at least one guess must be asked for")
     network, information = load_checkpoint(checkpoint)
     transform = build_transform(preprocessing(information, str(checkpoint)), train=False)
     target = choose_device(device)

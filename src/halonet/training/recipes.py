@@ -46,7 +46,7 @@ def resolve(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     except yaml.YAMLError as error:
         raise UserError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
-        raise UserError(f"{source} is not a recipe: it holds no keys.")
+        raise UserError(f"{source} is not a recipe: it holds no keys")
     _check_keys(values, Recipe, source)
     for key, value in _split(overrides):
         _override(values, key, value)
@@ -110,11 +110,11 @@ def _find(name_or_path: str) -> tuple[str, str, str]:
         return name, packaged[name].read_text(encoding="utf-8"), f"recipe {name}"
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
-        raise UserError(unknown_name("recipe", name_or_path, packaged) + " Or give a .yaml file.")
+        raise UserError(unknown_name("recipe", name_or_path, packaged) + " Or give a .yaml file")
     try:
         return path.stem, path.read_text(encoding="utf-8"), str(path)
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read recipe {path}: {getattr(error, 'strerror', None) or error}.") from error
+        raise UserError(f"cannot read recipe {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _split(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -124,7 +124,7 @@ def _split(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
         if not equals:
             key, value = word, next(words, None)
             if value is None:
-                raise UserError(f"{word} has no value: write {word}=VALUE.")
+                raise UserError(f"{word} has no value: write {word}=VALUE")
         yield key.removeprefix("--").replace("-", "_"), value
 
 
@@ -135,7 +135,7 @@ def _check_keys(values: dict[str, Any], section: type, source: str, prefix: str 
             raise UserError(f"{source}: {unknown_name('key', f'{prefix}{key}', [prefix + name for name in hints])}")
         if dataclasses.is_dataclass(hints[key]):
             if not isinstance(value, dict):
-                raise UserError(f"{source}: {prefix}{key} is {value!r}, but must be a section with keys of its own.")
+                raise UserError(f"{source}: {prefix}{key} is {value!r}, but must be a section with keys of its own")
             _check_keys(value, hints[key], source, f"{prefix}{key}.")
 
 
@@ -150,15 +150,13 @@ def _override(values: dict[str, Any], key: str, text: str) -> None:
                 raise UserError(unknown_name("key", prefix + part, [prefix + name for name in hints]))
             section = hints[part]
         elif section is not dict and typing.get_origin(section) is not dict:
-            raise UserError(f"unknown key {key!r}: {'.'.join(path[:depth])} is a value without keys of its own.")
+            raise UserError(f"unknown key {key!r}: {'.'.join(path[:depth])} is a value without keys of its own")
         else:
             section = Any
         if depth < len(path) - 1:
             values = values.setdefault(part, {})
     if dataclasses.is_dataclass(section):
-        raise UserError(
-            f"{key} is a section: set one of its keys, such as {key}.{dataclasses.fields(section)[0].name}."
-        )
+        raise UserError(f"{key} is a section: set one of its keys, such as {key}.{dataclasses.fields(section)[0].name}")
     try:
         values[path[-1]] = text if _is_text(section) else yaml.load(text, _Loader)
     except yaml.YAMLError as error:

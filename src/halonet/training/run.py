@@ -86,7 +86,7 @@ def resume(run_dir: str | Path, *, callbacks: Sequence[lightning.Callback] = ())
     """
     folder = Path(run_dir)
     if not (folder / "recipe.yaml").is_file():
-        raise UserError(f"{folder} holds no run to resume: it has no recipe.yaml. Start one with --run-dir {folder}.")
+        raise UserError(f"{folder} holds no run to resume: it has no recipe.yaml; start one with --run-dir {folder}")
     if (folder / "result.json").is_file():
         print(f"{folder} is finished: {describe_result(read_result(folder))}")
         return folder

@@ -57,7 +57,7 @@ class JsonLines:
         if size < offset:
             raise UserError(
                 f"{self.path} has {size} bytes, but the checkpoint was written when it had {offset}: "
-                "it was changed or lost. Restore it, or start anew in another run folder."
+                "it was changed or lost; restore it, or start anew in another run folder"
             )
         with self.path.open("ab") as file:
             file.truncate(offset)

@@ -77,14 +77,14 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     if path.is_dir():
         path = path / "model.safetensors"
     if not path.exists():
-        raise UserError(f"there is no checkpoint {path}. Give a run folder, a model.safetensors or a .ckpt file.")
+        raise UserError(f"there is no checkpoint {path}: give a run folder, a model.safetensors or a .ckpt file")
     state, information = _read_safetensors(path) if path.suffix == ".safetensors" else _read_lightning(path)
     if "config" not in information:
         kind = information.get("network")
         raise UserError(
             f"{path} does not say which HaloNet its weights belong to"
-            + (f": it was saved from a {kind}." if kind else ".")
-            + " Only checkpoints written by `halonet train` (or its Classifier) can be loaded by name."
+            + (f" (it was saved from a {kind})" if kind else "")
+            + ": only checkpoints written by `halonet train`, or from its Classifier, do"
         )
     network = _build(information, path)
     load_state(network, state, str(path))
@@ -146,19 +146,19 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
         UserError: The file is missing, truncated, no checkpoint, or holds pickled code.
     """
     if not path.is_file():
-        raise UserError(f"there is no checkpoint {path}.")
+        raise UserError(f"there is no checkpoint {path}")
     try:
         checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:  # whatever the parser of arbitrary bytes met
         if isinstance(error, pickle.UnpicklingError) and ("GLOBAL" in str(error) or "allowlisted" in str(error)):
             raise UserError(
-                f"{path} is refused: it holds pickled Python objects, which can run code when read. "
-                "Have its author save a state dictionary of tensors, or a .safetensors file."
+                f"{path} is refused: it holds pickled Python objects, which can run code when read; "
+                "have its author save a state dictionary of tensors, or a .safetensors file"
             ) from error
         size = path.stat().st_size
         raise UserError(f"{path} is not a checkpoint, or a truncated one ({size:,} bytes)") from error
     if not isinstance(checkpoint, dict):
-        raise UserError(f"{path} holds a {type(checkpoint).__name__}, not a checkpoint's dictionary.")
+        raise UserError(f"{path} holds a {type(checkpoint).__name__}, not a checkpoint's dictionary")
     return checkpoint
 
 
@@ -185,14 +185,14 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         return state, json.loads(metadata.get(_METADATA_KEY, "{}"))
     except json.JSONDecodeError as error:
-        raise UserError(f"{path} has damaged metadata: it is not a checkpoint of `halonet train`.") from error
+        raise UserError(f"{path} has damaged metadata: it is not a checkpoint of `halonet train`") from error
 
 
 def _read_lightning(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     checkpoint = read_checkpoint(path)
     state, information = checkpoint.get("state_dict"), checkpoint.get(_METADATA_KEY, {})
     if not isinstance(state, dict) or not isinstance(information, dict):
-        raise UserError(f"{path} is a PyTorch file, but not a checkpoint of `halonet train`: it has no state_dict.")
+        raise UserError(f"{path} is a PyTorch file, but not a checkpoint of `halonet train`: it has no state_dict")
     return network_state(checkpoint), information
 
 

@@ -21,7 +21,7 @@ REALISTIC = [
     Size("strided", "a stage's first layer", (17, 12), 8, 3, stride=2, heads=2, d_qk=32, d_v=32),
     Size("sasa", "the centred comparator", (14, 15), 8, 3, heads=2, d_qk=16, d_v=16, centered=True),
     Size("negative_scale", "logits turned over", (11, 13), 4, 2, heads=2, d_qk=16, d_v=16, scale=-0.3),
-    Size("small_scale", "all logits near 0: a mask must not be scaled away", (11, 13), 4, 2, d_qk=16, d_v=16, scale=1e-5),
+    Size("small_scale", "a mask must not be scaled away", (11, 13), 4, 2, d_qk=16, d_v=16, scale=1e-5),
 ]  # fmt: skip
 
 

@@ -1,5 +1,9 @@
 """What must hold of any inputs: layouts, bits, and who may influence whom."""
 
+from collections.abc import Callable
+
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -24,9 +28,8 @@ WINDOWED = [
 
 def channels_first(tensor: Tensor) -> Tensor:
     """The same numbers laid out [batch, heads, d, rows, columns], as a permuted convolution output is."""
-    order = (0, 3, 4, 1, 2) if tensor.dim() == 5 else (1, 0)
-    back = (0, 3, 4, 1, 2) if tensor.dim() == 5 else (1, 0)
-    return tensor.permute(order).contiguous().permute(back)
+    order = (0, 3, 4, 1, 2) if tensor.dim() == 5 else (1, 0)  # its own inverse
+    return tensor.permute(order).contiguous().permute(order)
 
 
 def every_other_channel(tensor: Tensor) -> Tensor:
@@ -46,7 +49,9 @@ def part_of_a_larger_image(tensor: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("layout", [channels_first, every_other_channel, part_of_a_larger_image])
 @pytest.mark.parametrize("name", MIXED)
-def test_memory_layout_does_not_change_the_result(backend: Backend, name: str, layout) -> None:
+def test_memory_layout_does_not_change_the_result(
+    backend: Backend, name: str, layout: Callable[[Tensor], Tensor]
+) -> None:
     size = BY_NAME[name]
     inputs = size.inputs().requiring_grad()
     plain = backend.attend(*inputs, **size.options)

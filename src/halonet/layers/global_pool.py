@@ -1,0 +1,36 @@
+"""Average pooling over the whole map."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class GlobalPool(nn.Module):
+    """Average the pixels of a feature map, or leave it as it is.
+
+    The mean is taken as a matrix product, so that its gradient lies in memory as the channels_last map does: the
+    gradient of `Tensor.mean` is a broadcast that sends the last stage's backward pass to slow NCHW kernels.
+
+    Args:
+        kind: "avg", or "" to return the map.
+
+    Raises:
+        ValueError: If `kind` is neither.
+    """
+
+    def __init__(self, kind: str = "avg") -> None:
+        super().__init__()
+        if kind not in ("avg", ""):
+            raise ValueError(f"global_pool is {kind!r}; it must be 'avg', or '' for none")
+        self.kind = kind
+
+    def forward(self, x: Float[Tensor, "batch channels rows columns"]) -> Float[Tensor, "batch channels *rest"]:
+        """Pool to [batch, channels], or return the map."""
+        if not self.kind:
+            return x
+        pixels = x.permute(0, 2, 3, 1).flatten(1, 2)
+        weights = pixels.new_full((1, pixels.shape[1]), 1 / pixels.shape[1])
+        return (weights @ pixels).squeeze(1)
+
+    def extra_repr(self) -> str:
+        """Name the kind."""
+        return repr(self.kind)

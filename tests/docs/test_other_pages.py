@@ -1,0 +1,45 @@
+from functools import partial
+
+import lightning
+import pytest
+
+import halonet
+from tests.docs.pages import DOCS, run_steps, steps_of
+
+
+@pytest.mark.parametrize("page", ["index.md", "backends.md"])
+def test_the_examples_run(page):
+    steps = steps_of((DOCS / page).read_text(encoding="utf-8"))
+    assert run_steps(steps) == [step.expected for step in steps]
+    assert steps
+
+
+@pytest.fixture
+def few_batches(monkeypatch, tmp_path):
+    limits = {"limit_train_batches": 2, "limit_val_batches": 1, "limit_test_batches": 1, "accelerator": "cpu"}
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "num_sanity_val_steps": 0}
+    monkeypatch.setattr(lightning, "Trainer", partial(lightning.Trainer, **limits, **quiet))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("few_batches")
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated")
+@pytest.mark.filterwarnings("ignore:.*log_every_n_steps")
+def test_the_notebook_lines_of_the_training_page_train_and_test_a_network():
+    page = (DOCS / "training.md").read_text(encoding="utf-8")
+    (step,) = steps_of(page)
+    lines = [line for line in step.code.splitlines() if line]
+    assert len(lines) <= 10
+    namespace = {}
+    exec(step.code, namespace)
+    assert namespace["trainer"].global_step == 3 * 2
+    assert 0 <= namespace["trainer"].callback_metrics["test_top1"] <= 100
+
+
+def test_every_public_name_is_in_the_reference():
+    reference = (DOCS / "api.md").read_text(encoding="utf-8")
+    for name in (name for name in vars(halonet) if not name.startswith("_")):
+        value = getattr(halonet, name)
+        if getattr(value, "__module__", "").startswith("halonet.") or name == "HALONETS":
+            assert f"halonet.{name}" in reference, name

@@ -1,0 +1,123 @@
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from halonet.cli import main, make_parser, split_overrides
+
+OPTIONS = {
+    "train": {"--help", "--resume", "--run-dir"},
+    "evaluate": {"--batch-size", "--data", "--device", "--help", "--json", "--split", "--workers"},
+    "predict": {"--batch-size", "--csv", "--device", "--help", "--json", "--save-maps", "--top-k"},
+    "info": {"--help", "--image-size", "--json"},
+    "recipes": {"--help", "--json"},
+}
+
+
+def commands():
+    return next(action for action in make_parser()._actions if action.dest == "command").choices
+
+
+def test_the_commands_and_their_options_are_exactly_these():
+    found = {
+        name: {option for action in parser._actions for option in action.option_strings if option.startswith("--")}
+        for name, parser in commands().items()
+    }
+    assert found == OPTIONS
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_command_has_help(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([name, "--help"])
+    assert stop.value.code == 0
+    assert f"usage: halonet {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "rest", "overrides"),
+    [
+        (["train", "--schedule.epochs", "3"], ["train"], ["--schedule.epochs", "3"]),
+        (["train", "x", "--a.b=1", "c.d-e=2"], ["train", "x"], ["--a.b=1", "c.d-e=2"]),
+        (
+            ["train", "my/recipe.yaml", "--run-dir", "runs/a.b"],
+            ["train", "my/recipe.yaml", "--run-dir", "runs/a.b"],
+            [],
+        ),
+        (["train", "recipe.yaml"], ["train", "recipe.yaml"], []),
+        (["train", "--a.b"], ["train"], ["--a.b"]),
+        (["info", "--a.b=1"], ["info", "--a.b=1"], []),
+    ],
+)
+def test_fields_of_the_recipe_are_told_from_other_words(words, rest, overrides):
+    assert split_overrides(words) == (rest, overrides)
+
+
+def test_info_prints_the_models_beside_the_paper(capsys):
+    assert main(["info", "h1", "h3"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"^h1 +256 +59 +8\.1 +8\.1 +2\.88 +0\.76 +\d+ %$", shown, re.MULTILINE)
+    assert re.search(r"^h3 +320 +65 +11\.8 +12\.3 ", shown, re.MULTILINE)
+    assert re.search(r"^composite +cpu", shown, re.MULTILINE)
+
+
+def test_info_speaks_json(capsys):
+    assert main(["info", "h0", "--image-size", "97", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["versions"]["torch"] == torch.__version__
+    assert [row["name"] for row in shown["models"]] == ["h0"]
+    assert shown["models"][0]["image_size"] == 97
+    assert {row["backend"] for row in shown["backends"]} == {"composite", "reference"}
+
+
+def test_recipes_lists_all_and_prints_one(capsys):
+    assert main(["recipes"]) == 0
+    listed = capsys.readouterr().out
+    assert "imagenet/h7" in listed
+    assert "not yet run" in listed
+    assert main(["recipes", "imagenet/h7"]) == 0
+    assert "name: imagenet/h7" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["info", "h9"], r"unknown model 'h9'\. .*Known: "),
+        (["info", "h0", "--image-size", "0"], "--image-size is 0; it must be at least 1"),
+        (["train", "fashion_mnst"], "unknown recipe 'fashion_mnst'. Did you mean 'fashion_mnist'"),
+        (["train", "--schedule.epoch", "3"], "unknown key 'schedule.epoch'. Did you mean 'schedule.epochs'"),
+        (["train", "--schedule.epochs", "many"], "schedule.epochs"),
+        (["train", "--model.name", "halonet5"], "unknown model 'halonet5'. Did you mean 'halonet50'"),
+        (["train", "--resume", "nowhere"], "nowhere holds no run to resume"),
+        (["train", "--resume", "nowhere", "schedule.epochs=3"], "--resume takes the recipe and the folder"),
+        (["evaluate", "nowhere"], "nowhere"),
+        (["predict", "nowhere", "no_image.png"], "no_image.png"),
+        (["recipes", "h1"], "unknown recipe 'h1'"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_status_2(words, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    captured = capsys.readouterr()
+    assert re.search(message, captured.err)
+    assert captured.err.startswith("halonet: ")
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_extra_is_named(capsys, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("halonet.training")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "jsonargparse", None)
+    assert main(["recipes"]) == 2
+    assert "pip install 'halonet[train]'" in capsys.readouterr().err
+
+
+def test_the_module_runs_as_a_program():
+    shown = subprocess.run([sys.executable, "-m", "halonet.cli", "info", "h9"], capture_output=True, text=True)
+    assert shown.returncode == 2
+    assert "Traceback" not in shown.stderr
