@@ -8,6 +8,8 @@ masked border. Runs alternate; medians and quartiles. Memory is the peak of a fr
 """
 
 import argparse
+import ctypes
+import gc
 import json
 import platform
 import statistics
@@ -41,15 +43,16 @@ class Given(nn.Module):
         return self.tensor
 
 
-def make_operators(stage: int, batch: int) -> tuple[dict[str, Callable[[], Tensor]], list[Tensor]]:
-    """Build both operators of a stage on the same numbers, and all that takes gradients."""
+def make_operators(stage: int, batch: int, check: bool = False) -> tuple[dict[str, Callable[[], Tensor]], list[Tensor]]:
+    """Build both operators of a stage on the same numbers, checked to agree if asked, and all that takes gradients."""
     side, heads, width, _ = STAGES[stage]
     torch.manual_seed(stage)
     query, key, value = (torch.randn(batch, side, side, heads, width, requires_grad=True) for _ in range(3))
     layer = HaloAttn(heads * width, num_heads=heads, dim_head=width, block_size=BLOCK, halo_size=HALO)
     for table in (layer.pos_embed.height_rel, layer.pos_embed.width_rel):
         nn.init.normal_(table, std=0.5)
-    check_agreement(layer, query, key, value, heads, width)
+    if check:
+        check_agreement(layer, query, key, value, heads, width)
 
     # timm wants channels first, keys and values interleaved by head.
     timm_query = query.detach().flatten(3).permute(0, 3, 1, 2).contiguous().requires_grad_()
@@ -95,7 +98,7 @@ def run_once(operator: Callable[[], Tensor], leaves: list[Tensor], training: boo
 
 def time_stage(stage: int, batch: int, repeats: int) -> list[dict]:
     """Time both operators in alternation."""
-    operators, leaves = make_operators(stage, batch)
+    operators, leaves = make_operators(stage, batch, check=True)
     results = []
     for training in (False, True):
         seconds: dict[str, list[float]] = {name: [] for name in operators}
@@ -118,10 +121,12 @@ def peak_memory(stage: int, batch: int, name: str, training: bool) -> float:
 
 
 def measure_here(stage: int, batch: int, name: str, training: bool) -> float:
-    """Peak resident memory of one run in this process, in MiB, above what was resident before (Linux)."""
+    """Peak resident memory of one run in this process, in MiB, above what was resident before (Linux, glibc)."""
     small, small_leaves = make_operators(4, 1)
     run_once(small[name], small_leaves, training)  # the libraries' own buffers
     operators, leaves = make_operators(stage, batch)
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed must not hide what is taken
     Path("/proc/self/clear_refs").write_text("5")
 
     def status(field: str) -> int:
