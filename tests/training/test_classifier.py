@@ -20,7 +20,7 @@ AUGMENTATION = AugmentationConfig(image_size=8, in_chans=1, mean=(0.4,), std=(0.
 
 
 def network() -> nn.Module:
-    return halonet.create_model("tiny28", num_classes=2, in_chans=1, **NETWORK)
+    return halonet.create_model("h0", num_classes=2, in_chans=1, **NETWORK)
 
 
 def plain_trainer(folder: Path, **options) -> lightning.Trainer:
@@ -142,4 +142,4 @@ def test_label_smoothing_is_for_training_alone(images: Path, tmp_path: Path):
         trainer.fit(model, ClassificationData(str(images), AUGMENTATION, batch_size=4))
         losses.append((trainer.callback_metrics["loss"], trainer.callback_metrics["validation_loss"]))
     assert losses[0][0] != losses[1][0]
-    assert losses[0][1] == losses[1][1]
+    torch.testing.assert_close(losses[0][1], losses[1][1], rtol=1e-4, atol=0.0)

@@ -1,9 +1,10 @@
+import shutil
 from pathlib import Path
 
 import pytest
 
 from halonet.errors import UserError
-from halonet.training import evaluate
+from halonet.training import evaluate, predict
 from halonet.training.evaluation import choose_device, match_classes
 from halonet.training.run import read_result
 
@@ -28,6 +29,14 @@ def test_another_split_or_folder_can_be_measured(finished_run: Path, images: Pat
     measured = evaluate(finished_run, str(images / "train"), "all", device="cpu")
     assert measured["images"] == 24
     assert evaluate(finished_run, split="validation", device="cpu")["images"] == 8
+
+
+def test_a_class_keeps_its_label_where_others_are_missing(finished_run: Path, images: Path, tmp_path: Path):
+    shutil.copytree(images / "train" / "right", tmp_path / "data" / "right")
+    measured = evaluate(finished_run, str(tmp_path / "data"), "all", device="cpu")
+    guesses = [row["label"] for row in predict(finished_run, list(tmp_path.rglob("*.png")), device="cpu")]
+    assert measured["top1"] == 100 * guesses.count("right") / len(guesses)
+    assert guesses.count("right") != guesses.count("left")
 
 
 def test_classes_are_matched_by_name_in_any_order_and_number():

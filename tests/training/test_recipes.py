@@ -1,4 +1,5 @@
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,7 @@ import pytest
 from halonet.errors import UserError
 from halonet.training import list_recipes, resolve, to_yaml
 from halonet.training.recipe import Recipe
-from tests.training.tiny import tiny_recipe
+from tests.training.tiny import NETWORK, tiny_recipe
 
 
 @pytest.mark.parametrize("name", list_recipes())
@@ -50,18 +51,21 @@ def test_overrides_are_read_in_every_spelling(words: list[str]):
     )
 
 
-def read(override: str) -> Recipe:
-    return resolve("fashion_mnist", [override])
+@pytest.fixture
+def read(tmp_path: Path) -> Callable[[str], Recipe]:
+    """Reads a recipe with one override."""
+    (tmp_path / "tiny.yaml").write_text(to_yaml(tiny_recipe("somewhere")))
+    return lambda override: resolve(tmp_path / "tiny.yaml", [override])
 
 
-def test_overrides_take_the_type_of_their_key():
+def test_overrides_take_the_type_of_their_key(read: Callable[[str], Recipe]):
     assert read("optimizer.weight_decay=1e-4").optimizer.weight_decay == 0.0001
     assert isinstance(read("optimizer.learning_rate=1").optimizer.learning_rate, float)
     assert read("engine.clip_gradient=null").engine.clip_gradient is None
     assert read("data.validation_split=null").data.validation_split is None
     assert read("data.source=2012").data.source == "2012"
     assert read("data.augmentation.mean=[0.25]").data.augmentation.mean == (0.25,)
-    assert read("model.overrides.depths=[1, 2]").model.overrides == {"depths": [1, 2]}
+    assert read("model.overrides.depths=[1, 2]").model.overrides == NETWORK | {"depths": [1, 2]}
     assert read("engine.compile=true").engine.compile is True
 
 
@@ -73,19 +77,19 @@ def test_overrides_take_the_type_of_their_key():
         ("schedule=3", "schedule is a section: set one of its keys, such as schedule.epochs"),
         ("schedule.epochs.more=3", "schedule.epochs is a value without keys of its own"),
         ("--schedule.epochs", "--schedule.epochs has no value: write --schedule.epochs=VALUE"),
-        ("schedule.epochs=many", 'recipe fashion_mnist: "schedule.epochs": expected int. Got value: many'),
+        ("schedule.epochs=many", 'tiny.yaml: "schedule.epochs": expected int. Got value: many'),
         ("schedule.epochs=1.5", '"schedule.epochs": expected int. Got value: 1.5'),
         ("engine.precision=fp8", "Literal['fp32', 'bf16-mixed', '16-mixed']. Got value: fp8"),
         ("data.augmentation.mean=[x]", '"data.augmentation.mean": expected float. Got value: x'),
         ("schedule.epochs=[1", "schedule.epochs: '[1' is not a value"),
         ("schedule.epochs=0", "schedule.epochs is 0, but must be at least 1"),
         ("optimizer.learning_rate=0", "optimizer.learning_rate is 0.0, but must be above 0"),
-        ("engine.devices=3", "optimizer.batch_size is 100, but must be a positive multiple"),
+        ("engine.devices=3", "optimizer.batch_size is 4, but must be a positive multiple"),
         ("model.in_chans=3", "model.in_chans is 3, but must be data.augmentation.in_chans, which is 1"),
         ("data.augmentation.crop_pct=2", "crop_pct is 2.0, but must be above 0 and at most 1"),
     ],
 )
-def test_a_wrong_override_is_told_with_the_key_and_the_rule(override: str, message: str):
+def test_a_wrong_override_is_told_with_the_key_and_the_rule(override: str, message: str, read: Callable[[str], Recipe]):
     with pytest.raises(UserError) as caught:
         read(override)
     assert message in str(caught.value)

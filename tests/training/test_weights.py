@@ -110,7 +110,7 @@ def test_checkpoints_of_other_programs_are_told(tmp_path: Path):
 
 
 def test_weights_of_another_model_are_told_briefly(tmp_path: Path):
-    network = halonet.create_model("tiny28", num_classes=2, in_chans=1, **NETWORK)
+    network = halonet.create_model("h0", num_classes=2, in_chans=1, **NETWORK)
     state = network.state_dict()
     state["classifier.weight"] = torch.zeros(3, 16)
     state["stranger"] = torch.zeros(1)
@@ -122,11 +122,11 @@ def test_weights_of_another_model_are_told_briefly(tmp_path: Path):
     assert "from another model" in message
     assert f"{len(removed)} missing ({', '.join(removed[:3])} and {len(removed) - 3} more)" in message
     assert "1 unexpected (stranger)" in message
-    assert "1 of another shape (classifier.weight [3, 16] for [2, 16])" in message
+    assert "1 of another shape (classifier.weight [3, 16] for [2, 64])" in message
 
 
 def test_a_description_that_cannot_be_built_is_told(tmp_path: Path):
-    network = halonet.create_model("tiny28", num_classes=2, in_chans=1, **NETWORK)
+    network = halonet.create_model("h0", num_classes=2, in_chans=1, **NETWORK)
     information = describe(network)
     information["config"]["stem"] = "conv9x9"
     save_weights(tmp_path / "model.safetensors", network.state_dict(), information)

@@ -22,6 +22,7 @@ SPLITS = {"train": 12, "val": 4, "test": 4}  # images per class
 NETWORK = {
     "depths": [1, 1],
     "width_ratio": 0.125,
+    "bottleneck_ratio": 1.0,
     "num_heads": [2, 2],
     "stem": "conv3x3",
     "stem_width": 8,
@@ -60,7 +61,7 @@ def tiny_recipe(
         description="a test",
         reproduces="nothing",
         model=ModelSection(
-            name="tiny28", num_classes=2, in_chans=1, drop_rate=rate, drop_path_rate=2 * rate, overrides=NETWORK
+            name="h0", num_classes=2, in_chans=1, drop_rate=rate, drop_path_rate=2 * rate, overrides=NETWORK
         ),
         data=DataSection(
             source=str(data),

@@ -4,6 +4,7 @@ import dataclasses
 import re
 import typing
 from collections.abc import Iterator, Sequence
+from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -52,7 +53,7 @@ def resolve(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         _override(values, key, value)
     values.setdefault("name", name)
     try:
-        return _build(Recipe, _typed(values))
+        return _build(Recipe, _parser().parse_object(values).as_dict())
     except ArgumentError as error:
         message = re.sub(r"Parser key |typing\.|<class '|(?<=\w)'>", "", " ".join(str(error).split()))
         raise UserError(f"{source}: {message.replace('Expected a ', 'expected ')}") from error
@@ -170,10 +171,11 @@ def _is_text(hint: Any) -> bool:
     )
 
 
-def _typed(values: dict[str, Any]) -> dict[str, Any]:
+@cache
+def _parser() -> ArgumentParser:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Recipe)
-    return parser.parse_object(values).as_dict()
+    return parser
 
 
 def _build(section: type, values: Any) -> Any:

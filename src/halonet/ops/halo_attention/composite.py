@@ -25,7 +25,7 @@ class Windows(NamedTuple):
     """Index tensors of one axis. A group is the queries of one block.
 
     Attributes:
-        queries: Query index of each slot of a group; slots beyond a group's queries repeat a neighbor.
+        queries: Query index of each slot of a group; slots beyond a group's queries repeat its last.
         slots: Where each query of the image lies among the flattened slots.
         keys: Key index of each place of a group's window.
         visible: Whether a slot may see a place.
@@ -50,7 +50,11 @@ def halo_attention(
     scale: float,
 ) -> Float[Tensor, "batch query_rows query_columns heads d_v"]:
     """Attend block by block, as the module docstring says."""
-    if scale <= 0:  # a mask of large negative logits must stay negative
+    if query.dtype == torch.float16:  # its range has no room for masks among the logits
+        query, key, value = query.float(), key.float(), value.float()
+        result = halo_attention(query, key, value, row_embedding, column_embedding, geometry=geometry, scale=scale)
+        return result.half()
+    if not 1e-6 < scale < 1e6:  # masks are scaled too, and must stay large and negative
         query, scale = query * scale, 1.0
     rows = make_windows(geometry.rows, geometry, query.device)
     columns = make_windows(geometry.columns, geometry, query.device)
@@ -108,7 +112,10 @@ def make_windows(axis: Axis, geometry: Geometry, device: torch.device) -> Window
         length = visible_window(axis)
         start = torch.clamp(top - axis.halo, min=0).clamp(max=max(axis.size - length, 0))
         coordinates = start[:, None] + torch.arange(length, device=device)
-        keys, exists = coordinates.clamp(max=axis.size - 1), coordinates < axis.size
+        # A masked place repeats a pixel of the window: what is outside it, NaN for one, must not come in.
+        first, last = (top - axis.halo).clamp(min=0), (top + axis.block + axis.halo - 1).clamp(max=axis.size - 1)
+        keys = torch.minimum(torch.maximum(coordinates, first[:, None]), last[:, None]).clamp(max=axis.size - 1)
+        exists = coordinates < axis.size
     coordinates = coordinates[:, None, :]
     if geometry.centered:
         near = (coordinates - pixel[:, :, None]).abs() <= axis.halo
@@ -117,7 +124,8 @@ def make_windows(axis: Axis, geometry: Geometry, device: torch.device) -> Window
         near = (coordinates >= low) & (coordinates < low + axis.window)
         near = near.expand(-1, num_slots, -1)
     entries = (coordinates - standing[:, :, None] + axis.block + axis.halo - 1).clamp(0, axis.table_length - 1)
-    queries = (first_query[:, None] + slot).clamp(max=axis.num_queries - 1)
+    last_query = ((top + axis.block - 1) // axis.stride).clamp(max=axis.num_queries - 1)
+    queries = torch.minimum(first_query[:, None] + slot, last_query[:, None])
     return Windows(queries, slots, keys, near & exists[:, None, :], entries)
 
 
