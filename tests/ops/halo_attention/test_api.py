@@ -1,6 +1,7 @@
 """What does not fit is refused, and the message names the value and the rule; a named backend is obeyed."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 import halonet
+from halonet.ops.halo_attention import api
 
 REFUSAL = (ValueError, TypeError)
 pytestmark = pytest.mark.usefixtures("untyped")
@@ -78,6 +80,8 @@ SHAPES = {
     "query rounded down": ({"stride": 2, "query": zeros(1, 3, 2, 2, 4)}, ("query", "stride", 2, 3)),
     "no rows": ({"query": zeros(1, 0, 5, 2, 4), "key": zeros(1, 0, 5, 2, 4), "value": zeros(1, 0, 5, 2, 3)}, (0, 5)),
     "no columns": ({"query": zeros(1, 6, 0, 2, 4), "key": zeros(1, 6, 0, 2, 4), "value": zeros(1, 6, 0, 2, 3)}, (0, 6)),
+    "no heads": ({"query": zeros(1, 6, 5, 0, 4), "key": zeros(1, 6, 5, 0, 4), "value": zeros(1, 6, 5, 0, 3)}, ("heads", 0)),
+    "no channels": ({"query": zeros(1, 6, 5, 2, 0), "key": zeros(1, 6, 5, 2, 0)}, ("d_qk", 0)),
     "query without heads axis": ({"query": zeros(1, 6, 5, 4)}, ("query", "heads")),
     "key without batch axis": ({"key": zeros(6, 5, 2, 4)}, ("key", "batch")),
     "value of one axis too many": ({"value": zeros(1, 1, 6, 5, 2, 3)}, ("value",)),
@@ -269,3 +273,15 @@ def test_an_explicit_backend_wins_over_the_one_in_use() -> None:
 def test_a_backend_that_cannot_run_here_is_refused_by_name() -> None:
     with pytest.raises((ValueError, RuntimeError), match=mentions("triton")):
         attend(backend="triton")
+
+
+def test_a_backend_that_refuses_a_call_gives_its_reason_and_auto_passes_it_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    picky = replace(api.BACKENDS["composite"], refusal=lambda *_: "it takes no Mondays")
+    monkeypatch.setitem(api.BACKENDS, "composite", picky)
+    with pytest.raises(ValueError, match=mentions("composite", "it takes no Mondays")):
+        attend(backend="composite")
+    with halonet.use_backend("composite"), pytest.raises(ValueError, match="it takes no Mondays"):
+        attend()
+    assert is_differentiable_twice(backend="auto")
