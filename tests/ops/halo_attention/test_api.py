@@ -80,7 +80,10 @@ SHAPES = {
     "query rounded down": ({"stride": 2, "query": zeros(1, 3, 2, 2, 4)}, ("query", "stride", 2, 3)),
     "no rows": ({"query": zeros(1, 0, 5, 2, 4), "key": zeros(1, 0, 5, 2, 4), "value": zeros(1, 0, 5, 2, 3)}, (0, 5)),
     "no columns": ({"query": zeros(1, 6, 0, 2, 4), "key": zeros(1, 6, 0, 2, 4), "value": zeros(1, 6, 0, 2, 3)}, (0, 6)),
-    "no heads": ({"query": zeros(1, 6, 5, 0, 4), "key": zeros(1, 6, 5, 0, 4), "value": zeros(1, 6, 5, 0, 3)}, ("heads", 0)),
+    "no heads": (
+        {"query": zeros(1, 6, 5, 0, 4), "key": zeros(1, 6, 5, 0, 4), "value": zeros(1, 6, 5, 0, 3)},
+        ("heads", 0),
+    ),
     "no channels": ({"query": zeros(1, 6, 5, 2, 0), "key": zeros(1, 6, 5, 2, 0)}, ("d_qk", 0)),
     "query without heads axis": ({"query": zeros(1, 6, 5, 4)}, ("query", "heads")),
     "key without batch axis": ({"key": zeros(6, 5, 2, 4)}, ("key", "batch")),
