@@ -5,11 +5,13 @@ import csv
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from halonet.errors import UserError
+from halonet.errors import UserError, UserNote
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,9 +26,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words, overrides = split_overrides(sys.argv[1:] if arguments is None else list(arguments))
     options = make_parser().parse_args(words)
     try:
-        options.run(options, overrides)
+        with _notes_on_stderr():
+            options.run(options, overrides)
     except UserError as error:
-        print(f"halonet: {error}", file=sys.stderr)
+        # From a process that loads images, the message comes at the end of that process's traceback.
+        print(f"halonet: {str(error).rpartition('halonet.errors.UserError: ')[2].rstrip()}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as error:
         print(f"halonet: {error or 'interrupted'}", file=sys.stderr)
@@ -40,6 +44,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"halonet: {options.command} needs {error.name}: pip install 'halonet[train]'", file=sys.stderr)
         return 2
     return 0
+
+
+@contextmanager
+def _notes_on_stderr() -> Iterator[None]:
+    show = warnings.showwarning
+
+    def show_note(message: Warning | str, category: type[Warning], *place: Any) -> None:
+        if issubclass(category, UserNote):
+            print(f"halonet: note: {message}", file=sys.stderr)
+        else:
+            show(message, category, *place)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserNote)
+        warnings.showwarning = show_note
+        yield
 
 
 def split_overrides(words: list[str]) -> tuple[list[str], list[str]]:
@@ -142,7 +162,7 @@ def run_train(options: argparse.Namespace, overrides: list[str]) -> None:
         folder = resume(options.resume)
     else:
         folder = train(resolve(options.recipe, overrides), options.run_dir)
-        print(describe_result(read_result(folder)))
+    print(describe_result(read_result(folder)))
     print(f"written to {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
 
 

@@ -1,4 +1,4 @@
-"""The one error class for what a user's file, flag, folder or checkpoint can cause, and the nearest-name hint."""
+"""The one error class for what a user's file, flag, folder or checkpoint can cause, its warning, and a name's hint."""
 
 import difflib
 from collections.abc import Iterable
@@ -9,6 +9,10 @@ class UserError(ValueError):
 
     The command line prints it on one line and exits with status 2, without a traceback.
     """
+
+
+class UserNote(UserWarning):
+    """What the user should know of a call that does its work all the same; the command line prints it on one line."""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:

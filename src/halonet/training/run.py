@@ -19,7 +19,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 import halonet
 from halonet.data import derive_seed
 from halonet.data.sources import EMBEDDED
-from halonet.errors import UserError
+from halonet.errors import UserError, UserNote
 from halonet.training.checkpoints import AtomicCheckpointIO, BestCheckpoint, StepCheckpoint, differences, environment
 from halonet.training.classifier import Classifier
 from halonet.training.datamodule import ClassificationData
@@ -71,8 +71,8 @@ def train(recipe: Recipe, run_dir: str | Path | None = None, *, callbacks: Seque
 def resume(run_dir: str | Path, *, callbacks: Sequence[lightning.Callback] = ()) -> Path:
     """Complete a run that was interrupted; on a CPU it ends with the bits of one that was not.
 
-    That holds for the same world size, threads, versions and instruction set; a warning names each that differs. Of a
-    finished run, the result is printed.
+    That holds for the same world size, threads, versions and instruction set; a `UserNote` warning names each that
+    differs. A finished run is left as it is.
 
     Args:
         run_dir: The run folder.
@@ -88,7 +88,6 @@ def resume(run_dir: str | Path, *, callbacks: Sequence[lightning.Callback] = ())
     if not (folder / "recipe.yaml").is_file():
         raise UserError(f"{folder} holds no run to resume: it has no recipe.yaml; start one with --run-dir {folder}")
     if (folder / "result.json").is_file():
-        print(f"{folder} is finished: {describe_result(read_result(folder))}")
         return folder
     return _run(folder, resolve(folder / "recipe.yaml"), callbacks)
 
@@ -288,9 +287,8 @@ def _warn_of_differences(resumed_from: dict[str, Any], recipe: Recipe, trainer: 
     if resumed_from["recipe"] != to_yaml(recipe):
         changes.append("recipe.yaml was edited")
     if changes and trainer.is_global_zero:
-        warnings.warn(
-            "the resumed run will not end with the bits of an uninterrupted one: " + "; ".join(changes), stacklevel=4
-        )
+        note = "the resumed run will not end with the bits of an uninterrupted one: " + "; ".join(changes)
+        warnings.warn(UserNote(note), stacklevel=4)
 
 
 def _finish(folder: Path, recipe: Recipe, start: float) -> None:

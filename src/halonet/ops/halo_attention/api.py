@@ -130,7 +130,8 @@ def halo_attention(
 
     Returns:
         [batch, ceil(H / stride), ceil(W / stride), heads, d_v] in the dtype of the query (under autocast: the
-        autocast dtype). Logits, softmax and sums are at least fp32.
+        autocast dtype). Softmax and sums are at least fp32; `reference` computes its logits so too, while `composite`
+        rounds the position logits to bf16 in bf16.
 
     Raises:
         ValueError: If shapes, dtypes, devices or numbers do not fit; the message names value, rule and remedy.
