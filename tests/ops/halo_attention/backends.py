@@ -39,4 +39,5 @@ class Backend:
 BACKENDS = [
     Backend("reference", plain_pytorch=True, differentiable_twice=True),
     Backend("composite", plain_pytorch=True),
+    Backend("cpu"),
 ]

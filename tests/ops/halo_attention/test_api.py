@@ -281,8 +281,9 @@ def test_a_backend_that_cannot_run_here_is_refused_by_name() -> None:
 def test_a_backend_that_refuses_a_call_gives_its_reason_and_auto_passes_it_over(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    picky = replace(api.BACKENDS["composite"], refusal=lambda *_: "it takes no Mondays")
-    monkeypatch.setitem(api.BACKENDS, "composite", picky)
+    for name in ("cpu", "composite"):
+        picky = replace(api.BACKENDS[name], refusal=lambda *_: "it takes no Mondays")
+        monkeypatch.setitem(api.BACKENDS, name, picky)
     with pytest.raises(ValueError, match=mentions("composite", "it takes no Mondays")):
         attend(backend="composite")
     with halonet.use_backend("composite"), pytest.raises(ValueError, match="it takes no Mondays"):

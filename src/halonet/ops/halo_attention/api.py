@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from halonet.errors import unknown_name
-from halonet.ops.halo_attention import composite, reference
+from halonet.ops.halo_attention import composite, cpu, reference
 from halonet.ops.halo_attention.geometry import Geometry, make_geometry
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -37,6 +37,7 @@ def _never(query: Tensor, key: Tensor, value: Tensor, geometry: Geometry) -> str
 
 # In the order in which "auto" asks them.
 BACKENDS = {
+    "cpu": Backend(cpu.halo_attention, cpu.refusal, cpu.SUMMARY),
     "composite": Backend(composite.halo_attention, _never, "gathered windows and PyTorch's fused attention"),
     "reference": Backend(reference.halo_attention, _never, "the specification: slow, clear, differentiable twice"),
 }
@@ -49,15 +50,15 @@ def describe_backends() -> list[dict[str, str]]:
     devices = ["cpu"]
     if torch.accelerator.is_available():
         devices.append(str(torch.accelerator.current_accelerator()))
-    taken = {}
-    for device in devices:
-        probe = torch.empty(1, 8, 8, 1, 16, device=device)
-        taken[device] = select_backend(probe, probe, probe, make_geometry(8, 8, block_size=8, halo_size=3))
+    geometry = make_geometry(8, 8, block_size=8, halo_size=3)
+    probes = {device: torch.empty(1, 8, 8, 1, 16, device=device) for device in devices}
+    taken = {device: select_backend(probe, probe, probe, geometry) for device, probe in probes.items()}
+    reasons = {name: {each.refusal(p, p, p, geometry) for p in probes.values()} for name, each in BACKENDS.items()}
     return [
         {
             "backend": name,
             "auto takes it on": ", ".join(device for device, choice in taken.items() if choice == name) or "-",
-            "what it is": backend.summary,
+            "what it is": backend.summary + ("" if None in reasons[name] else f"; not here: {reasons[name].pop()}"),
         }
         for name, backend in BACKENDS.items()
     ]
@@ -73,7 +74,7 @@ def use_backend(name: str) -> Iterator[None]:
     """Run every `halo_attention` call in this context whose `backend` is "auto" with the backend `name`.
 
     Args:
-        name: "auto", "reference" or "composite". A backend named in the call itself wins.
+        name: "auto", "cpu", "composite" or "reference". A backend named in the call itself wins.
 
     Raises:
         ValueError: If no such backend exists.
@@ -126,7 +127,7 @@ def halo_attention(
         centered: Keep, for each query, only the keys within `halo_size` of itself (SASA).
         offset_stride: Pixels that one query step counts for in the offsets; None takes `stride`. May differ from
             it only where the stride divides the block. timm's weights use 1.
-        backend: "auto", "reference" or "composite". A named backend is obeyed or refused with the reason.
+        backend: "auto", "cpu", "composite" or "reference". A named backend is obeyed or refused with the reason.
 
     Returns:
         [batch, ceil(H / stride), ceil(W / stride), heads, d_v] in the dtype of the query (under autocast: the

@@ -1,0 +1,33 @@
+// What every instruction set's translation unit offers, and how it runs something on several threads.
+#pragma once
+
+#include "call.h"
+
+namespace halonet {
+
+// Runs a task once on each of so many threads, the calling one among them.
+class Threads {
+  public:
+    using Fork = void (*)(void (*)(void*), void*, unsigned, unsigned);
+
+    explicit Threads(Fork fork) : fork_(fork) {}
+
+    template <class Task>
+    void run(int count, const Task& task) const {
+        run(count, [](void* given) { (*static_cast<const Task*>(given))(); }, const_cast<Task*>(&task));
+    }
+
+  private:
+    void run(int count, void (*task)(void*), void* given) const;
+
+    Fork fork_;  // of the OpenMP runtime that PyTorch uses; may be null
+};
+
+// For float and for double.
+struct Kernel {
+    int64_t (*memory_size[2])(const Call&, bool backward);
+    void (*forward[2])(const Call&, void* memory, const Threads&);
+    void (*backward[2])(const Call&, void* memory, const Threads&);
+};
+
+}  // namespace halonet

@@ -1,0 +1,138 @@
+// The C interface that Python calls through ctypes: the choice of an instruction set, memory and threads.
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <memory>
+#include <new>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#if !defined(_WIN32)
+#include <unistd.h>
+#endif
+
+#include "kernel.h"
+
+namespace halonet {
+
+#define HALONET_DECLARE(isa) \
+    namespace isa {          \
+    extern const Kernel kernel; \
+    }
+HALONET_DECLARE(baseline)
+#if defined(__x86_64__)
+HALONET_DECLARE(avx2)
+HALONET_DECLARE(avx512)
+#endif
+
+namespace {
+
+struct InstructionSet {
+    const char* name;
+    const Kernel* kernel;
+    bool works_here;
+};
+
+// The best first.
+const std::vector<InstructionSet>& instruction_sets() {
+    static const std::vector<InstructionSet> sets = {
+#if defined(__x86_64__)
+        {"avx512", &avx512::kernel,
+         __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma")},
+        {"avx2", &avx2::kernel, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")},
+#endif
+        {"baseline", &baseline::kernel, true},
+    };
+    return sets;
+}
+
+const InstructionSet* chosen = nullptr;
+Threads::Fork openmp_fork = nullptr;
+
+int process() {
+#if defined(_WIN32)
+    return 0;
+#else
+    return int(getpid());
+#endif
+}
+
+int openmp_process = 0;
+
+// Kept from call to call: fresh memory costs a page fault for every 4 KiB. Threads of Python have one each.
+void* scratch(int64_t size) {
+    struct Free {
+        void operator()(void* memory) const { ::operator delete(memory, std::align_val_t(64)); }
+    };
+    thread_local std::unique_ptr<void, Free> memory;
+    thread_local int64_t capacity = 0;
+    if (size > capacity) {
+        memory.reset();
+        capacity = 0;
+        memory.reset(::operator new(size, std::align_val_t(64)));
+        capacity = size;
+    }
+    return memory.get();
+}
+
+}  // namespace
+
+void Threads::run(int count, void (*task)(void*), void* given) const {
+    if (count <= 1) return task(given);
+    if (fork_) return fork_(task, given, unsigned(count), 0);
+    std::vector<std::thread> others;
+    try {
+        for (int i = 1; i < count; ++i) others.emplace_back(task, given);
+    } catch (const std::system_error&) {  // the machine gives no more threads: those there are do the work
+    }
+    task(given);
+    for (std::thread& each : others) each.join();
+}
+
+}  // namespace halonet
+
+using namespace halonet;
+
+#pragma GCC visibility push(default)
+extern "C" {
+
+// Bytes of a Call, to be compared with Python's idea of it.
+int64_t halonet_call_size() { return sizeof(Call); }
+
+// Use PyTorch's own team of threads: `fork` is GOMP_parallel of its OpenMP runtime. Another team would fight with it
+// for the cores, for its threads go on spinning for a while after their work.
+void halonet_use_openmp(Threads::Fork fork) {
+    openmp_fork = fork;
+    openmp_process = process();
+}
+
+// Choose an instruction set by name, or the best with a null; false if this machine has no such set.
+int halonet_choose(const char* name) {
+    for (const InstructionSet& each : instruction_sets())
+        if (each.works_here && (!name || !std::strcmp(name, each.name))) {
+            chosen = &each;
+            return 1;
+        }
+    return 0;
+}
+
+const char* halonet_chosen() { return chosen->name; }
+
+// 0, or 1 if there is not enough memory. `is_double` tells float from double.
+int halonet_run(const Call* call, int is_double, int backward) {
+    const Kernel& kernel = *chosen->kernel;
+    // An OpenMP runtime does not survive a fork.
+    const Threads threads(openmp_process == process() ? openmp_fork : nullptr);
+    try {
+        void* memory = scratch(kernel.memory_size[is_double](*call, backward));
+        (backward ? kernel.backward : kernel.forward)[is_double](*call, memory, threads);
+    } catch (const std::bad_alloc&) {
+        return 1;
+    }
+    return 0;
+}
+
+}  // extern "C"
+#pragma GCC visibility pop

@@ -1,0 +1,189 @@
+"""What only the C++ kernel promises: threads, processes, instruction sets, and plain words where it is missing."""
+
+import ctypes
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import halonet
+from halonet.ops.halo_attention import cpu, describe_backends
+from tests.ops.halo_attention.sizes import BY_NAME, SIZES, Size
+
+ROOT = Path(__file__).parents[3]
+SIZE = BY_NAME["prime_sides"]
+
+
+def outputs_and_gradients(size: Size, dtype: torch.dtype = torch.float32, backend: str = "cpu") -> list[Tensor]:
+    tensors = [each.detach().to(dtype).requires_grad_() for each in size.inputs().tensors()]
+    output = halonet.halo_attention(*tensors, backend=backend, **size.options)
+    generator = torch.Generator().manual_seed(1)
+    grad = torch.randn(output.shape, generator=generator, dtype=torch.float64).to(dtype)
+    return [output.detach(), *torch.autograd.grad(output, tensors, grad)]
+
+
+def assert_same_bits(found: list[Tensor], expected: list[Tensor]) -> None:
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_the_kernel_was_built_where_it_could_be() -> None:
+    has_compiler = any(shutil.which(name) for name in (os.environ.get("CXX") or "c++", "g++", "clang++"))
+    assert cpu.MISSING is None or not has_compiler, cpu.MISSING
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_number_of_threads_gives_the_same_bits(size: Size, dtype: torch.dtype) -> None:
+    torch.set_num_threads(1)
+    expected = outputs_and_gradients(size, dtype)
+    for count in (2, 3, 7):
+        torch.set_num_threads(count)
+        assert_same_bits(outputs_and_gradients(size, dtype), expected)
+
+
+def test_python_threads_may_call_at_once() -> None:
+    expected = outputs_and_gradients(SIZE)
+    found: list[list[Tensor]] = []
+    workers = [
+        threading.Thread(target=lambda: found.extend(outputs_and_gradients(SIZE) for _ in range(20))) for _ in range(4)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len(found) == 80
+    for each in found:
+        assert_same_bits(each, expected)
+
+
+FORKED = """
+import os, sys, torch
+import tests.ops.halo_attention.test_cpu as this
+torch.set_num_threads(2)
+expected = this.outputs_and_gradients(this.SIZE)
+child = os.fork()
+if child == 0:
+    torch.set_num_threads(int(sys.argv[1]))
+    inputs = [each.detach().float() for each in this.SIZE.inputs().tensors()]
+    output = this.halonet.halo_attention(*inputs, backend="cpu", **this.SIZE.options)
+    os._exit(0 if torch.equal(output, expected[0]) else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_forked_process_computes_the_same(count: int) -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", FORKED, str(count)], check=True, env=environment, timeout=100)
+
+
+class Attended(torch.utils.data.Dataset):
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> Tensor:
+        return outputs_and_gradients(SIZE)[index]
+
+
+def test_it_runs_in_processes_that_load_data() -> None:
+    loader = torch.utils.data.DataLoader(Attended(), batch_size=None, num_workers=2, multiprocessing_context="fork")
+    assert_same_bits(list(loader), outputs_and_gradients(SIZE)[:4])
+
+
+@pytest.mark.parametrize("name", ["avx2", "baseline"])
+def test_lesser_instruction_sets_pass_the_suite(name: str) -> None:
+    if cpu.library().halonet_choose(name.encode()) == 0:
+        pytest.skip(f"this processor, or this build, has no {name}")
+    try:
+        for size in SIZES:
+            for dtype, tolerance in ((torch.float64, 1e-11), (torch.float32, 2e-5)):
+                found = outputs_and_gradients(size, dtype)
+                expected = outputs_and_gradients(size, torch.float64, backend="reference")
+                for a, b in zip(found, expected, strict=True):
+                    largest = max([1.0, *b.abs().flatten().tolist()])
+                    torch.testing.assert_close(a.double(), b, rtol=tolerance, atol=tolerance * largest)
+    finally:
+        cpu.library().halonet_choose(None)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # opcheck looks at it
+def test_the_operators_are_registered_as_pytorch_wants_them() -> None:
+    tensors = [each.detach().requires_grad_() for each in SIZE.inputs().tensors()]
+    numbers = [3, 3, 2, 2, 1, 1, 1, 1, 0, 0]
+    query, key, value = tensors[:3]
+    table = torch.randn(9, query.shape[-1] // 2, dtype=query.dtype, requires_grad=True)
+    other = torch.randn(9, query.shape[-1] - table.shape[1], dtype=query.dtype, requires_grad=True)
+    torch.library.opcheck(
+        torch.ops.halonet.cpu_attention.default, (query, key, value, table, other, numbers, 0.3, True)
+    )
+    torch.library.opcheck(torch.ops.halonet.cpu_attention.default, (query, key, value, None, None, numbers, 0.3, True))
+
+
+@pytest.mark.usefixtures("untyped")
+def test_a_compiled_layer_calls_the_kernel_at_every_size() -> None:
+    layer = halonet.HaloAttention(8, num_heads=2, block_size=4, halo_size=2, backend="cpu")
+    compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend="aot_eager")
+    for rows, columns in ((9, 11), (12, 12), (7, 20)):
+        image = torch.randn(2, 8, rows, columns)
+        found, expected = (
+            torch.autograd.grad(run(image).square().sum(), list(layer.parameters())) for run in (compiled, layer)
+        )
+        for a, b in zip(found, expected, strict=True):
+            torch.testing.assert_close(a, b)
+
+
+def test_only_the_first_derivative_exists_and_the_message_says_so() -> None:
+    tensors = [each.detach().requires_grad_() for each in SIZE.inputs().tensors()]
+    output = halonet.halo_attention(*tensors, backend="cpu", **SIZE.options)
+    (slope,) = torch.autograd.grad(output.sum(), tensors[:1], create_graph=True)
+    with pytest.raises(NotImplementedError, match="first derivatives only.*'reference'"):
+        slope.square().sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "no C.. compiler .* when it was installed.*--force-reinstall"), (b"no library", "does not load")],
+)
+def test_a_missing_or_broken_library_is_told(
+    content: bytes | None, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if content is not None:
+        (tmp_path / cpu.LIBRARY_NAME).write_bytes(content)
+    monkeypatch.setattr(cpu, "FOLDER", tmp_path)
+    monkeypatch.setattr(cpu, "MISSING", cpu.load()[1])
+    tensors = [each.detach() for each in SIZE.inputs().tensors()]
+    with pytest.raises(ValueError, match=f"backend 'cpu' cannot run this call: .*{message}"):
+        halonet.halo_attention(*tensors, backend="cpu", **SIZE.options)
+    expected = halonet.halo_attention(*tensors, backend="composite", **SIZE.options)
+    assert torch.equal(halonet.halo_attention(*tensors, **SIZE.options), expected)
+    described = {row["backend"]: row for row in describe_backends()}
+    assert "not here: " in described["cpu"]["what it is"]
+    assert described["composite"]["auto takes it on"] == "cpu"
+
+
+def test_an_unknown_instruction_set_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(cpu.INSTRUCTION_SET, "mmx")
+    library, reason = cpu.load()
+    assert library is None
+    assert reason is not None
+    assert "'mmx'" in reason
+
+
+def test_python_and_the_library_agree_on_a_call() -> None:
+    assert cpu.library().halonet_call_size() == ctypes.sizeof(cpu.Call)
