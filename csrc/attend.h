@@ -89,9 +89,10 @@ void position_logits(const Tile<T>& tile_, const T* table, int entries, int widt
     }
     const int used = tile_.vectors * lanes<T>;
     if (width == 0) std::fill_n(all_entries, entries * tile<T>, T(0));
-    for (int key = 0; key < keys; ++key)
-        for (int lane = 0; lane < used; ++lane)
-            logits[key * tile<T> + lane] = all_entries[(entry[lane] + key) * tile<T> + lane];
+    for (int lane = 0; lane < used; ++lane) {
+        const T* from = all_entries + entry[lane] * tile<T> + lane;
+        for (int key = 0; key < keys; ++key) logits[key * tile<T> + lane] = from[key * tile<T>];
+    }
 }
 
 // The way back: gradients of the query and of the table from those of the logits.
@@ -101,9 +102,10 @@ void position_gradients(const Tile<T>& tile_, const T* table, int entries, int w
                         T* grad_table) {
     const int used = tile_.vectors * lanes<T>;
     std::fill_n(all_entries, entries * tile<T>, T(0));
-    for (int key = 0; key < keys; ++key)
-        for (int lane = 0; lane < used; ++lane)
-            all_entries[(entry[lane] + key) * tile<T> + lane] = grad_logits[key * tile<T> + lane];
+    for (int lane = 0; lane < used; ++lane) {
+        T* to = all_entries + entry[lane] * tile<T> + lane;
+        for (int key = 0; key < keys; ++key) to[key * tile<T>] = grad_logits[key * tile<T> + lane];
+    }
     for (int done = 0; done < width; done += chunk<T>) {
         const int channels = std::min(width - done, chunk<T>);
         product<ByPixel, Start::result>(channels, tile_.vectors, entries, table + int64_t(done) * entries, all_entries,
@@ -193,8 +195,13 @@ void attend_forward(const Call& call, const Tables<T>& tables, const Place<T>& a
                     store(scores + key * tile<T>, seen ? load(scores + key * tile<T>) : never);
                 }
             }
-            Vector<T> most = load(scores), sum = {};
-            for (int key = 1; key < keys; ++key) most = larger<T>(load(scores + key * tile<T>), most);
+            // Four chains: one would wait for itself at every step.
+            Vector<T> most_of[4], sum = {};
+            for (int i = 0; i < 4; ++i) most_of[i] = load(scores + std::min(i, keys - 1) * tile<T>);
+            for (int key = 4; key < keys; key += 4)
+                for (int i = 0; i < 4; ++i)
+                    most_of[i] = larger<T>(load(scores + std::min(key + i, keys - 1) * tile<T>), most_of[i]);
+            const Vector<T> most = larger<T>(larger<T>(most_of[0], most_of[1]), larger<T>(most_of[2], most_of[3]));
             for (int key = 0; key < keys; ++key) {
                 const Vector<T> power = exp2<T>(load(scores + key * tile<T>) - most);
                 store(scores + key * tile<T>, power);

@@ -66,18 +66,31 @@ inline void copy_chunk(const T* from, int channels, T* to) {
     for (int i = 0; i < chunk<T>; ++i) to[i] = i < channels ? from[i] : T(0);
 }
 
+// The keys of a window along one axis that lie inside the image: `first` to before `after`, counted in the window.
+struct Inside {
+    int first, after;
+
+    Inside(const Span& span, const Axis& axis)
+        : first(std::max(0, -span.first_key)), after(int(std::min<int64_t>(span.num_keys, axis.size - span.first_key))) {}
+};
+
 // Copy a window to [chunks, keys, channels of a chunk], zeros outside the image.
 template <class T>
 void read_window(const Image& image, int channels, int64_t batch, int64_t head, const Call& call, const Span& rows,
                  const Span& columns, T* window) {
-    const int64_t distance = int64_t(rows.num_keys) * columns.num_keys * chunk<T>;
-    for (int r = 0; r < rows.num_keys; ++r)
-        for (int c = 0; c < columns.num_keys; ++c, window += chunk<T>) {
-            const int64_t row = rows.first_key + r, column = columns.first_key + c;
-            const bool inside = row >= 0 && row < call.rows.size && column >= 0 && column < call.columns.size;
-            const T* from = inside ? pixel<T>(image, batch, row, column, head) : nullptr;
-            for (int done = 0; done < channels; done += chunk<T>)
-                copy_chunk(inside ? from + done : from, inside ? channels - done : 0, window + done / chunk<T> * distance);
+    const Inside inside_rows(rows, call.rows), inside(columns, call.columns);
+    for (int done = 0; done < channels; done += chunk<T>)
+        for (int r = 0; r < rows.num_keys; ++r, window += columns.num_keys * chunk<T>) {
+            if (r < inside_rows.first || r >= inside_rows.after) {
+                std::fill_n(window, columns.num_keys * chunk<T>, T(0));
+                continue;
+            }
+            std::fill_n(window, inside.first * chunk<T>, T(0));
+            std::fill_n(window + inside.after * chunk<T>, (columns.num_keys - inside.after) * chunk<T>, T(0));
+            const T* from =
+                pixel<T>(image, batch, rows.first_key + r, columns.first_key + inside.first, head) + done;
+            for (int c = inside.first; c < inside.after; ++c, from += image.column_stride)
+                copy_chunk(from, channels - done, window + c * chunk<T>);
         }
 }
 
@@ -85,16 +98,19 @@ void read_window(const Image& image, int channels, int64_t batch, int64_t head, 
 template <class T>
 void add_window(const Image& image, int channels, int64_t batch, int64_t head, const Call& call, const Span& rows,
                 const Span& columns, const T* window) {
-    const int64_t distance = int64_t(rows.num_keys) * columns.num_keys * chunk<T>;
-    for (int r = 0; r < rows.num_keys; ++r)
-        for (int c = 0; c < columns.num_keys; ++c, window += chunk<T>) {
-            const int64_t row = rows.first_key + r, column = columns.first_key + c;
-            if (row < 0 || row >= call.rows.size || column < 0 || column >= call.columns.size) continue;
-            T* to = pixel<T>(image, batch, row, column, head);
-            for (int done = 0; done < channels; done += chunk<T>) {
-                const T* from = window + done / chunk<T> * distance;
-                const int now = std::min(channels - done, chunk<T>);
-                for (int i = 0; i < now; ++i) to[done + i] += from[i];
+    constexpr int L = lanes<T>;
+    const Inside inside_rows(rows, call.rows), inside(columns, call.columns);
+    for (int done = 0; done < channels; done += chunk<T>)
+        for (int r = 0; r < rows.num_keys; ++r, window += columns.num_keys * chunk<T>) {
+            if (r < inside_rows.first || r >= inside_rows.after) continue;
+            T* to = pixel<T>(image, batch, rows.first_key + r, columns.first_key + inside.first, head) + done;
+            const int now = channels - done;
+            for (int c = inside.first; c < inside.after; ++c, to += image.column_stride) {
+                const T* from = window + c * chunk<T>;
+                if (now >= chunk<T>)
+                    for (int i = 0; i < chunk<T>; i += L) store(to + i, load(to + i) + load(from + i));
+                else
+                    for (int i = 0; i < now; ++i) to[i] += from[i];
             }
         }
 }
@@ -141,10 +157,7 @@ void read_transposed(const Image& image, int channels, int64_t batch, int64_t he
                 square[i] = Vector<T>{};
                 if (lane >= tile_.count) continue;
                 const T* from = pixel<T>(image, batch, tile_.row[lane], tile_.column[lane], head) + done;
-                if (channels - done >= L)
-                    square[i] = load(from);
-                else
-                    std::memcpy(&square[i], from, (channels - done) * sizeof(T));
+                square[i] = channels - done >= L ? load(from) : load_some(from, channels - done);
             }
             transpose<T>(square);
 #pragma GCC unroll 16

@@ -81,16 +81,18 @@ struct Product {
     static constexpr int max_rows = most > 14 ? 14 : most;
     using Tile = void (*)(const Operands<T>&);
 
+    template <class Rows>
+    struct Tiles;
     template <int... I>
-    static constexpr Tile pick(int rows, std::integer_sequence<int, I...>) {
-        constexpr Tile tiles[] = {product_tile<T, Layout, start, vectors, I + 1>...};
-        return tiles[rows - 1];
-    }
+    struct Tiles<std::integer_sequence<int, I...>> {
+        static constexpr Tile of_rows[] = {nullptr, product_tile<T, Layout, start, vectors, I + 1>...};
+    };
 
     static void run(int rows, Operands<T> given) {
+        constexpr auto& tiles = Tiles<std::make_integer_sequence<int, max_rows>>::of_rows;
         for (int parts = (rows + max_rows - 1) / max_rows; parts > 0; --parts) {
             const int now = (rows + parts - 1) / parts;
-            pick(now, std::make_integer_sequence<int, max_rows>())(given);
+            tiles[now](given);
             given.a += now * Layout::a_row;
             given.c += now * Layout::c_row;
             if constexpr (start == Start::positions) given.column_logits += now * tile<T>;

@@ -61,6 +61,14 @@ inline Vector<T> load(const T* from) {
     return result;
 }
 
+// Only the first `count` elements are read; the other lanes are zero.
+template <class T>
+[[gnu::noinline]] Vector<T> load_some(const T* from, int count) {
+    Vector<T> result = {};
+    std::memcpy(&result, from, count * sizeof(T));
+    return result;
+}
+
 template <class T>
 inline void store(T* to, Vector<T> from) {
     std::memcpy(to, &from, sizeof from);
