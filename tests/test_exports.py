@@ -5,9 +5,13 @@ PUBLIC = {
     "HaloAttention",
     "HaloNet",
     "HaloNetConfig",
+    "accelerate",
+    "accelerated_layers",
     "attention_weights",
     "create_model",
+    "fuse_batch_norm",
     "halo_attention",
+    "restore",
     "use_backend",
 }
 

@@ -5,7 +5,11 @@ from halonet.models import (
     HALONETS as HALONETS,
     HaloNet as HaloNet,
     HaloNetConfig as HaloNetConfig,
+    accelerate as accelerate,
+    accelerated_layers as accelerated_layers,
     create_model as create_model,
+    fuse_batch_norm as fuse_batch_norm,
+    restore as restore,
 )
 from halonet.ops import (
     attention_weights as attention_weights,

@@ -149,11 +149,13 @@ class HaloAttention(nn.Module):
             x = x + resize_table(self.row_position, rows)[:, None] + resize_table(self.column_position, columns)
         sizes = [self.query_key_channels, self.query_key_channels, self.value_channels]
         if self.stride == (1, 1):
-            query, key, value = F.linear(x, self.qkv.weight).split(sizes, -1)
+            query, key, value = self.qkv(x).split(sizes, -1)
         else:
-            query_weight, key_value_weight = self.qkv.weight.split([sizes[0], sizes[1] + sizes[2]])
-            query = F.linear(x[:, :: self.stride[0], :: self.stride[1]], query_weight)
-            key, value = F.linear(x, key_value_weight).split(sizes[1:], -1)
+            parts = [sizes[0], sizes[1] + sizes[2]]
+            weights = self.qkv.weight.split(parts)
+            biases = (None, None) if self.qkv.bias is None else self.qkv.bias.split(parts)
+            query = F.linear(x[:, :: self.stride[0], :: self.stride[1]], weights[0], biases[0])
+            key, value = F.linear(x, weights[1], biases[1]).split(sizes[1:], -1)
         query, key, value = (each.unflatten(-1, (self.num_heads, -1)) for each in (query, key, value))
         return query, key, value
 

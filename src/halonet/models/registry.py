@@ -50,7 +50,7 @@ def create_model(
     if pretrained:
         raise UserError(
             f"no trained weights of {name!r} exist. For a trained halo network take one of timm's, e.g. "
-            "timm.create_model('halonet50ts', pretrained=True)"
+            "halonet.accelerate(timm.create_model('halonet50ts', pretrained=True))"
         )
     known = (*CONFIG_FIELDS, *MODEL_ARGUMENTS, *FEATURE_ARGUMENTS, *TIMM_ARGUMENTS)
     for keyword in overrides:
