@@ -122,6 +122,18 @@ def test_fp32_tables_beside_bf16_inputs_round_no_worse_than_plain_pytorch(backen
     assert_no_worse_than_eager(kept, eager, exact, "output")
 
 
+def test_fp32_tables_are_not_rounded_before_they_are_multiplied(backend: Backend) -> None:
+    size = Size("tables", "", (9, 7), 4, 2, d_qk=4, d_v=3)
+    query, key, value, *tables = size.inputs(torch.bfloat16, torch.float32)
+    # The query takes differences of large entries: rounded to bf16, which counts in twos here, nothing would be left.
+    query = torch.tensor([1.0, -1.0, 1.0, -1.0], dtype=torch.bfloat16).expand_as(query)
+    key = torch.zeros_like(key)
+    tables = [256 + table for table in tables if table is not None]
+    exact = eager_attention(*[each.double() for each in (query, key, value, *tables)], **size.options)
+    kept = backend.attend(query, key, value, *tables, **size.options)
+    assert_close(kept.double(), exact, rtol=0.02, atol=0.02)
+
+
 def test_fp64_is_not_computed_in_less(backend: Backend) -> None:
     size = REALISTIC[0]
     inputs = size.inputs()
