@@ -24,8 +24,6 @@ struct Workspace {
     Workspace(const Call& call, bool backward, void* memory) {
         const int rows = most_keys(call.rows, call.zeros), columns = most_keys(call.columns, call.zeros);
         const int64_t keys = int64_t(rows) * columns;
-        const int row_entries = int(2 * (call.rows.block + call.rows.halo) - 1);
-        const int column_entries = int(2 * (call.columns.block + call.columns.halo) - 1);
         const int64_t query_chunks = chunks(call.query_channels, chunk<T>);
         const int64_t value_chunks = chunks(call.value_channels, chunk<T>);
         char* next = static_cast<char*>(memory);
@@ -37,7 +35,7 @@ struct Workspace {
         take(value, value_chunks * keys * chunk<T>);
         take(query, query_chunks * chunk<T> * tile<T>);
         take(output, value_chunks * chunk<T> * tile<T>);
-        take(table_logits, std::max(row_entries, column_entries) * tile<T>);
+        take(table_logits, std::max(call.rows.table_length(), call.columns.table_length()) * tile<T>);
         take(row_logits, rows * tile<T>);
         take(column_logits, columns * tile<T>);
         take(row_visible, rows * tile<T>);
@@ -74,19 +72,24 @@ struct Place {
     int queries() const { return rows.num_queries * columns.num_queries; }
 };
 
+// Products of pixels, whose chunks of channels are `distance` elements apart, with a tile of as many channels.
+template <class T>
+void multiply(const Tile<T>& tile_, int pixels, int channels, const T* a, int64_t distance, const T* b, T* result) {
+    for (int done = 0; done < channels; done += chunk<T>, a += distance, b += chunk<T> * tile<T>) {
+        const int length = std::min(channels - done, chunk<T>);
+        if (done == 0)
+            product<ByChannel, Start::zero>(pixels, tile_.vectors, length, a, b, result);
+        else
+            product<ByChannel, Start::result>(pixels, tile_.vectors, length, a, b, result);
+    }
+}
+
 // Logits that a query gives to the keys of a window along one axis: the products with the whole table, and of those
 // the ones that belong to the query's own offsets.
 template <class T>
 void position_logits(const Tile<T>& tile_, const T* table, int entries, int width, const T* query, const int* entry,
                      int keys, T* all_entries, T* logits) {
-    for (int done = 0; done < width; done += chunk<T>) {
-        const int length = std::min(width - done, chunk<T>);
-        const T *a = table + int64_t(done) * entries, *b = query + done * tile<T>;
-        if (done == 0)
-            product<ByChannel, Start::zero>(entries, tile_.vectors, length, a, b, all_entries);
-        else
-            product<ByChannel, Start::result>(entries, tile_.vectors, length, a, b, all_entries);
-    }
+    multiply(tile_, entries, width, table, int64_t(entries) * chunk<T>, query, all_entries);
     const int used = tile_.vectors * lanes<T>;
     if (width == 0) std::fill_n(all_entries, entries * tile<T>, T(0));
     for (int lane = 0; lane < used; ++lane) {
@@ -124,9 +127,9 @@ void prepare_tile(const Call& call, const Tables<T>& tables, const Place<T>& at,
     read_transposed(call.query, int(call.query_channels), at.batch, at.head, tile_, factor, work.query);
     if (call.has_positions()) {
         const int64_t column_start = call.query_channels - call.column_table.width;
-        position_logits(tile_, tables.rows, int(2 * (call.rows.block + call.rows.halo) - 1), int(call.row_table.width),
+        position_logits(tile_, tables.rows, call.rows.table_length(), int(call.row_table.width),
                         work.query, tile_.row_entry, at.rows.num_keys, work.table_logits, work.row_logits);
-        position_logits(tile_, tables.columns, int(2 * (call.columns.block + call.columns.halo) - 1),
+        position_logits(tile_, tables.columns, call.columns.table_length(),
                         int(call.column_table.width), work.query + column_start * tile<T>, tile_.column_entry,
                         at.columns.num_keys, work.table_logits, work.column_logits);
     }
@@ -266,15 +269,8 @@ void attend_backward(const Call& call, const Tables<T>& tables, const Place<T>& 
         for (int row = 0; row < at.rows.num_keys; ++row) {
             T *scores = work.scores, *grad_scores = work.grad_scores;
             score_row(call, at, tile_, work, row, scores);
-            for (int done = 0; done < value_channels; done += chunk<T>) {
-                const T* a = work.value + int64_t(done) * keys + row * columns * chunk<T>;
-                const T* b = work.grad_output + done * tile<T>;
-                const int length = std::min(value_channels - done, chunk<T>);
-                if (done == 0)
-                    product<ByChannel, Start::zero>(columns, tile_.vectors, length, a, b, grad_scores);
-                else
-                    product<ByChannel, Start::result>(columns, tile_.vectors, length, a, b, grad_scores);
-            }
+            multiply(tile_, columns, value_channels, work.value + row * columns * chunk<T>, int64_t(keys) * chunk<T>,
+                     work.grad_output, grad_scores);
             for (int v = 0; v < tile_.vectors; ++v) {
                 const Vector<T> log_sum_v = load(log_sum + v * L), weighted_v = load(weighted + v * L);
                 Vector<T> row_sum = {};
@@ -312,10 +308,10 @@ void attend_backward(const Call& call, const Tables<T>& tables, const Place<T>& 
             const int64_t column_start = query_channels - call.column_table.width;
             read_rows(call.query, int(column_start), int(call.column_table.width), at.batch, at.head, tile_,
                       T(call.scale), work.query_columns);
-            position_gradients(tile_, tables.rows, int(2 * (call.rows.block + call.rows.halo) - 1),
+            position_gradients(tile_, tables.rows, call.rows.table_length(),
                                int(call.row_table.width), work.query_rows, tile_.row_entry, at.rows.num_keys,
                                work.table_logits, work.row_sums, work.grad_query, grad_row_table);
-            position_gradients(tile_, tables.columns, int(2 * (call.columns.block + call.columns.halo) - 1),
+            position_gradients(tile_, tables.columns, call.columns.table_length(),
                                int(call.column_table.width), work.query_columns, tile_.column_entry,
                                at.columns.num_keys, work.table_logits, work.column_sums,
                                work.grad_query + column_start * tile<T>, grad_column_table);

@@ -8,6 +8,8 @@ namespace halonet {
 // One image axis; the counts of Python's geometry.Axis that are needed here.
 struct Axis {
     int64_t size, block, halo, stride, offset_stride, num_queries, num_blocks;
+
+    int table_length() const { return int(2 * (block + halo) - 1); }
 };
 
 // A tensor [batch, rows, columns, heads, channels] whose channels are contiguous. Strides count elements.

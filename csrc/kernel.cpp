@@ -9,11 +9,9 @@ namespace halonet::HALONET_ISA {
 
 namespace {
 
-int table_entries(const Axis& axis) { return int(2 * (axis.block + axis.halo) - 1); }
-
 template <class T>
 int64_t table_size(const Axis& axis, const Table& table) {
-    return int64_t(chunks(table.width, chunk<T>)) * table_entries(axis) * chunk<T>;
+    return int64_t(chunks(table.width, chunk<T>)) * axis.table_length() * chunk<T>;
 }
 
 // The gradients of the tables are summed from so many parts.
@@ -35,7 +33,7 @@ void sum_parts(const T* parts, int64_t count, const Axis& axis, const Table& tab
     for (int64_t part = 0; part < count; ++part)
         for (int64_t i = 0; i < size; ++i) sums[i] += parts[part * size + i];
     const std::vector<T> rounded(sums.begin(), sums.end());
-    write_table(rounded.data(), table_entries(axis), table.width, static_cast<T*>(result));
+    write_table(rounded.data(), axis.table_length(), table.width, static_cast<T*>(result));
 }
 
 template <class T>
@@ -43,8 +41,8 @@ Tables<T> read_tables(const Call& call, void* memory, char*& after) {
     T* rows = static_cast<T*>(memory);
     T* columns = rows + table_size<T>(call.rows, call.row_table);
     if (call.has_positions()) {
-        read_table(call.row_table, table_entries(call.rows), rows);
-        read_table(call.column_table, table_entries(call.columns), columns);
+        read_table(call.row_table, call.rows.table_length(), rows);
+        read_table(call.column_table, call.columns.table_length(), columns);
     }
     after = reinterpret_cast<char*>(columns + table_size<T>(call.columns, call.column_table));
     return {rows, columns};

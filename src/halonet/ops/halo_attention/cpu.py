@@ -135,8 +135,6 @@ def _pytorch_fork() -> int | None:
 
 # Found out once, at import, for a call that is being traced cannot: why there is no kernel, or None.
 _LIBRARY, MISSING = load()
-
-
 # For people: which instruction set it is.
 SUMMARY = "a fused C++ kernel" + (f" ({_LIBRARY.halonet_chosen().decode()})" if _LIBRARY is not None else "")
 
