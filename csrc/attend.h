@@ -186,26 +186,27 @@ void attend_forward(const Call& call, const Tables<T>& tables, const Place<T>& a
     for (int first = 0; first < at.queries(); first += tile<T>) {
         const Tile<T> tile_(call, at.rows, at.columns, first);
         prepare_tile(call, tables, at, tile_, work);
-        for (int row = 0; row < at.rows.num_keys; ++row)
-            score_row(call, at, tile_, work, row, work.scores + row * columns * tile<T>);
+        const int first_key = tile_.first_row * columns, seen_keys = (tile_.after_row - tile_.first_row) * columns;
+        for (int row = tile_.first_row; row < tile_.after_row; ++row)
+            score_row(call, at, tile_, work, row, work.scores + (row - tile_.first_row) * columns * tile<T>);
 
         for (int v = 0; v < tile_.vectors; ++v) {
             T* scores = work.scores + v * L;
             if (call.centered) {
                 const Vector<T> never = all<T>(-std::numeric_limits<T>::infinity());
-                for (int key = 0; key < keys; ++key) {
-                    const Mask<T> seen = visible(work, key / columns, key % columns, v);
-                    store(scores + key * tile<T>, seen ? load(scores + key * tile<T>) : never);
-                }
+                T* score = scores;
+                for (int row = tile_.first_row; row < tile_.after_row; ++row)
+                    for (int column = 0; column < columns; ++column, score += tile<T>)
+                        store(score, visible(work, row, column, v) ? load(score) : never);
             }
             // Four chains: one would wait for itself at every step.
             Vector<T> most_of[4], sum = {};
-            for (int i = 0; i < 4; ++i) most_of[i] = load(scores + std::min(i, keys - 1) * tile<T>);
-            for (int key = 4; key < keys; key += 4)
+            for (int i = 0; i < 4; ++i) most_of[i] = load(scores + std::min(i, seen_keys - 1) * tile<T>);
+            for (int key = 4; key < seen_keys; key += 4)
                 for (int i = 0; i < 4; ++i)
-                    most_of[i] = larger<T>(load(scores + std::min(key + i, keys - 1) * tile<T>), most_of[i]);
+                    most_of[i] = larger<T>(load(scores + std::min(key + i, seen_keys - 1) * tile<T>), most_of[i]);
             const Vector<T> most = larger<T>(larger<T>(most_of[0], most_of[1]), larger<T>(most_of[2], most_of[3]));
-            for (int key = 0; key < keys; ++key) {
+            for (int key = 0; key < seen_keys; ++key) {
                 const Vector<T> power = exp2<T>(load(scores + key * tile<T>) - most);
                 store(scores + key * tile<T>, power);
                 sum += power;
@@ -215,7 +216,7 @@ void attend_forward(const Call& call, const Tables<T>& tables, const Place<T>& a
         }
         for (int done = 0; done < call.value_channels; done += chunk<T>)
             product<ByPixel, Start::zero>(int(std::min<int64_t>(call.value_channels - done, chunk<T>)), tile_.vectors,
-                                          keys, work.value + int64_t(done) * keys, work.scores,
+                                          seen_keys, work.value + int64_t(done) * keys + first_key * chunk<T>, work.scores,
                                           work.output + done * tile<T>);
         write_transposed(call.output, int(call.value_channels), at.batch, at.head, tile_, work.lane[0], work.output);
         if (!call.log_sum) continue;
@@ -264,9 +265,12 @@ void attend_backward(const Call& call, const Tables<T>& tables, const Place<T>& 
                 store(weighted + v * L, load(weighted + v * L) + load(work.output + i) * load(work.grad_output + i));
             }
 
-        if (positions) std::fill_n(work.column_sums, columns * tile<T>, T(0));
+        if (positions) {
+            std::fill_n(work.column_sums, columns * tile<T>, T(0));
+            std::fill_n(work.row_sums, at.rows.num_keys * tile<T>, T(0));
+        }
 
-        for (int row = 0; row < at.rows.num_keys; ++row) {
+        for (int row = tile_.first_row; row < tile_.after_row; ++row) {
             T *scores = work.scores, *grad_scores = work.grad_scores;
             score_row(call, at, tile_, work, row, scores);
             multiply(tile_, columns, value_channels, work.value + row * columns * chunk<T>, int64_t(keys) * chunk<T>,

@@ -1,4 +1,5 @@
-// What Python hands over: plain numbers and pointers, mirrored field by field in src/halonet/ops/halo_attention/cpu.py.
+// What Python hands over: plain numbers and pointers. Python mirrors them field by field: `Call` in
+// src/halonet/ops/halo_attention/cpu.py, `NormCall` in src/halonet/ops/batch_norm.py.
 #pragma once
 
 #include <cstdint>
@@ -40,6 +41,25 @@ struct Call {
     void *grad_row_table, *grad_column_table;
 
     bool has_positions() const { return row_table.width + column_table.width > 0; }
+};
+
+enum class Activation : int64_t { none, silu, relu };
+
+// Batch norm with what follows it, over [pixels, channels].
+struct NormCall {
+    int64_t pixels, channels;
+    Activation activation;
+    int64_t training;  // statistics are those of the batch: the forward writes them, and the backward goes through them
+    int64_t threads;
+    double epsilon, momentum;
+    const void *input, *residual;  // what is added before the activation; may be null
+    const void *weight, *bias;     // may be null: 1 and 0
+    void *mean, *variance, *output;
+    void *running_mean, *running_variance;  // the forward in training moves them toward the batch's; may be null
+
+    // The backward only; without a residual there is no grad_residual.
+    const void* grad_output;
+    void *grad_input, *grad_residual, *grad_weight, *grad_bias;
 };
 
 }  // namespace halonet

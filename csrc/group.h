@@ -123,6 +123,7 @@ struct Tile {
     int row[tile<T>], column[tile<T>];  // places on the query grid, of lane 0 where there is no query
     // Table entry of the first key of the window.
     int row_entry[tile<T>], column_entry[tile<T>];
+    int first_row, after_row;  // the rows of the window that its queries see
 
     Tile(const Call& call, const Span& rows, const Span& columns, int first) : first(first) {
         count = std::min(rows.num_queries * columns.num_queries - first, tile<T>);
@@ -134,6 +135,13 @@ struct Tile {
             column[lane] = columns.first_query + j;
             row_entry[lane] = entry(call.rows, rows, i);
             column_entry[lane] = entry(call.columns, columns, j);
+        }
+        first_row = 0;
+        after_row = rows.num_keys;
+        if (call.centered) {
+            const int64_t first_pixel = row[0] * call.rows.stride, last_pixel = row[count - 1] * call.rows.stride;
+            first_row = std::max(first_row, int(first_pixel - call.rows.halo - rows.first_key));
+            after_row = std::min(after_row, int(last_pixel + call.rows.halo + 1 - rows.first_key));
         }
     }
 

@@ -1,9 +1,9 @@
-// Runs the blocks of a call on several threads. Compiled once for each instruction set.
+// Runs the blocks of a call on several threads, and lists what this instruction set offers. Compiled once for each instruction set.
 #include <atomic>
 #include <vector>
 
 #include "attend.h"
-#include "kernel.h"
+#include "norm.h"
 
 namespace halonet::HALONET_ISA {
 
@@ -119,6 +119,12 @@ void backward(const Call& call, void* memory, const Threads& threads) {
 
 extern const Kernel kernel;
 const Kernel kernel = {
-    {memory_size<float>, memory_size<double>}, {forward<float>, forward<double>}, {backward<float>, backward<double>}};
+    {memory_size<float>, memory_size<double>},
+    {forward<float>, forward<double>},
+    {backward<float>, backward<double>},
+    {norm_memory_size<float>, norm_memory_size<double>},
+    {norm_forward<float>, norm_forward<double>},
+    {norm_backward<float>, norm_backward<double>},
+};
 
 }  // namespace halonet::HALONET_ISA

@@ -1,6 +1,9 @@
 // What every instruction set's translation unit offers, and how it runs something on several threads.
 #pragma once
 
+#include <algorithm>
+#include <atomic>
+
 #include "call.h"
 
 namespace halonet {
@@ -17,6 +20,15 @@ class Threads {
         run(count, [](void* given) { (*static_cast<const Task*>(given))(); }, const_cast<Task*>(&task));
     }
 
+    // Let so many threads, or fewer, take the tasks 0 to count - 1 in turn, until none is left.
+    template <class Task>
+    void share(int64_t most_threads, int64_t count, const Task& task) const {
+        std::atomic<int64_t> next{0};
+        run(int(std::min(most_threads, count)), [&] {
+            for (int64_t i; (i = next.fetch_add(1)) < count;) task(i);
+        });
+    }
+
   private:
     void run(int count, void (*task)(void*), void* given) const;
 
@@ -28,6 +40,9 @@ struct Kernel {
     int64_t (*memory_size[2])(const Call&, bool backward);
     void (*forward[2])(const Call&, void* memory, const Threads&);
     void (*backward[2])(const Call&, void* memory, const Threads&);
+    int64_t (*norm_memory_size[2])(const NormCall&);
+    void (*norm_forward[2])(const NormCall&, void* memory, const Threads&);
+    void (*norm_backward[2])(const NormCall&, void* memory, const Threads&);
 };
 
 }  // namespace halonet

@@ -77,6 +77,18 @@ void* scratch(int64_t size) {
     return memory.get();
 }
 
+template <class Work>
+int run(int64_t memory_size, const Work& work) {
+    // An OpenMP runtime does not survive a fork.
+    const Threads threads(openmp_process == process() ? openmp_fork : nullptr);
+    try {
+        work(scratch(memory_size), threads);
+    } catch (const std::bad_alloc&) {
+        return 1;
+    }
+    return 0;
+}
+
 }  // namespace
 
 void Threads::run(int count, void (*task)(void*), void* given) const {
@@ -98,8 +110,9 @@ using namespace halonet;
 #pragma GCC visibility push(default)
 extern "C" {
 
-// Bytes of a Call, to be compared with Python's idea of it.
+// Bytes of a Call and of a NormCall, to be compared with Python's idea of them.
 int64_t halonet_call_size() { return sizeof(Call); }
+int64_t halonet_norm_call_size() { return sizeof(NormCall); }
 
 // Use PyTorch's own team of threads: `fork` is GOMP_parallel of its OpenMP runtime. Another team would fight with it
 // for the cores, for its threads go on spinning for a while after their work.
@@ -123,15 +136,17 @@ const char* halonet_chosen() { return chosen->name; }
 // 0, or 1 if there is not enough memory. `is_double` tells float from double.
 int halonet_run(const Call* call, int is_double, int backward) {
     const Kernel& kernel = *chosen->kernel;
-    // An OpenMP runtime does not survive a fork.
-    const Threads threads(openmp_process == process() ? openmp_fork : nullptr);
-    try {
-        void* memory = scratch(kernel.memory_size[is_double](*call, backward));
+    return run(kernel.memory_size[is_double](*call, backward), [&](void* memory, const Threads& threads) {
         (backward ? kernel.backward : kernel.forward)[is_double](*call, memory, threads);
-    } catch (const std::bad_alloc&) {
-        return 1;
-    }
-    return 0;
+    });
+}
+
+// Likewise.
+int halonet_norm(const NormCall* call, int is_double, int backward) {
+    const Kernel& kernel = *chosen->kernel;
+    return run(kernel.norm_memory_size[is_double](*call), [&](void* memory, const Threads& threads) {
+        (backward ? kernel.norm_backward : kernel.norm_forward)[is_double](*call, memory, threads);
+    });
 }
 
 }  // extern "C"

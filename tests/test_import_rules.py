@@ -54,7 +54,16 @@ def test_backends_do_not_import_one_another(backend):
 
 
 def test_importing_halonet_loads_no_engine():
-    heavy = ["lightning", "matplotlib", "jsonargparse", "tensorboard", "torchmetrics", "onnx", "gradio"]
+    heavy = [
+        "lightning",
+        "matplotlib",
+        "jsonargparse",
+        "tensorboard",
+        "torchmetrics",
+        "onnx",
+        "gradio",
+        "halonet.benchmark",
+    ]
     code = f"import halonet, sys; print([name for name in {heavy!r} if name in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]"

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from halonet.benchmark.command_line import add_benchmarks
 from halonet.errors import UserError, UserNote
 
 
@@ -24,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0, 2 for a mistake of the user (one line on stderr), 130 after Ctrl-C.
     """
     words, overrides = split_overrides(sys.argv[1:] if arguments is None else list(arguments))
-    options = make_parser().parse_args(words)
+    options = make_parser().parse_args(words, argparse.Namespace(words=words))
     try:
         with _notes_on_stderr():
             options.run(options, overrides)
@@ -131,6 +132,9 @@ def make_parser() -> argparse.ArgumentParser:
     recipes = _command(commands, "recipes", run_recipes, "list the recipes, or print one")
     recipes.add_argument("recipe", nargs="?", help="print this one in full")
     recipes.add_argument("--json", action="store_true", help="print JSON")
+
+    benchmark = _command(commands, "benchmark", None, "time and memory of the operator and of whole networks")
+    add_benchmarks(benchmark, _command)
     return parser
 
 
@@ -142,7 +146,7 @@ class Formatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 def _command(
-    commands: Any, name: str, run: Callable[[argparse.Namespace, list[str]], None], summary: str
+    commands: Any, name: str, run: Callable[[argparse.Namespace, list[str]], None] | None, summary: str
 ) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         name, help=summary, description=summary[0].upper() + summary[1:] + ".", formatter_class=Formatter

@@ -6,6 +6,8 @@ from timm.layers.drop import DropPath
 from timm.layers.squeeze_excite import SqueezeExcite
 from torch import Tensor, nn
 
+from halonet.layers.norm import norm_act
+
 ACTIVATIONS: dict[str, type[nn.Module]] = {"silu": nn.SiLU, "relu": nn.ReLU}
 
 
@@ -73,10 +75,17 @@ class Bottleneck(nn.Module):
     ) -> Float[Tensor, "batch out_channels out_rows out_columns"]:
         """Apply the block; sizes become ceil(size / stride)."""
         shortcut = self.shortcut(x)
-        x = self.reduce_act(self.reduce_norm(self.reduce(x)))
+        x = norm_act(self.reduce_norm, self.reduce_act, self.reduce(x))
         x = self.mixer(x)
         if self.pool_stride > 1:
             x = F.avg_pool2d(x, self.pool_stride, ceil_mode=True, count_include_pad=False)
-        x = self.mixer_act(self.mixer_norm(x))
-        x = self.expand_norm(self.expand(x))
-        return self.act(self.drop_path(self.squeeze_excitation(x)) + shortcut)
+        x = norm_act(self.mixer_norm, self.mixer_act, x)
+        x = self.expand(x)
+        if self._adds_at_once():
+            return norm_act(self.expand_norm, self.act, x, shortcut)
+        return self.act(self.drop_path(self.squeeze_excitation(self.expand_norm(x))) + shortcut)
+
+    def _adds_at_once(self) -> bool:
+        """Whether nothing stands between the last norm and the sum."""
+        skips = self.training and self.drop_path.drop_prob
+        return type(self.squeeze_excitation) is nn.Identity and not skips

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from halonet.ops import attention_weights, halo_attention
+from halonet.ops.halo_attention.api import backend_of_context
 from halonet.ops.halo_attention.geometry import pair
 
 POSITIONS = ("relative", "absolute", "none")
@@ -149,15 +150,21 @@ class HaloAttention(nn.Module):
             x = x + resize_table(self.row_position, rows)[:, None] + resize_table(self.column_position, columns)
         sizes = [self.query_key_channels, self.query_key_channels, self.value_channels]
         if self.stride == (1, 1):
-            query, key, value = self.qkv(x).split(sizes, -1)
+            query, key, value = self._split(self.qkv(x), sizes)
         else:
             parts = [sizes[0], sizes[1] + sizes[2]]
             weights = self.qkv.weight.split(parts)
             biases = (None, None) if self.qkv.bias is None else self.qkv.bias.split(parts)
             query = F.linear(x[:, :: self.stride[0], :: self.stride[1]], weights[0], biases[0])
-            key, value = F.linear(x, weights[1], biases[1]).split(sizes[1:], -1)
+            key, value = self._split(F.linear(x, weights[1], biases[1]), sizes[1:])
         query, key, value = (each.unflatten(-1, (self.num_heads, -1)) for each in (query, key, value))
         return query, key, value
+
+    def _split(self, x: Tensor, sizes: list[int]) -> tuple[Tensor, ...]:
+        names = {self.backend, backend_of_context()}
+        if x.device.type != "cpu" or torch.compiler.is_compiling() or not names <= {"auto", "cpu"}:
+            return x.split(sizes, -1)
+        return _Split.apply(x, sizes)  # pyright: ignore[reportReturnType]
 
     def _geometry(self) -> dict[str, Any]:
         return {
@@ -176,6 +183,37 @@ class HaloAttention(nn.Module):
             f"num_heads={self.num_heads}, block_size={self.block_size}, halo_size={self.halo_size}, "
             f"stride={self.stride}, position={self.position}, border={self.border}, centered={self.centered}"
         )
+
+
+class _Split(torch.autograd.Function):
+    """`Tensor.split` along the last axis, whose backward copies nothing where the gradients lie side by side.
+
+    Those that the CPU kernel returns for parts of one tensor do.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, sizes: list[int]) -> tuple[Tensor, ...]:
+        return x.split(sizes, -1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return _joined(grads), None
+
+
+def _joined(parts: tuple[Tensor, ...]) -> Tensor:
+    """Concatenate along the last axis, without a copy where the parts lie side by side in memory already."""
+    first, width = parts[0], sum(part.shape[-1] for part in parts)
+    expected = first.new_empty((*first.shape[:-1], width), device="meta").stride()
+    place = first.storage_offset()
+    for part in parts:
+        if part.stride() != expected or part.storage_offset() != place or not _share_storage(first, part):
+            return torch.cat(parts, -1)
+        place += part.shape[-1]
+    return first.as_strided((*first.shape[:-1], width), expected)
+
+
+def _share_storage(a: Tensor, b: Tensor) -> bool:
+    return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
 
 
 def resize_table(table: Float[Tensor, "length width"], length: int) -> Float[Tensor, "new_length width"]:

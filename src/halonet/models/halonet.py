@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from halonet.layers.bottleneck import ACTIVATIONS, Bottleneck
 from halonet.layers.global_pool import GlobalPool
 from halonet.layers.halo_attention import HaloAttention
+from halonet.layers.norm import norm_act
 from halonet.models.config import HaloNetConfig, scaled
 
 
@@ -88,7 +89,7 @@ class HaloNet(nn.Module):
         x = self.stem_pool(self._run_stem(x))
         for stage in self.stages:
             x = self._run_stage(stage, x)
-        return self.final(x)
+        return self._run_final(x)
 
     def forward_head(
         self, x: Float[Tensor, "batch num_features rows columns"], pre_logits: bool = False
@@ -134,7 +135,7 @@ class HaloNet(nn.Module):
             x = self._run_stage(stage, x)
             if level in wanted:
                 features.append(x)
-        return features if intermediates_only else (self.final(x), features)
+        return features if intermediates_only else (self._run_final(x), features)
 
     def prune_intermediate_layers(
         self, indices: int | list[int] | tuple[int, ...] = 1, prune_norm: bool = False, prune_head: bool = True
@@ -182,11 +183,17 @@ class HaloNet(nn.Module):
         if x.dim() != 4 or x.shape[1] != self.in_chans:
             raise ValueError(f"images have shape {list(x.shape)}; expected [batch, {self.in_chans}, height, width]")
         x = x.contiguous(memory_format=torch.channels_last)
-        for name, module in self.stem.named_children():
+        *before, norm, act = self.stem
+        for module in before:
             x = module(x)
-            if name == "conv":  # images of one channel look the same in both formats, and stay NCHW
-                x = x.contiguous(memory_format=torch.channels_last)
-        return x
+        # Images of one channel look the same in both formats, and convolutions leave them NCHW.
+        return norm_act(norm, act, x.contiguous(memory_format=torch.channels_last))
+
+    def _run_final(self, x: Tensor) -> Tensor:
+        if not len(self.final):
+            return x
+        convolution, norm, act = self.final
+        return norm_act(norm, act, convolution(x))
 
     def _run_stage(self, stage: nn.Module, x: Tensor) -> Tensor:
         if self.grad_checkpointing and self.training:
@@ -223,8 +230,8 @@ def make_stem(config: HaloNetConfig, in_chans: int) -> tuple[nn.Sequential, int]
         stem.add_module("pad", PadToPatches(kernel))
     stem.add_module("conv", convolution)
     stem.add_module("norm", nn.BatchNorm2d(config.stem_width))
-    if not patch:  # the paper calls the patch stem a linear projection
-        stem.add_module("act", ACTIVATIONS[config.activation](inplace=True))
+    # The paper calls the patch stem a linear projection.
+    stem.add_module("act", nn.Identity() if patch else ACTIVATIONS[config.activation](inplace=True))
     return stem, stride
 
 

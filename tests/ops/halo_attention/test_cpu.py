@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 import halonet
-from halonet.ops.halo_attention import cpu, describe_backends
+from halonet.ops import cpu_library
+from halonet.ops.halo_attention import describe_backends
 from tests.ops.halo_attention.sizes import BY_NAME, SIZES, Size
 
 ROOT = Path(__file__).parents[3]
@@ -42,7 +43,7 @@ def threads() -> Iterator[None]:
 
 def test_the_kernel_was_built_where_it_could_be() -> None:
     has_compiler = any(shutil.which(name) for name in (os.environ.get("CXX") or "c++", "g++", "clang++"))
-    assert cpu.MISSING is None or not has_compiler, cpu.MISSING
+    assert cpu_library.MISSING is None or not has_compiler, cpu_library.MISSING
 
 
 @pytest.mark.usefixtures("threads")
@@ -108,7 +109,7 @@ def test_it_runs_in_processes_that_load_data() -> None:
 
 @pytest.mark.parametrize("name", ["avx2", "baseline"])
 def test_lesser_instruction_sets_pass_the_suite(name: str) -> None:
-    if cpu.library().halonet_choose(name.encode()) == 0:
+    if cpu_library.library().halonet_choose(name.encode()) == 0:
         pytest.skip(f"this processor, or this build, has no {name}")
     try:
         for size in SIZES:
@@ -119,7 +120,7 @@ def test_lesser_instruction_sets_pass_the_suite(name: str) -> None:
                     largest = max([1.0, *b.abs().flatten().tolist()])
                     torch.testing.assert_close(a.double(), b, rtol=tolerance, atol=tolerance * largest)
     finally:
-        cpu.library().halonet_choose(None)
+        cpu_library.library().halonet_choose(None)
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # opcheck looks at it
@@ -164,9 +165,9 @@ def test_a_missing_or_broken_library_is_told(
     content: bytes | None, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     if content is not None:
-        (tmp_path / cpu.LIBRARY_NAME).write_bytes(content)
-    monkeypatch.setattr(cpu, "FOLDER", tmp_path)
-    monkeypatch.setattr(cpu, "MISSING", cpu.load()[1])
+        (tmp_path / cpu_library.NAME).write_bytes(content)
+    monkeypatch.setattr(cpu_library, "FOLDER", tmp_path)
+    monkeypatch.setattr(cpu_library, "MISSING", cpu_library.load()[1])
     tensors = [each.detach() for each in SIZE.inputs().tensors()]
     with pytest.raises(ValueError, match=f"backend 'cpu' cannot run this call: .*{message}"):
         halonet.halo_attention(*tensors, backend="cpu", **SIZE.options)
@@ -178,12 +179,19 @@ def test_a_missing_or_broken_library_is_told(
 
 
 def test_an_unknown_instruction_set_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(cpu.INSTRUCTION_SET, "mmx")
-    library, reason = cpu.load()
+    monkeypatch.setenv(cpu_library.INSTRUCTION_SET, "mmx")
+    library, reason = cpu_library.load()
     assert library is None
     assert reason is not None
     assert "'mmx'" in reason
 
 
-def test_python_and_the_library_agree_on_a_call() -> None:
-    assert cpu.library().halonet_call_size() == ctypes.sizeof(cpu.Call)
+def test_a_library_of_another_version_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Longer(ctypes.Structure):
+        _fields_ = [("call", cpu_library.Call), ("more", ctypes.c_int64)]
+
+    monkeypatch.setattr(cpu_library, "Call", Longer)
+    library, reason = cpu_library.load()
+    assert library is None
+    assert reason is not None
+    assert "another version of halonet" in reason

@@ -1,5 +1,6 @@
 """Dtypes are kept, and rounding is no worse than plain PyTorch's, judged against fp64."""
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -29,10 +30,14 @@ def root_mean_square(tensor: Tensor) -> float:
     return tensor.double().square().mean().sqrt().item()
 
 
-def assert_no_worse_than_eager(actual: Tensor, eager: Tensor, exact: Tensor, what: str) -> None:
-    """At most twice the eager error, plus half a unit in the last place for rounding the result itself."""
+def assert_no_worse_than_eager(actual: Tensor, eager: Tensor, exact: Tensor, what: str, terms: int = 1) -> None:
+    """At most twice the eager error, plus half a unit in the last place for rounding the result itself.
+
+    A table's gradient is a sum of so many terms, whose order differs from processor to processor, for eager PyTorch
+    too: its luck must not decide, so every doubling of their number allows as much again.
+    """
     assert actual.dtype == eager.dtype
-    rounding = torch.finfo(actual.dtype).eps / 2 * root_mean_square(exact)
+    rounding = torch.finfo(actual.dtype).eps / 2 * root_mean_square(exact) * (1 + math.log2(terms))
     error, allowed = root_mean_square(actual - exact), 2 * root_mean_square(eager - exact) + rounding
     assert error <= allowed, f"{what}: error {error:.3g}, allowed {allowed:.3g}"
 
@@ -62,7 +67,8 @@ def test_rounding_is_no_worse_than_plain_pytorch(backend: Backend, size: Size, d
     actual = with_gradients(backend.attend, inputs, size, dtype)
     names = ["output", *[f"gradient of {name}" for name in inputs.names()]]
     for name, ours, plain, truth in zip(names, actual, eager, exact, strict=True):
-        assert_no_worse_than_eager(ours, plain, truth, name)
+        queries = size.batch * size.heads * math.prod(size.query_grid)
+        assert_no_worse_than_eager(ours, plain, truth, name, queries if "embedding" in name else 1)
 
 
 @pytest.mark.parametrize("dtype", LOW, ids=str)

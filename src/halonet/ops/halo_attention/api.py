@@ -45,6 +45,11 @@ BACKENDS = {
 _backend_of_context: ContextVar[str] = ContextVar("halonet_backend", default="auto")
 
 
+def backend_of_context() -> str:
+    """Name that the innermost `use_backend` asks for, or "auto"."""
+    return _backend_of_context.get()
+
+
 def describe_backends() -> list[dict[str, str]]:
     """Say what backends there are and on which devices of this machine "auto" takes them."""
     devices = ["cpu"]

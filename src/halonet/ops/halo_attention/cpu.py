@@ -6,10 +6,7 @@ head. Keys outside the image cost nothing with `border="mask"`. Gradients are su
 on the number of threads.
 """
 
-import ctypes
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,51 +14,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from halonet.ops import cpu_library
 from halonet.ops.halo_attention.geometry import Axis, Geometry, make_geometry
 
-FOLDER = Path(__file__).parent
-LIBRARY_NAME = "halonet_cpu.dll" if os.name == "nt" else "halonet_cpu.so"
+# For people.
+_CHOSEN = "" if cpu_library.MISSING else f" ({cpu_library.instruction_set()})"
+SUMMARY = "a fused C++ kernel" + _CHOSEN
 _NUMBERS_OF_AN_AXIS = ("block", "halo", "stride", "offset_stride")
-INSTRUCTION_SET = "HALONET_INSTRUCTION_SET"  # environment variable: avx512, avx2 or baseline instead of the best
-
-
-class _Axis(ctypes.Structure):
-    _fields_ = [
-        (name, ctypes.c_int64)
-        for name in ("size", "block", "halo", "stride", "offset_stride", "num_queries", "num_blocks")
-    ]
-
-
-class _Image(ctypes.Structure):
-    _fields_ = [
-        ("data", ctypes.c_void_p),
-        *((name, ctypes.c_int64) for name in ("batch_stride", "row_stride", "column_stride", "head_stride")),
-    ]
-
-
-class _Table(ctypes.Structure):
-    _fields_ = [("data", ctypes.c_void_p), ("width", ctypes.c_int64)]
-
-
-class Call(ctypes.Structure):
-    """The `Call` of csrc/call.h, field by field."""
-
-    _fields_ = [
-        ("rows", _Axis),
-        ("columns", _Axis),
-        *(
-            (name, ctypes.c_int64)
-            for name in ("batch", "heads", "query_channels", "value_channels", "zeros", "centered", "threads")
-        ),
-        ("scale", ctypes.c_double),
-        *((name, _Image) for name in ("query", "key", "value", "output")),
-        ("row_table", _Table),
-        ("column_table", _Table),
-        ("log_sum", ctypes.c_void_p),
-        *((name, _Image) for name in ("grad_output", "grad_query", "grad_key", "grad_value")),
-        ("grad_row_table", ctypes.c_void_p),
-        ("grad_column_table", ctypes.c_void_p),
-    ]
 
 
 def refusal(query: Tensor, key: Tensor, value: Tensor, geometry: Geometry) -> str | None:
@@ -70,7 +29,7 @@ def refusal(query: Tensor, key: Tensor, value: Tensor, geometry: Geometry) -> st
         return f"it runs on the CPU, and the tensors are on {query.device}"
     if torch.compiler.is_exporting():
         return "it is no part of an exported program"
-    return MISSING
+    return cpu_library.MISSING
 
 
 def halo_attention(
@@ -98,57 +57,12 @@ def halo_attention(
     return torch.ops.halonet.cpu_attention(*given, numbers, scale, save)[0]
 
 
-def load() -> tuple[ctypes.CDLL | None, str | None]:
-    """Open the library and choose its instruction set; where that fails, say why."""
-    path = FOLDER / LIBRARY_NAME
-    if not path.is_file():
-        return None, (
-            "this installation has no kernel, for there was no C++ compiler (GCC or Clang) when it was installed: "
-            "install one and run `pip install --force-reinstall --no-deps halonet`"
-        )
-    try:
-        library = ctypes.CDLL(str(path))
-    except OSError as error:
-        return None, f"its library does not load: {error}"
-    library.halonet_call_size.restype = ctypes.c_int64
-    library.halonet_chosen.restype = ctypes.c_char_p
-    library.halonet_use_openmp.argtypes = [ctypes.c_void_p]
-    if library.halonet_call_size() != ctypes.sizeof(Call):
-        return None, f"its library {path} is of another version of halonet: reinstall halonet"
-    wanted = os.environ.get(INSTRUCTION_SET)
-    if not library.halonet_choose(wanted.encode() if wanted else None):
-        return None, f"{INSTRUCTION_SET} is {wanted!r}, which this processor or this build has not; unset it"
-    library.halonet_use_openmp(_pytorch_fork())
-    return library, None
-
-
-def _pytorch_fork() -> int | None:
-    """Address of GOMP_parallel in the OpenMP runtime that PyTorch itself runs on."""
-    folder = Path(torch.__file__).parent / "lib"
-    for path in (folder / "libtorch_cpu.so", folder / "libtorch_cpu.dylib"):
-        try:
-            return ctypes.cast(ctypes.CDLL(str(path)).GOMP_parallel, ctypes.c_void_p).value
-        except (OSError, AttributeError):
-            continue
-    return None
-
-
-# Found out once, at import, for a call that is being traced cannot: why there is no kernel, or None.
-_LIBRARY, MISSING = load()
-# For people: which instruction set it is.
-SUMMARY = "a fused C++ kernel" + (f" ({_LIBRARY.halonet_chosen().decode()})" if _LIBRARY is not None else "")
-
-
-def library() -> ctypes.CDLL:
-    """The loaded library; only where `MISSING` is None."""
-    assert _LIBRARY is not None, MISSING
-    return _LIBRARY
-
-
-def _call(numbers: Sequence[int], scale: float, tensors: Sequence[Tensor], tables: Sequence[Tensor | None]) -> Call:
+def _call(
+    numbers: Sequence[int], scale: float, tensors: Sequence[Tensor], tables: Sequence[Tensor | None]
+) -> cpu_library.Call:
     query, key, value = tensors
     geometry = _geometry(numbers, key)
-    call = Call(
+    call = cpu_library.Call(
         rows=_axis(geometry.rows),
         columns=_axis(geometry.columns),
         batch=query.shape[0],
@@ -164,8 +78,8 @@ def _call(numbers: Sequence[int], scale: float, tensors: Sequence[Tensor], table
         value=_image(value),
     )
     if tables[0] is not None and tables[1] is not None:
-        call.row_table = _Table(tables[0].data_ptr(), tables[0].shape[1])
-        call.column_table = _Table(tables[1].data_ptr(), tables[1].shape[1])
+        call.row_table = cpu_library.Table(tables[0].data_ptr(), tables[0].shape[1])
+        call.column_table = cpu_library.Table(tables[1].data_ptr(), tables[1].shape[1])
     return call
 
 
@@ -183,12 +97,14 @@ def _geometry(numbers: Sequence[int], key: Tensor) -> Geometry:
     )
 
 
-def _axis(axis: Axis) -> _Axis:
-    return _Axis(axis.size, axis.block, axis.halo, axis.stride, axis.offset_stride, axis.num_queries, axis.num_blocks)
+def _axis(axis: Axis) -> cpu_library.Axis:
+    return cpu_library.Axis(
+        axis.size, axis.block, axis.halo, axis.stride, axis.offset_stride, axis.num_queries, axis.num_blocks
+    )
 
 
-def _image(tensor: Tensor) -> _Image:
-    return _Image(tensor.data_ptr(), *tensor.stride()[:4])
+def _image(tensor: Tensor) -> cpu_library.Image:
+    return cpu_library.Image(tensor.data_ptr(), *tensor.stride()[:4])
 
 
 def _ready(tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -197,13 +113,34 @@ def _ready(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return tensor if tensor.stride(-1) == 1 or tensor.shape[-1] == 1 else tensor.contiguous()
 
 
+def _images_for_gradients(query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
+    """Make room for the gradients of three tensors; slices of one tensor, as projections make them, get slices too."""
+    if _are_neighbors(query, key) and _are_neighbors(key, value):
+        return _slices(query, key, value)
+    if _are_neighbors(key, value):
+        return [*_slices(query), *_slices(key, value)]
+    return [torch.empty(each.shape, dtype=each.dtype) for each in (query, key, value)]
+
+
+def _are_neighbors(first: Tensor, second: Tensor) -> bool:
+    end = first.data_ptr() + first.shape[3:].numel() * first.element_size()
+    return (
+        end == second.data_ptr()
+        and first.shape[:3] == second.shape[:3]
+        and first.stride()[:3] == second.stride()[:3]
+        and first.stride(3) == first.shape[4]
+    )
+
+
+def _slices(*tensors: Tensor) -> list[Tensor]:
+    """Make one tensor whose slices along its last axis have the shapes of `tensors`."""
+    widths = [each.shape[3:].numel() for each in tensors]
+    whole = torch.empty(*tensors[0].shape[:3], sum(widths), dtype=tensors[0].dtype)
+    return [part.unflatten(-1, each.shape[3:]) for part, each in zip(whole.split(widths, -1), tensors, strict=True)]
+
+
 def _ready_table(table: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     return None if table is None else table.to(dtype).contiguous()
-
-
-def _run(call: Call, dtype: torch.dtype, backward: bool) -> None:
-    if library().halonet_run(ctypes.byref(call), int(dtype == torch.float64), int(backward)):
-        raise MemoryError("the CPU kernel found no memory for its work space")
 
 
 _ARGUMENTS = "Tensor query, Tensor key, Tensor value, Tensor? row_embedding, Tensor? column_embedding"
@@ -236,7 +173,7 @@ def _forward(
         call = _call(numbers, scale, tensors, tables)
         call.output = _image(result)
         call.log_sum = log_sum.data_ptr() if save else None
-        _run(call, dtype, backward=False)
+        cpu_library.run("halonet_run", call, dtype, backward=False)
     return result.to(output.dtype), log_sum
 
 
@@ -273,7 +210,11 @@ def _backward(
     given = (query, key, value, row_embedding, column_embedding)
     tensors = [_ready(tensor, dtype) for tensor in (query, key, value)]
     tables = [_ready_table(table, dtype) for table in (row_embedding, column_embedding)]
-    grads = [torch.zeros(() if each is None else each.shape, dtype=dtype) for each in given]
+    grads = _images_for_gradients(*tensors)
+    grads += [torch.empty(() if table is None else table.shape, dtype=dtype) for table in given[3:]]
+    # Blocks add to the gradients of keys and values; the others are written once, if there is anything to do.
+    for grad in grads[1:3] if grad_output.numel() else grads:
+        grad.zero_()
     if grad_output.numel():
         call = _call(numbers, scale, tensors, tables)
         output, grad_output = _ready(output, dtype), _ready(grad_output, dtype)
@@ -281,7 +222,7 @@ def _backward(
         call.grad_query, call.grad_key, call.grad_value = (_image(grad) for grad in grads[:3])
         call.grad_row_table, call.grad_column_table = (grad.data_ptr() for grad in grads[3:])
         call.log_sum = log_sum.data_ptr()
-        _run(call, dtype, backward=True)
+        cpu_library.run("halonet_run", call, dtype, backward=True)
     query_grad, key_grad, value_grad, row_grad, column_grad = (
         grad if each is None else grad.to(each.dtype) for grad, each in zip(grads, given, strict=True)
     )

@@ -1,0 +1,177 @@
+"""The bare operator: our backends and the peers on the same numbers, checked to agree, then raced."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+
+from halonet.benchmark.contestants import CONTESTANTS, OURS, Inputs, disagreement, make_inputs
+from halonet.benchmark.memory import can_measure, peak_mebibytes
+from halonet.benchmark.peak import Peak, count_work, visible_pairs
+from halonet.benchmark.race import make_step, race
+from halonet.benchmark.record import Row
+from halonet.benchmark.settings import Settings
+from halonet.benchmark.sizes import SIZES, Size
+from halonet.errors import UserError, unknown_name
+
+TASKS = ("forward", "training")
+# What is compared with what, the first being ours that ratios are over; and at which sizes if none are named.
+COMPARISONS = {
+    "centered": (["relaxed", "centered"], ["h1/stage1", "h1/stage2", "h1/stage3", "h1/stage4"]),
+    "strided": (["strided", "pooled"], ["h1/stage2-strided", "h1/stage3-strided", "h1/stage4-strided"]),
+}
+SCALINGS = ("image", "window")
+SCALED = ["cpu", "composite", "timm"]
+LARGEST_SIDE = 2048
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A size with its batch.
+
+    Attributes:
+        name: As printed.
+        size: What is called.
+        batch: Images at a time.
+        facts: More numbers of it, for the record.
+    """
+
+    name: str
+    size: Size
+    batch: int
+    facts: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def check_tasks(names: list[str] | None, known: tuple[str, ...]) -> list[str]:
+    """Take all passes, or those named.
+
+    Raises:
+        UserError: If a name is unknown.
+    """
+    for name in names or ():
+        if name not in known:
+            raise UserError(unknown_name("pass", name, known))
+    return list(names or known)
+
+
+def scaling_cases(scaling: str, batch: int) -> list[Case]:
+    """List what shows how time grows: with the image, or with the window.
+
+    Args:
+        scaling: "image": H1's first stage for images of 128 to 2048 px, in batches of as many pixels as one image of
+            2048 px has. "window": its map at 256 px, with b of 4 to 32 and h of 1 to 4.
+        batch: For "window".
+
+    Raises:
+        UserError: If it is neither.
+    """
+    if scaling not in SCALINGS:
+        raise UserError(unknown_name("scaling", scaling, SCALINGS))
+    stage = SIZES["h1/stage1"]
+    if scaling == "image":
+        return [
+            Case(
+                f"image of {side} px",
+                dataclasses.replace(stage, rows=side // 4, columns=side // 4),
+                (LARGEST_SIDE // side) ** 2,
+                {"image_side": side, "unit": "pixel", "units": (LARGEST_SIDE // 4) ** 2},
+            )
+            for side in (128, 256, 512, 1024, LARGEST_SIDE)
+        ]
+    sizes = [dataclasses.replace(stage, block=block, halo=halo) for block in (4, 8, 16, 32) for halo in (1, 2, 3, 4)]
+    return [
+        Case(
+            f"b = {size.block}, h = {size.halo}",
+            size,
+            batch,
+            {"unit": "pair", "units": batch * size.heads * visible_pairs(size)},
+        )
+        for size in sizes
+    ]
+
+
+def measure(
+    cases: Iterable[Case], names: list[str], tasks: list[str], settings: Settings, peak: Peak, *, memory: bool
+) -> Iterator[Row]:
+    """Race the contestants at every case and pass.
+
+    Args:
+        cases: What to run.
+        names: Contestants, ours first.
+        tasks: Some of `TASKS`.
+        settings: How; each case has its own batch.
+        peak: The machine's rates.
+        memory: Whether to measure peak memory too, one fresh process for each figure.
+
+    Yields:
+        One row for each case and pass, also where nobody can run it.
+    """
+    for case in cases:
+        for task in tasks:
+            yield _measure_row(case, task, names, dataclasses.replace(settings, batch=case.batch), peak, memory)
+
+
+def _measure_row(case: Case, task: str, names: list[str], settings: Settings, peak: Peak, memory: bool) -> Row:
+    training = task == "training"
+    inputs = make_inputs(case.size, settings)
+    torch.compiler.reset()  # programs of earlier sizes would count against the compiler's limit
+    steps, absent = {}, {}
+    for name in names:
+        entered = enter(name, inputs, settings, training)
+        if isinstance(entered, str):
+            absent[name] = entered
+        else:
+            steps[name] = entered
+    work = {name: count_work(CONTESTANTS[name].computes(case.size), case.batch, training) for name in steps}
+    return Row(
+        case=case.name,
+        task=task,
+        baseline=next((name for name in OURS if name in steps), names[0]),
+        facts=dataclasses.asdict(case.size) | {"batch": case.batch} | case.facts,
+        milliseconds=race(steps, settings),
+        bounds={name: peak.milliseconds(each) for name, each in work.items()},
+        mebibytes={
+            name: peak_mebibytes(f"{__name__}:prepare", settings, size=vars(case.size), name=name, training=training)
+            for name in steps
+            if memory and can_measure(settings.device) and not CONTESTANTS[name].compiles
+        },
+        absent=absent,
+    )
+
+
+def enter(name: str, inputs: Inputs, settings: Settings, training: bool) -> Callable[[], None] | str:
+    """Prepare a contestant, check that it computes the same as ours, and run it once.
+
+    Args:
+        name: A key of `CONTESTANTS`.
+        inputs: What it is given.
+        settings: How it is run.
+        training: Whether it is run backward too.
+
+    Returns:
+        Its pass, or why it takes no part.
+    """
+    contestant = CONTESTANTS[name]
+    reason = contestant.refusal(inputs.size, settings, training)
+    if reason:
+        return reason
+    try:
+        entry = contestant.prepare(inputs)
+        with torch.no_grad():
+            wrong = disagreement(*entry.compare())
+        if wrong:
+            return wrong
+        step = make_step(entry.run, entry.leaves, training)
+        step()
+    except Exception as error:  # whatever a peer fails with is the reason that is printed
+        return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['without a message'])[0]}"
+    if training and any(leaf.grad is None for leaf in entry.leaves):
+        return "its backward pass gives not all gradients"
+    return step
+
+
+def prepare(settings: Settings, *, size: dict[str, Any], name: str, training: bool) -> Callable[[], None]:
+    """Prepare a contestant's pass for the process that measures memory."""
+    entry = CONTESTANTS[name].prepare(make_inputs(Size(**size), settings))
+    return make_step(entry.run, entry.leaves, training)

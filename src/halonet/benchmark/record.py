@@ -1,0 +1,148 @@
+"""What is kept of a benchmark: rows of figures, where they come from, and the runs of one file."""
+
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import halonet
+from halonet.benchmark.settings import Settings
+from halonet.errors import UserError
+from halonet.ops.halo_attention import describe_backends
+
+PACKAGES = ("torch", "timm", "natten", "halonet-pytorch")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One race: what was run, and the figures of every contestant.
+
+    Attributes:
+        case: What was run, e.g. "h1/stage1".
+        task: "forward", "inference" or "training".
+        baseline: The contestant of ours that ratios are taken over.
+        facts: The numbers of the case, e.g. its block and batch; where they are compared per pixel, or per pair of
+            query and key, `unit` and `units`.
+        milliseconds: Lower quartile, median and upper quartile of each contestant.
+        bounds: Milliseconds that a contestant would take at best.
+        mebibytes: Peak memory of each contestant above its inputs, in MiB.
+        absent: Why a contestant did not take part.
+    """
+
+    case: str
+    task: str
+    baseline: str
+    facts: dict[str, Any]
+    milliseconds: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    bounds: dict[str, float] = dataclasses.field(default_factory=dict)
+    mebibytes: dict[str, float] = dataclasses.field(default_factory=dict)
+    absent: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+def describe_machine() -> dict[str, str]:
+    """Name the processor, and the accelerator if there is one."""
+    processor = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        processor = names[0] if names else processor
+    machine = {"processor": processor, "torch instructions": torch.backends.cpu.get_cpu_capability()}
+    kernel = next(row for row in describe_backends() if row["backend"] == "cpu")
+    machine["halonet cpu backend"] = kernel["what it is"]  # with its instruction set, or why it is not there
+    if torch.cuda.is_available():
+        machine["accelerator"] = torch.cuda.get_device_name()
+    return machine
+
+
+def describe_run(words: list[str]) -> dict[str, Any]:
+    """Say when a run was made, with what, by which command, and how much else the machine did (`load`).
+
+    Args:
+        words: The command line after the program's name, as typed.
+    """
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "command": shlex.join(["halonet", *words]),
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **_describe_commit(),
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "python": platform.python_version(),
+        "halonet": halonet.__version__,
+        **versions,
+    }
+
+
+def _describe_commit() -> dict[str, Any]:
+    """The commit of the checkout that the package runs from, and whether its code was modified since."""
+    package = Path(halonet.__file__).parent
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(package), *words], capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError):
+            return None
+        return done.stdout.strip()
+
+    if git("ls-files", "--error-unmatch", "__init__.py") is None:  # an installed package inside some other checkout
+        return {"commit": None}
+    modified = bool(git("status", "--porcelain", "--", str(package), str(package.parents[1] / "csrc")))
+    return {"commit": git("rev-parse", "--short", "HEAD"), "modified": modified}
+
+
+def make_record(benchmark: str, question: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """Begin a record: what all its runs share."""
+    shared = {name: value for name, value in dataclasses.asdict(settings).items() if name != "repeats"}
+    return {"benchmark": benchmark, "question": question, "settings": shared, "machine": describe_machine(), "runs": []}
+
+
+def join_file(record: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Take over the runs of a file that exists already.
+
+    Args:
+        record: As `make_record` begins it.
+        path: A file, or where one is to be.
+
+    Raises:
+        UserError: If the file is no record, or one of another benchmark, question, setting or machine.
+    """
+    if not path.exists():
+        if not path.absolute().parent.is_dir():
+            raise UserError(f"--output {path}: there is no folder {path.parent}; make it first")
+        return record
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        runs = list(found["runs"])
+    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"--output {path} exists and is no record of a benchmark; name another file") from error
+    for name in ("benchmark", "question", "settings", "machine"):
+        if found.get(name) != record[name]:
+            raise UserError(
+                f"--output {path} is a record of {name} {found.get(name)}, this is {record[name]}; name another file"
+            )
+    return record | {"runs": runs}
+
+
+def write_record(record: dict[str, Any], run: dict[str, Any], path: Path) -> None:
+    """Append a run to the runs that the file holds by now, and write it.
+
+    Raises:
+        UserError: As `join_file`.
+    """
+    joined = join_file(record, path)
+    joined["runs"] = [*joined["runs"], run]
+    partial = path.with_name(path.name + ".partial")  # an interrupted write must not cost the earlier runs
+    partial.write_text(json.dumps(joined, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)

@@ -1,0 +1,119 @@
+"""Each contestant computes what ours computes, says what it cannot do, and says when it is not installed."""
+
+import dataclasses
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from halonet.benchmark.contestants import CONTESTANTS, disagreement, make_inputs
+from halonet.benchmark.contestants.neighborhood import _interior
+from halonet.benchmark.operator import enter
+from halonet.benchmark.settings import Settings
+from tests.benchmark.tiny import SETTINGS, SIZE
+
+ODD = dataclasses.replace(SIZE, rows=13)
+STRIDED = dataclasses.replace(SIZE, stride=2)
+WIDE_VALUES = dataclasses.replace(SIZE, value_channels=24)
+
+
+def agreement(name, size, settings=SETTINGS):
+    with torch.no_grad():
+        return disagreement(*CONTESTANTS[name].prepare(make_inputs(size, settings)).compare())
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["composite", "reference", "timm", "cpu"])
+def test_a_contestant_computes_what_ours_computes(name, dtype):
+    settings = dataclasses.replace(SETTINGS, dtype=dtype)
+    if CONTESTANTS[name].refusal(SIZE, settings, True):
+        pytest.skip("not built here")
+    assert agreement(name, SIZE, settings) is None
+
+
+@pytest.mark.parametrize("size", [STRIDED, WIDE_VALUES], ids=["strided", "wide values"])
+def test_timm_computes_what_ours_computes_with_strides_and_wide_values_too(size):
+    assert CONTESTANTS["timm"].refusal(size, SETTINGS, True) is None
+    assert agreement("timm", size) is None
+
+
+def test_timm_with_the_masked_border_would_be_refused(monkeypatch):
+    attend = sys.modules["halonet.ops"].halo_attention
+    masked = lambda *tensors, border, **options: attend(*tensors, border="mask", **options)  # noqa: E731
+    monkeypatch.setattr("halonet.benchmark.contestants.timm.halo_attention", masked)
+    assert "something else" in str(agreement("timm", SIZE))
+
+
+@pytest.mark.parametrize("name", ["relaxed", "centered", "strided", "pooled"])
+def test_the_forms_of_a_comparison_agree_between_backends(name):
+    assert agreement(name, STRIDED) is None
+
+
+@pytest.mark.slow
+def test_the_compiled_contestants_compute_what_ours_computes():
+    # In a process without the run-time checks of shapes: the compiler reads the functions that they wrap.
+    code = f"""
+from halonet.benchmark.contestants import make_inputs
+from halonet.benchmark.operator import enter
+from halonet.benchmark.settings import Settings
+from halonet.benchmark.sizes import Size
+settings = Settings(**{vars(SETTINGS)!r})
+inputs = make_inputs(Size(**{vars(SIZE)!r}), settings)
+for name, training in (("flex_attention", False), ("timm-compiled", True)):
+    entered = enter(name, inputs, settings, training)
+    print("enters" if callable(entered) else entered)
+"""
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.split() == ["enters", "enters"]
+
+
+@pytest.mark.parametrize("size", [SIZE, dataclasses.replace(SIZE, heads=1)], ids=["heads", "one head"])
+def test_halonet_pytorch_computes_what_ours_computes(size):
+    pytest.importorskip("halonet_pytorch")
+    assert agreement("halonet-pytorch", size) is None
+    inputs = make_inputs(size, SETTINGS)
+    before = inputs.query.detach().clone()
+    assert callable(enter("halonet-pytorch", inputs, SETTINGS, training=True))
+    assert torch.equal(inputs.query, before)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_natten_computes_what_ours_computes_in_the_interior():
+    pytest.importorskip("natten")
+    assert agreement("natten", SIZE) is None
+
+
+def test_the_interior_is_the_blocks_whose_windows_lie_in_the_image():
+    assert _interior(SIZE) == (slice(4, 8), slice(4, 8))
+    assert _interior(dataclasses.replace(SIZE, rows=14, columns=17)) == (slice(4, 12), slice(4, 12))
+    assert _interior(dataclasses.replace(SIZE, rows=8)) is None
+
+
+@pytest.mark.parametrize(("name", "module"), [("halonet-pytorch", "halonet_pytorch"), ("natten", "natten")])
+def test_a_peer_that_is_not_installed_says_so(name, module, monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda each: None if each == module else found(each))
+    entered = enter(name, make_inputs(SIZE, SETTINGS), SETTINGS, training=False)
+    assert entered == f"it is not installed: pip install {name}"
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "settings", "training", "reason"),
+    [
+        ("timm", ODD, SETTINGS, False, "maps that blocks of 4 divide"),
+        ("timm", dataclasses.replace(SIZE, centered=True), SETTINGS, False, "no centered windows"),
+        ("timm", dataclasses.replace(SIZE, stride=3), SETTINGS, False, "no stride of 3"),
+        ("timm", SIZE, Settings(batch=10**9, threads=1), False, "GiB"),
+        ("flex_attention", SIZE, SETTINGS, True, "no backward on a CPU"),
+        ("flex_attention", dataclasses.replace(SIZE, query_channels=8), SETTINGS, False, "at least 16 channels"),
+        ("flex_attention", dataclasses.replace(SIZE, rows=4000), SETTINGS, False, "million pairs"),
+        ("strided", SIZE, SETTINGS, False, "no stride"),
+        ("cpu", SIZE, Settings(threads=1, device="meta"), False, "the tensors are on meta"),
+    ],
+)
+def test_what_a_contestant_cannot_take_it_refuses_with_the_reason(name, size, settings, training, reason):
+    refusal = CONTESTANTS[name].refusal(size, settings, training)
+    assert refusal is not None
+    assert reason in refusal

@@ -1,0 +1,99 @@
+import json
+import re
+
+import pytest
+
+from halonet.cli import main, make_parser
+
+SHARED = {"--batch", "--device", "--help", "--output", "--passes", "--plot", "--repeats", "--threads"}
+OPTIONS = {
+    "operator": SHARED | {"--compare", "--dtype", "--peers", "--scaling", "--sizes", "--skip-memory"},
+    "model": SHARED | {"--accelerate", "--compare", "--compile", "--image-size", "--models"},
+    "memory": SHARED - {"--passes", "--plot", "--repeats"} | {"--image-size", "--models", "--pass"},
+}
+QUICK = ["--batch", "1", "--repeats", "2", "--threads", "1", "--device", "cpu"]
+
+
+def choices(parser, dest):
+    return next(action for action in parser._actions if action.dest == dest).choices
+
+
+def test_the_benchmarks_and_their_options_are_exactly_these():
+    kinds = choices(choices(make_parser(), "command")["benchmark"], "benchmark")
+    found = {
+        name: {option for action in parser._actions for option in action.option_strings if option.startswith("--")}
+        for name, parser in kinds.items()
+    }
+    assert found == OPTIONS
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["operator", "--sizes", "h1/stage9"], "unknown size 'h1/stage9'"),
+        (["operator", "--peers", "tim"], "unknown peer 'tim'"),
+        (["operator", "--passes", "backward"], "unknown pass 'backward'"),
+        (["operator", "--batch", "0"], "--batch is 0; it must be at least 1"),
+        (["operator", "--repeats", "1"], "--repeats is 1; it must be at least 2"),
+        (["operator", "--dtype", "int8"], "unknown dtype 'int8'"),
+        (["operator", "--device", "abacus"], "--device 'abacus' is not here"),
+        (["operator", "--compare", "strides"], "unknown comparison 'strides'. Did you mean 'strided'"),
+        (["operator", "--scaling", "images"], "unknown scaling 'images'"),
+        (["operator", "--scaling", "image", "--compare", "strided"], "--compare and --scaling exclude each other"),
+        (["operator", "--scaling", "image", "--sizes", "h1/stage1"], "--scaling and --sizes exclude each other"),
+        (["operator", "--output", "no/where.json"], "there is no folder no"),
+        (["operator", "--plot", "picture.gif"], "must end in one of .png"),
+        (["model", "--models", "h9"], "unknown model 'h9'"),
+        (["model", "--passes", "forward"], "unknown pass 'forward'"),
+        (["model", "--models", "tiny28", "--image-size", "0"], "--image-size is 0"),
+        (["memory", "--pass", "both"], "unknown pass 'both'"),
+        (["memory", "--models", "timm/resnet51x"], "unknown model 'timm/resnet51x'"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_status_2(words, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["benchmark", *words]) == 2
+    captured = capsys.readouterr()
+    assert re.search(message, captured.err)
+    assert captured.err.startswith("halonet: ")
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(autouse=True)
+def small_peak(monkeypatch):
+    monkeypatch.setattr("halonet.benchmark.peak.ATTEMPTS", 1)
+    monkeypatch.setattr("halonet.benchmark.peak.SIDE_OF_PRODUCT", 64)
+
+
+def test_two_runs_print_their_tables_and_make_one_record_and_a_picture(capsys, tmp_path):
+    words = ["benchmark", "operator", "--sizes", "h0/stage4", "--peers", "composite", "timm", *QUICK, "--skip-memory"]
+    words += ["--passes", "forward", "--output", str(tmp_path / "record.json"), "--plot", str(tmp_path / "a.svg")]
+    for _ in range(2):
+        assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert len(re.findall(r"^h0/stage4 +forward +timm +[\d.]+ ", shown, re.MULTILINE)) == 2
+    assert "bound = FLOPs / the one + exponentials / the other" in shown
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert len(record["runs"]) == 2
+    for run in record["runs"]:
+        assert run["provenance"]["command"].startswith("halonet benchmark operator --sizes h0/stage4")
+        assert run["peak"]["flops_per_second"] > 0
+        assert [row["case"] for row in run["rows"]] == ["h0/stage4"]
+    assert (tmp_path / "a.svg").exists()
+
+
+def test_models_of_several_batches_make_one_record(capsys, tmp_path):
+    path = tmp_path / "record.json"
+    words = ["--models", "tiny28", "--image-size", "28", "--passes", "inference", *QUICK, "--batch", "1", "2"]
+    assert main(["benchmark", "model", *words, "--output", str(path)]) == 0
+    assert re.search(r"^networks, batch 2 +inference +tiny28 fused", capsys.readouterr().out, re.MULTILINE)
+    (run,) = json.loads(path.read_text())["runs"]
+    assert [row["facts"]["batch"] for row in run["rows"]] == [1, 2]
+
+
+def test_the_memory_of_a_step_is_printed(capsys, monkeypatch):
+    monkeypatch.setattr("halonet.benchmark.model.peak_mebibytes", lambda *_, name, **__: float(len(name)))
+    assert main(["benchmark", "memory", "--models", "tiny28", "h0", "--batch", "2", "--device", "cpu"]) == 0
+    assert re.search(r"training +h0 +2\.0 +0\.33 x", capsys.readouterr().out)

@@ -1,0 +1,38 @@
+import pytest
+import torch
+
+from halonet.benchmark import memory
+from halonet.errors import UserError
+from tests.benchmark.tiny import SETTINGS, SIZE
+
+ON_LINUX = pytest.mark.skipif(not memory.can_measure("cpu"), reason="needs Linux")
+
+
+@ON_LINUX
+def test_the_peak_counts_what_a_pass_takes_and_gives_back():
+    def step():
+        torch.ones(40 * 2**18).sum()  # 40 MiB
+
+    assert 39 < memory.measure_here(step, "cpu") < 60
+    assert memory.measure_here(lambda: None, "cpu") < 10
+
+
+@ON_LINUX
+@pytest.mark.slow
+def test_a_fresh_process_measures_a_pass():
+    request = {"size": vars(SIZE), "training": True}
+    peak = memory.peak_mebibytes("halonet.benchmark.operator:prepare", SETTINGS, name="composite", **request)
+    assert 0 <= peak < 200
+
+
+def test_a_failing_process_says_why(monkeypatch):
+    monkeypatch.setattr(memory, "can_measure", lambda device: True)
+    monkeypatch.setattr(memory.sys, "executable", "false")
+    with pytest.raises(RuntimeError, match="the process that measures memory failed: exit status 1"):
+        memory.peak_mebibytes("nowhere:nothing", SETTINGS)
+
+
+def test_systems_that_do_not_tell_are_one_clear_mistake(monkeypatch, tmp_path):
+    monkeypatch.setattr(memory, "CLEAR", tmp_path / "nothing")
+    with pytest.raises(UserError, match="peak memory on a CPU is measured with Linux's"):
+        memory.peak_mebibytes("nowhere:nothing", SETTINGS)

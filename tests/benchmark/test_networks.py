@@ -1,0 +1,120 @@
+import importlib
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+import halonet
+from halonet.benchmark.networks import (
+    CALLERS,
+    attention_replaced_by_values,
+    create_network,
+    has_halo_attention,
+    shake,
+    values_only,
+)
+from halonet.errors import UserError
+from halonet.ops.halo_attention import api
+from tests.models.timm_networks import small_layer
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Names of the backends that are called."""
+    called = []
+
+    def count(name, backend):
+        def run(*tensors, **numbers):
+            called.append(name)
+            return backend.run(*tensors, **numbers)
+
+        return api.Backend(run, backend.refusal, backend.summary)
+
+    for name, backend in list(api.BACKENDS.items()):
+        monkeypatch.setitem(api.BACKENDS, name, count(name, backend))
+    return called
+
+
+def test_the_bound_of_a_model_calls_no_attention_and_trains_every_projection(calls):
+    network, images = create_network("tiny28").train(), torch.randn(2, 3, 28, 28)
+    network(images)
+    assert len(calls) == sum(halonet.HALONETS["tiny28"].depths)
+    calls.clear()
+    with attention_replaced_by_values():
+        network(images).sum().backward()
+    assert calls == []
+    for name, parameter in network.named_parameters():
+        assert (parameter.grad is None) == name.endswith("_embedding"), name
+    network(images)
+    assert calls
+
+
+def test_the_bound_of_an_accelerated_layer_is_its_values_where_queries_stand(calls):
+    layer = halonet.accelerate(small_layer(stride=2))
+    image = torch.randn(2, 16, 8, 8, dtype=torch.float64)
+    with attention_replaced_by_values():
+        output = layer(image)
+    assert calls == []
+    values = layer.kv(image).unflatten(1, (layer.num_heads, -1))[:, :, layer.dim_head_qk :].flatten(1, 2)
+    torch.testing.assert_close(output, values[:, :, ::2, ::2])
+
+
+def test_the_operator_is_put_back_after_an_error():
+    originals = [importlib.import_module(name).halo_attention for name in CALLERS]
+    with pytest.raises(ZeroDivisionError), attention_replaced_by_values():
+        raise ZeroDivisionError
+    assert (
+        originals == [importlib.import_module(name).halo_attention for name in CALLERS] == [halonet.halo_attention] * 2
+    )
+
+
+def test_values_stand_in_for_attention_with_zero_gradients_of_queries_and_keys():
+    query = torch.randn(1, 2, 3, 2, 4, requires_grad=True)
+    key, value = (torch.randn(1, 4, 5, 2, 4, requires_grad=True) for _ in range(2))
+    output = values_only(query, key, value, None, None, stride=(2, 2), block_size=2, halo_size=1)
+    assert torch.equal(output, value[:, ::2, ::2])
+    output.backward(torch.ones_like(output))
+    assert query.grad.count_nonzero() == key.grad.count_nonzero() == 0
+    assert value.grad.sum() == output.numel()
+    assert (value.grad[:, ::2, ::2] == 1).all()
+
+
+def test_zero_gradients_lie_side_by_side_as_the_kernels_do():
+    projected = torch.randn(1, 4, 5, 24, requires_grad=True)
+    query, key, value = (part.unflatten(-1, (2, -1)) for part in projected.split([8, 8, 8], -1))
+    strides = []
+    for each in (query, key, value):
+        each.register_hook(lambda gradient: strides.append(gradient.stride()))
+    output = values_only(query, key, value)
+    output.backward(torch.ones_like(output))
+    assert strides == [(480, 120, 24, 4, 1)] * 3
+    assert torch.equal(projected.grad, torch.cat([torch.zeros(1, 4, 5, 16), torch.ones(1, 4, 5, 8)], -1))
+
+
+def test_what_a_block_computes_shows_in_a_shaken_network():
+    network, images = halonet.create_model("tiny28").eval(), torch.randn(1, 3, 28, 28)
+    with torch.no_grad(), attention_replaced_by_values():
+        hidden = network(images)
+    with torch.no_grad():
+        assert torch.equal(network(images), hidden), "a new network's blocks begin as the identity"
+        shown = shake(network)(images)
+        with attention_replaced_by_values():
+            assert not torch.allclose(network(images), shown)
+
+
+def test_networks_of_one_name_have_the_same_weights():
+    first, second = (create_network("tiny28").state_dict() for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_networks_with_halo_attention_are_told_from_others():
+    assert has_halo_attention(create_network("tiny28"))
+    assert has_halo_attention(nn.Sequential(small_layer()))
+    assert not has_halo_attention(timm.create_model("resnet18"))
+
+
+@pytest.mark.parametrize("name", ["h9", "timm/resnet51x", "resnet50"])
+def test_an_unknown_network_is_refused_in_one_line(name):
+    with pytest.raises(UserError, match=f"(?i)unknown model '{name}'"):
+        create_network(name)
