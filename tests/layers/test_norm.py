@@ -76,18 +76,17 @@ def test_modules_that_mean_something_else_run_themselves(kernel_calls: list[int]
 
 
 @needs_kernel
-@pytest.mark.filterwarnings("ignore:.*torch.jit.trace.*")
-def test_a_traced_program_holds_no_constant_result(kernel_calls: list[int]) -> None:
+@pytest.mark.filterwarnings("ignore")  # what is deprecated still traces, and says much
+def test_a_traced_program_holds_operators_of_pytorch_alone() -> None:
     norm, act = modules()
 
     def run(x: torch.Tensor) -> torch.Tensor:
         return norm_act(norm.eval().requires_grad_(False), act, x)
 
     traced = torch.jit.trace(run, image())
-    kernel_calls.clear()
+    assert "aten::batch_norm" in str(traced.graph)
     x = image()
     torch.testing.assert_close(traced(x), run(x))
-    assert len(kernel_calls) == 1
 
 
 def test_x_is_left_alone_where_a_norm_reads_it() -> None:
