@@ -114,12 +114,12 @@ def _ready(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _images_for_gradients(query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
-    """Make room for the gradients of three tensors; slices of one tensor, as projections make them, get slices too."""
+    """Make zeros for the gradients, to which blocks add; slices of one tensor, as projections make them, get slices."""
     if _are_neighbors(query, key) and _are_neighbors(key, value):
         return _slices(query, key, value)
     if _are_neighbors(key, value):
         return [*_slices(query), *_slices(key, value)]
-    return [torch.empty(each.shape, dtype=each.dtype) for each in (query, key, value)]
+    return [torch.zeros(each.shape, dtype=each.dtype) for each in (query, key, value)]
 
 
 def _are_neighbors(first: Tensor, second: Tensor) -> bool:
@@ -133,9 +133,9 @@ def _are_neighbors(first: Tensor, second: Tensor) -> bool:
 
 
 def _slices(*tensors: Tensor) -> list[Tensor]:
-    """Make one tensor whose slices along its last axis have the shapes of `tensors`."""
+    """Make one tensor of zeros whose slices along its last axis have the shapes of `tensors`."""
     widths = [each.shape[3:].numel() for each in tensors]
-    whole = torch.empty(*tensors[0].shape[:3], sum(widths), dtype=tensors[0].dtype)
+    whole = torch.zeros(*tensors[0].shape[:3], sum(widths), dtype=tensors[0].dtype)
     return [part.unflatten(-1, each.shape[3:]) for part, each in zip(whole.split(widths, -1), tensors, strict=True)]
 
 
@@ -211,10 +211,7 @@ def _backward(
     tensors = [_ready(tensor, dtype) for tensor in (query, key, value)]
     tables = [_ready_table(table, dtype) for table in (row_embedding, column_embedding)]
     grads = _images_for_gradients(*tensors)
-    grads += [torch.empty(() if table is None else table.shape, dtype=dtype) for table in given[3:]]
-    # Blocks add to the gradients of keys and values; the others are written once, if there is anything to do.
-    for grad in grads[1:3] if grad_output.numel() else grads:
-        grad.zero_()
+    grads += [torch.zeros(() if table is None else table.shape, dtype=dtype) for table in given[3:]]
     if grad_output.numel():
         call = _call(numbers, scale, tensors, tables)
         output, grad_output = _ready(output, dtype), _ready(grad_output, dtype)
