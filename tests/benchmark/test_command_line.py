@@ -93,6 +93,13 @@ def test_models_of_several_batches_make_one_record(capsys, tmp_path):
     assert [row["facts"]["batch"] for row in run["rows"]] == [1, 2]
 
 
+def test_a_second_run_of_networks_joins_the_record_of_the_first(tmp_path):
+    words = ["model", "--models", "tiny28", "--image-size", "28", "--passes", "inference", *QUICK]
+    for _ in range(2):
+        assert main(["benchmark", *words, "--output", str(tmp_path / "record.json")]) == 0
+    assert len(json.loads((tmp_path / "record.json").read_text())["runs"]) == 2
+
+
 def test_the_memory_of_a_step_is_printed(capsys, monkeypatch):
     monkeypatch.setattr("halonet.benchmark.model.peak_mebibytes", lambda *_, name, **__: float(len(name)))
     assert main(["benchmark", "memory", "--models", "tiny28", "h0", "--batch", "2", "--device", "cpu"]) == 0

@@ -107,7 +107,6 @@ def run_model(options: argparse.Namespace, overrides: list[str]) -> None:
     every = [_settings(options, batch) for batch in options.batch]
     question = {"image_size": options.image_size, "accelerate": options.accelerate, "compare": options.compare}
     record = _begin("model", question, every[0], options)
-    del record["settings"]["batch"]  # a row says its own
     rows = model.measure(groups, tasks, every, options.image_size)
     _finish(rows, record, options)
 
@@ -151,6 +150,8 @@ def _begin(benchmark: str, question: dict[str, Any], settings: Any, options: arg
     from halonet.benchmark.record import join_file, make_record
 
     record = make_record(benchmark, question, settings)
+    if benchmark == "model":
+        del record["settings"]["batch"]  # there may be several, and a row says its own
     if options.output is not None:
         join_file(record, options.output)
     if getattr(options, "plot", None) is not None:
