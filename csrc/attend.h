@@ -265,10 +265,8 @@ void attend_backward(const Call& call, const Tables<T>& tables, const Place<T>& 
                 store(weighted + v * L, load(weighted + v * L) + load(work.output + i) * load(work.grad_output + i));
             }
 
-        if (positions) {
-            std::fill_n(work.column_sums, columns * tile<T>, T(0));
-            std::fill_n(work.row_sums, at.rows.num_keys * tile<T>, T(0));
-        }
+        if (positions) std::fill_n(work.column_sums, columns * tile<T>, T(0));
+        if (call.centered && positions) std::fill_n(work.row_sums, at.rows.num_keys * tile<T>, T(0));  // rows left out
 
         for (int row = tile_.first_row; row < tile_.after_row; ++row) {
             T *scores = work.scores, *grad_scores = work.grad_scores;

@@ -1,5 +1,4 @@
-// What Python hands over: plain numbers and pointers. Python mirrors them field by field: `Call` in
-// src/halonet/ops/halo_attention/cpu.py, `NormCall` in src/halonet/ops/batch_norm.py.
+// What Python hands over: plain numbers and pointers, mirrored field by field in src/halonet/ops/cpu_library.py.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,4 @@
-// Runs the blocks of a call on several threads, and lists what this instruction set offers. Compiled once for each instruction set.
-#include <atomic>
+// Runs the blocks of a call on several threads, and lists what this instruction set offers. Compiled once for each.
 #include <vector>
 
 #include "attend.h"
@@ -52,13 +51,9 @@ Tables<T> read_tables(const Call& call, void* memory, char*& after) {
 template <class T, class Task>
 void share(const Call& call, bool backward, char* workspaces, const Threads& threads, int64_t count, int64_t at_once,
            const Task& task) {
-    std::atomic<int64_t> next_task{0};
-    std::atomic<int> next_thread{0};
     const int64_t size = Workspace<T>(call, backward, nullptr).size;
-    threads.run(int(std::min(call.threads, (count + at_once - 1) / at_once)), [&] {
-        const Workspace<T> work(call, backward, workspaces + size * next_thread++);
-        for (int64_t first; (first = next_task.fetch_add(at_once)) < count;)
-            for (int64_t i = first; i < std::min(first + at_once, count); ++i) task(i, work);
+    threads.share(call.threads, count, at_once, [&](int thread) {
+        return [&task, work = Workspace<T>(call, backward, workspaces + size * thread)](int64_t i) { task(i, work); };
     });
 }
 

@@ -20,13 +20,23 @@ class Threads {
         run(count, [](void* given) { (*static_cast<const Task*>(given))(); }, const_cast<Task*>(&task));
     }
 
-    // Let so many threads, or fewer, take the tasks 0 to count - 1 in turn, until none is left.
+    // Let so many threads, or fewer, take the tasks 0 to count - 1 in turn, some at once, until none is left. Each
+    // thread calls what `make_worker` makes of its number.
+    template <class MakeWorker>
+    void share(int64_t most_threads, int64_t count, int64_t at_once, const MakeWorker& make_worker) const {
+        std::atomic<int64_t> next_task{0};
+        std::atomic<int> next_thread{0};
+        run(int(std::min(most_threads, (count + at_once - 1) / at_once)), [&] {
+            const auto work = make_worker(next_thread++);
+            for (int64_t first; (first = next_task.fetch_add(at_once)) < count;)
+                for (int64_t i = first; i < std::min(first + at_once, count); ++i) work(i);
+        });
+    }
+
+    // The same one by one, for tasks that need nothing of their thread's own.
     template <class Task>
     void share(int64_t most_threads, int64_t count, const Task& task) const {
-        std::atomic<int64_t> next{0};
-        run(int(std::min(most_threads, count)), [&] {
-            for (int64_t i; (i = next.fetch_add(1)) < count;) task(i);
-        });
+        share(most_threads, count, 1, [&](int) { return [&](int64_t i) { task(i); }; });
     }
 
   private:

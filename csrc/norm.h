@@ -1,5 +1,6 @@
-// Batch norm, the sum with a residual and the activation in one pass over memory each way. Pixels are rows of
-// contiguous channels, as channels_last maps have them; the channels are a multiple of a vector.
+// Batch norm, the sum with a residual and the activation together: one pass over memory, or two in training, where the
+// first is for the statistics, and two in the backward. Pixels are rows of contiguous channels, as channels_last maps
+// have them; the channels are a multiple of a vector.
 #pragma once
 
 #include <algorithm>
@@ -153,13 +154,13 @@ struct Line {
 template <class T, Activation activation, bool residual>
 void norm_piece(const NormCall& call, const Piece& piece, const Line<T>& line) {
     const T* input = static_cast<const T*>(call.input) + piece.offset;
-    const T* other = static_cast<const T*>(call.residual) + piece.offset;
     T* output = static_cast<T*>(call.output) + piece.offset;
     for (int64_t pixel = 0; pixel < piece.pixels; ++pixel)
-        for (int64_t c = 0; c < call.channels; c += lanes<T>, input += lanes<T>, other += lanes<T>, output += lanes<T>) {
-            Vector<T> x = load(input) * load(line.factor + c) + load(line.constant + c);
-            if constexpr (residual) x += load(other);
-            store(output, activate<T, activation>(x));
+        for (int64_t c = 0; c < call.channels; c += lanes<T>) {
+            const int64_t i = pixel * call.channels + c;
+            Vector<T> x = load(input + i) * load(line.factor + c) + load(line.constant + c);
+            if constexpr (residual) x += load(static_cast<const T*>(call.residual) + piece.offset + i);
+            store(output + i, activate<T, activation>(x));
         }
 }
 
@@ -167,7 +168,6 @@ void norm_piece(const NormCall& call, const Piece& piece, const Line<T>& line) {
 template <class T, Activation activation, bool residual>
 void gradient_piece(const NormCall& call, const Piece& piece, const Line<T>& line, T* sums, T* products) {
     const T* input = static_cast<const T*>(call.input) + piece.offset;
-    const T* other = static_cast<const T*>(call.residual) + piece.offset;
     const T* grad_output = static_cast<const T*>(call.grad_output) + piece.offset;
     T* gradient = static_cast<T*>(residual ? call.grad_residual : call.grad_input) + piece.offset;
     std::fill_n(sums, call.channels, T(0));
@@ -177,7 +177,7 @@ void gradient_piece(const NormCall& call, const Piece& piece, const Line<T>& lin
             const int64_t i = pixel * call.channels + c;
             const Vector<T> value = load(input + i);
             Vector<T> x = value * load(line.factor + c) + load(line.constant + c);
-            if constexpr (residual) x += load(other + i);
+            if constexpr (residual) x += load(static_cast<const T*>(call.residual) + piece.offset + i);
             const Vector<T> now = load(grad_output + i) * activation_gradient<T, activation>(x);
             store(gradient + i, now);
             store(sums + c, load(sums + c) + now);
@@ -185,14 +185,11 @@ void gradient_piece(const NormCall& call, const Piece& piece, const Line<T>& lin
         }
 }
 
-// The activation and the residual as constants of the program.
-template <class T, template <class, Activation, bool> class Pass, class... Rest>
-void with_constants(const NormCall& call, const Rest&... rest) {
+// Run a pass with the activation, and whether there is a residual, as constants of the program.
+template <class Pass>
+void with_constants(const NormCall& call, const Pass& pass) {
     const auto run = [&](auto activation) {
-        if (call.residual)
-            Pass<T, activation(), true>::run(call, rest...);
-        else
-            Pass<T, activation(), false>::run(call, rest...);
+        call.residual ? pass(activation, std::true_type()) : pass(activation, std::false_type());
     };
     switch (call.activation) {
         case Activation::silu: return run(std::integral_constant<Activation, Activation::silu>());
@@ -200,26 +197,16 @@ void with_constants(const NormCall& call, const Rest&... rest) {
         case Activation::none: return run(std::integral_constant<Activation, Activation::none>());
     }
 }
-template <class T, Activation activation, bool residual>
-struct ForwardPass {
-    static void run(const NormCall& call, const Piece& piece, const Line<T>& line) {
-        norm_piece<T, activation, residual>(call, piece, line);
-    }
-};
-template <class T, Activation activation, bool residual>
-struct BackwardPass {
-    static void run(const NormCall& call, const Piece& piece, const Line<T>& line, T* sums, T* products) {
-        gradient_piece<T, activation, residual>(call, piece, line, sums, products);
-    }
-};
 
 template <class T>
 void norm_forward(const NormCall& call, void* memory, const Threads& threads) {
     T* parts = static_cast<T*>(memory);
     if (call.training) batch_statistics(call, parts, threads);
     const Line<T> line(call, parts);
-    threads.share(call.threads, count_tasks(call), [&](int64_t task) {
-        with_constants<T, ForwardPass>(call, Piece(call, task), line);
+    with_constants(call, [&](auto activation, auto residual) {
+        threads.share(call.threads, count_tasks(call), [&](int64_t task) {
+            norm_piece<T, decltype(activation)::value, decltype(residual)::value>(call, Piece(call, task), line);
+        });
     });
 }
 
@@ -230,9 +217,11 @@ void norm_backward(const NormCall& call, void* memory, const Threads& threads) {
     T* parts = static_cast<T*>(memory);
     T* factors = parts + 2 * tasks * channels;
     const Line<T> line(call, factors);
-    threads.share(call.threads, tasks, [&](int64_t task) {
-        with_constants<T, BackwardPass>(call, Piece(call, task), line, parts + 2 * task * channels,
-                                        parts + (2 * task + 1) * channels);
+    with_constants(call, [&](auto activation, auto residual) {
+        threads.share(call.threads, tasks, [&](int64_t task) {
+            gradient_piece<T, decltype(activation)::value, decltype(residual)::value>(
+                call, Piece(call, task), line, parts + 2 * task * channels, parts + (2 * task + 1) * channels);
+        });
     });
     // grad_input = gradient * factor + input * slope + level
     T *slope = factors + 3 * channels, *level = factors + 4 * channels;

@@ -9,6 +9,7 @@ import torch
 from halonet.cli import main, make_parser, split_overrides
 from halonet.ops import cpu_library
 from halonet.training import to_yaml
+from tests.command_line import assert_a_users_mistake
 from tests.training.tiny import make_images, tiny_recipe
 
 OPTIONS = {
@@ -104,14 +105,7 @@ def test_recipes_lists_all_and_prints_one(capsys):
     ],
 )
 def test_a_users_mistake_is_one_line_and_status_2(words, message, capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert main(words) == 2
-    captured = capsys.readouterr()
-    assert re.search(message, captured.err)
-    assert captured.err.startswith("halonet: ")
-    assert captured.err.count("\n") == 1
-    assert captured.out == ""
-    assert list(tmp_path.iterdir()) == []
+    assert_a_users_mistake(words, message, capsys, tmp_path, monkeypatch)
 
 
 @pytest.fixture

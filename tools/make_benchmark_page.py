@@ -15,6 +15,8 @@ import textwrap
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from halonet.benchmark.record import Row, figures_of
+
 ROOT = Path(__file__).parents[1]
 PAGE, README, RESULTS = ROOT / "docs/benchmarks.md", ROOT / "README.md", ROOT / "results"
 BEGIN = "<!-- speed: written by tools/make_benchmark_page.py -->"
@@ -128,34 +130,12 @@ def collect(record: dict[str, Any]) -> dict[tuple[str, str, str], Figures]:
     collected: dict[tuple[str, str, str], Figures] = {}
     for run in record["runs"]:
         first: dict[tuple[str, str], float] = {}
-        for row in run["rows"]:
-            for name in {**row["milliseconds"], **row["mebibytes"]}:
-                figures = collected.setdefault((row["case"], row["task"], name), {})
+        for row in (Row(**each) for each in run["rows"]):
+            for name in {**row.milliseconds, **row.mebibytes}:
+                figures = collected.setdefault((row.case, row.task, name), {})
                 for kind, value in figures_of(row, name, first).items():
                     figures.setdefault(kind, []).append(value)
     return collected
-
-
-def figures_of(row: dict[str, Any], name: str, first: dict[tuple[str, str], float]) -> dict[str, float]:
-    """Compute one contestant's figures of one row; `first` remembers what growth is relative to."""
-    figures = {}
-    if name in row["milliseconds"]:
-        milliseconds = row["milliseconds"][name][1]
-        figures["ms"] = milliseconds
-        figures["times ours"] = milliseconds / row["milliseconds"][row["baseline"]][1]
-        if name in row["bounds"]:
-            figures["of its bound"] = 100 * row["bounds"][name] / milliseconds
-        if "units" in row["facts"]:
-            each = milliseconds / row["facts"]["units"]
-            figures[f"for each {row['facts']['unit']}, to the first"] = each / first.setdefault(
-                (row["task"], name), each
-            )
-    if name in row["mebibytes"]:
-        figures["MiB"] = row["mebibytes"][name]
-        own = row["mebibytes"].get(row["baseline"])
-        if own:
-            figures["MiB, times ours"] = row["mebibytes"][name] / own
-    return figures
 
 
 def cell(values: list[float] | None, kind: str) -> str:

@@ -4,6 +4,7 @@ import re
 import pytest
 
 from halonet.cli import main, make_parser
+from tests.command_line import assert_a_users_mistake
 
 SHARED = {"--batch", "--device", "--help", "--output", "--passes", "--plot", "--repeats", "--threads"}
 OPTIONS = {
@@ -51,14 +52,7 @@ def test_the_benchmarks_and_their_options_are_exactly_these():
     ],
 )
 def test_a_users_mistake_is_one_line_and_status_2(words, message, capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert main(["benchmark", *words]) == 2
-    captured = capsys.readouterr()
-    assert re.search(message, captured.err)
-    assert captured.err.startswith("halonet: ")
-    assert captured.err.count("\n") == 1
-    assert captured.out == ""
-    assert list(tmp_path.iterdir()) == []
+    assert_a_users_mistake(["benchmark", *words], message, capsys, tmp_path, monkeypatch)
 
 
 @pytest.fixture(autouse=True)

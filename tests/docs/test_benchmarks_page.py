@@ -29,7 +29,7 @@ def results(tmp_path):
             "task": "forward",
             "baseline": "cpu",
             "facts": {},
-            "milliseconds": {"cpu": [1, 1, 1], "timm": [0, milliseconds, 9]},
+            "milliseconds": {"cpu": [1.0, 1.0, 1.0], "timm": [0.0, milliseconds, 9.0]},
             "bounds": {"cpu": 0.5},
             "mebibytes": {"cpu": 2.0, "timm": 10.0},
             "absent": {"natten": "it is not installed"},
@@ -37,7 +37,7 @@ def results(tmp_path):
         provenance = {"command": "halonet x", "time": time, "commit": "abc", "torch": "2.15", "timm": "1.0"}
         return {"provenance": provenance, "repeats": 3, "rows": [row]}
 
-    runs = [run(2, "2026-01-01"), run(4, "2026-01-03"), run(3, "2026-01-02")]
+    runs = [run(2.0, "2026-01-01"), run(4.0, "2026-01-03"), run(3.0, "2026-01-02")]
     record = {"benchmark": "operator", "settings": {"batch": 4}, "machine": {"processor": "abacus"}, "runs": runs}
     (tmp_path / "benchmark_operator.json").write_text(json.dumps(record))
     return tmp_path

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from halonet.errors import UserError, unknown_name
 from halonet.layers import HaloAttention
 from halonet.models import HALONETS, create_model
+from halonet.ops.halo_attention.cpu import zeros_for_gradients
 
 TIMM = "timm/"
 # The modules that call the operator, by its name in them.
@@ -67,25 +68,16 @@ class _Values(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, strides: tuple[int, int]) -> Tensor:
-        ctx.strides, ctx.shapes = strides, (query.shape, key.shape, value.shape)
+        ctx.strides = strides
+        ctx.save_for_backward(query, key, value)
         return value[:, :: strides[0], :: strides[1]].contiguous()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
-        # Slices of one tensor where one projection made them, as the CPU kernel returns them: the layer then needs no
-        # copy to join them.
-        apart = [ctx.shapes[:1], ctx.shapes[1:]] if ctx.strides != (1, 1) else [ctx.shapes]
-        query, key, value = (part for shapes in apart for part in _zeros_side_by_side(gradient, shapes))
+        query, key, value = zeros_for_gradients(*ctx.saved_tensors)  # laid out as the CPU kernel returns them
         value[:, :: ctx.strides[0], :: ctx.strides[1]] = gradient
         return query, key, value, None
-
-
-def _zeros_side_by_side(like: Tensor, shapes: tuple[torch.Size, ...]) -> list[Tensor]:
-    """Make [batch, rows, columns, heads, d] of several d as slices of one tensor of zeros."""
-    widths = [shape[3] * shape[4] for shape in shapes]
-    parts = like.new_zeros(*shapes[0][:3], sum(widths)).split(widths, -1)
-    return [part.unflatten(-1, shape[3:]) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def values_only(query: Tensor, key: Tensor, value: Tensor, *_: Any, stride: Any = 1, **__: Any) -> Tensor:

@@ -47,6 +47,32 @@ class Row:
     absent: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
+def figures_of(row: Row, name: str, first: dict[tuple[str, str], float]) -> dict[str, float]:
+    """Compute one contestant's figures of one row, in the order and by the names in which they are shown.
+
+    Args:
+        row: The row.
+        name: The contestant.
+        first: Remembers, from row to row, what growth is relative to.
+    """
+    figures = {}
+    if name in row.milliseconds:
+        figures["ms"] = median = row.milliseconds[name][1]
+        if row.baseline in row.milliseconds:
+            figures["times ours"] = median / row.milliseconds[row.baseline][1]
+        if name in row.bounds:
+            figures["of its bound"] = 100 * row.bounds[name] / median
+        if "units" in row.facts:
+            each = median / row.facts["units"]
+            growth = each / first.setdefault((row.task, name), each)
+            figures[f"for each {row.facts['unit']}, to the first"] = growth
+    if name in row.mebibytes:
+        figures["MiB"] = row.mebibytes[name]
+        if own := row.mebibytes.get(row.baseline):
+            figures["MiB, times ours"] = row.mebibytes[name] / own
+    return figures
+
+
 def describe_machine() -> dict[str, str]:
     """Name the processor, and the accelerator if there is one."""
     processor = platform.processor() or platform.machine()

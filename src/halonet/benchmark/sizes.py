@@ -1,6 +1,7 @@
 """The sizes at which the operator is measured, by name: every layer of H0 to H7, and awkward ones."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from halonet.errors import UserError, unknown_name
 from halonet.models.config import HALONETS, HaloNetConfig, scaled
@@ -36,16 +37,19 @@ class Size:
     centered: bool = False
 
     @property
+    def options(self) -> dict[str, Any]:
+        """What the operator takes beside tensors."""
+        return {
+            "block_size": self.block,
+            "halo_size": self.halo,
+            "stride": self.stride,
+            "centered": self.centered,
+        }
+
+    @property
     def geometry(self) -> Geometry:
         """The integers of the call, with the masked border."""
-        return make_geometry(
-            self.rows,
-            self.columns,
-            block_size=self.block,
-            halo_size=self.halo,
-            stride=self.stride,
-            centered=self.centered,
-        )
+        return make_geometry(self.rows, self.columns, **self.options)
 
     @property
     def window(self) -> int:

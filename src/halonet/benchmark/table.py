@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from halonet.benchmark.record import Row
+from halonet.benchmark.record import Row, figures_of
 
 HEAD = ["case", "pass", "contestant", "ms", "quartiles", "times ours", "of its bound", "per unit", "MiB", "times ours"]
 LEFT = (0, 1, 2)
@@ -13,7 +13,7 @@ def format_rows(rows: Sequence[Row]) -> str:
     lines, first = [], {}
     for row in rows:
         for name in {**row.milliseconds, **row.mebibytes}:
-            lines.append([row.case, row.task, name, *_times(row, name, first), *_memory(row, name)])
+            lines.append([row.case, row.task, name, *_cells(row, name, first)])
     filled = [index for index in range(len(HEAD)) if any(line[index] for line in lines)]
     units = {row.facts["unit"] for row in rows if "unit" in row.facts}
     head = [name.replace("unit", " or ".join(sorted(units))) for name in HEAD]
@@ -29,27 +29,19 @@ def format_rows(rows: Sequence[Row]) -> str:
     return "\n".join([*text, *absent])
 
 
-def _times(row: Row, name: str, first: dict[tuple[str, str], float]) -> list[str]:
-    if name not in row.milliseconds:
-        return [""] * 5
-    low, median, high = row.milliseconds[name]
-    ratio = median / row.milliseconds[row.baseline][1] if row.baseline in row.milliseconds else None
-    share = row.bounds[name] / median if name in row.bounds else None
-    growth = None
-    if "units" in row.facts:
-        per_unit = median / row.facts["units"]
-        growth = per_unit / first.setdefault((row.task, name), per_unit)
+def _cells(row: Row, name: str, first: dict[tuple[str, str], float]) -> list[str]:
+    figures = figures_of(row, name, first)
+    low, _, high = row.milliseconds.get(name, (0.0, 0.0, 0.0))
+
+    def show(kind: str, form: str) -> str:
+        return form.format(figures[kind]) if kind in figures else ""
+
     return [
-        f"{median:.2f}",
-        f"{low:.2f}-{high:.2f}",
-        "" if ratio is None else f"{ratio:.2f} x",
-        "" if share is None else f"{100 * share:.0f} %",
-        "" if growth is None else f"{growth:.2f}",
+        show("ms", "{:.2f}"),
+        show("ms", f"{low:.2f}-{high:.2f}"),
+        show("times ours", "{:.2f} x"),
+        show("of its bound", "{:.0f} %"),
+        show(f"for each {row.facts.get('unit')}, to the first", "{:.2f}"),
+        show("MiB", "{:.1f}"),
+        show("MiB, times ours", "{:.2f} x"),
     ]
-
-
-def _memory(row: Row, name: str) -> list[str]:
-    if name not in row.mebibytes:
-        return ["", ""]
-    own = row.mebibytes.get(row.baseline)
-    return [f"{row.mebibytes[name]:.1f}", f"{row.mebibytes[name] / own:.2f} x" if own else ""]

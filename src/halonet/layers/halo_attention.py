@@ -203,13 +203,14 @@ class _Split(torch.autograd.Function):
 def _joined(parts: tuple[Tensor, ...]) -> Tensor:
     """Concatenate along the last axis, without a copy where the parts lie side by side in memory already."""
     first, width = parts[0], sum(part.shape[-1] for part in parts)
-    expected = first.new_empty((*first.shape[:-1], width), device="meta").stride()
+    batch, rows, columns = first.shape[:-1]
+    contiguous = (rows * columns * width, columns * width, width, 1)
     place = first.storage_offset()
     for part in parts:
-        if part.stride() != expected or part.storage_offset() != place or not _share_storage(first, part):
+        if part.stride() != contiguous or part.storage_offset() != place or not _share_storage(first, part):
             return torch.cat(parts, -1)
         place += part.shape[-1]
-    return first.as_strided((*first.shape[:-1], width), expected)
+    return first.as_strided((batch, rows, columns, width), contiguous)
 
 
 def _share_storage(a: Tensor, b: Tensor) -> bool:

@@ -18,8 +18,8 @@ def norm_act(
 ) -> Float[Tensor, "batch channels rows columns"]:
     """Compute act(norm(x) + residual).
 
-    On a CPU one pass over memory does it, and another the backward, for maps that `batch_norm.refusal` does not
-    refuse, if the modules are exactly PyTorch's and no hook watches them. Otherwise the modules run one by one.
+    On a CPU one kernel does it, for maps that `batch_norm.refusal` does not refuse, if the modules are exactly
+    PyTorch's and no hook watches them. Otherwise the modules run one by one.
 
     Args:
         norm: Batch norm, or `nn.Identity` where it was folded away.

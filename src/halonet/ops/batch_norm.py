@@ -1,4 +1,4 @@
-"""Batch norm, a residual and an activation in one pass over memory each way, in the C++ library.
+"""Batch norm, a residual and an activation together, in the C++ library.
 
 PyTorch runs them one after another and keeps the input of each. Here the backward keeps the norm's input and the
 residual alone, and computes the rest again. Sums are taken in an order that does not depend on the number of threads.

@@ -10,6 +10,7 @@ import torch
 
 from halonet.benchmark.contestants import CONTESTANTS, disagreement, make_inputs
 from halonet.benchmark.contestants.neighborhood import _interior
+from halonet.benchmark.contestants.ours import attend
 from halonet.benchmark.operator import enter
 from halonet.benchmark.settings import Settings
 from tests.benchmark.tiny import SETTINGS, SIZE
@@ -40,9 +41,8 @@ def test_timm_computes_what_ours_computes_with_strides_and_wide_values_too(size)
 
 
 def test_timm_with_the_masked_border_would_be_refused(monkeypatch):
-    attend = sys.modules["halonet.ops"].halo_attention
-    masked = lambda *tensors, border, **options: attend(*tensors, border="mask", **options)  # noqa: E731
-    monkeypatch.setattr("halonet.benchmark.contestants.timm.halo_attention", masked)
+    masked = lambda inputs, border, **options: attend(inputs, border="mask", **options)  # noqa: E731
+    monkeypatch.setattr("halonet.benchmark.contestants.timm.attend", masked)
     assert "something else" in str(agreement("timm", SIZE))
 
 

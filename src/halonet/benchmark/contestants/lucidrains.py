@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from halonet.benchmark.contestants.entry import Contestant, Entry, Given, Inputs, channels_first, channels_last
+from halonet.benchmark.contestants.ours import attend
 from halonet.benchmark.settings import Settings
 from halonet.benchmark.sizes import Size
-from halonet.ops import halo_attention
 
 
 class _GivenCopy(Given):
@@ -57,9 +57,7 @@ def _prepare(inputs: Inputs) -> Entry:
 
     def expected() -> Tensor:
         # As in timm, entries of its tables begin 2h before the first offset that occurs.
-        used = [table[2 * size.halo :] for table in tables]
-        tensors = (inputs.query, inputs.key, inputs.value)
-        return halo_attention(*tensors, *used, block_size=size.block, halo_size=size.halo)
+        return attend(inputs, tables=[table[2 * size.halo :] for table in tables])
 
     return Entry(
         lambda: layer(both),

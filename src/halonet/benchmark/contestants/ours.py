@@ -1,6 +1,7 @@
 """Our backends."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,20 +14,20 @@ from halonet.ops.halo_attention.api import BACKENDS
 from halonet.ops.halo_attention.geometry import make_geometry
 
 
-def attend(inputs: Inputs, backend: str = "auto") -> Tensor:
-    """Compute the size's attention on a backend of ours: [batch, query_rows, query_columns, heads, d_v]."""
-    size = inputs.size
-    return halo_attention(
-        inputs.query,
-        inputs.key,
-        inputs.value,
-        *inputs.tables,
-        block_size=size.block,
-        halo_size=size.halo,
-        stride=size.stride,
-        centered=size.centered,
-        backend=backend,
-    )
+def attend(inputs: Inputs, backend: str = "auto", *, tables: Sequence[Tensor] | None = None, **changes: Any) -> Tensor:
+    """Compute the size's attention on a backend of ours.
+
+    Args:
+        inputs: The size and its numbers.
+        backend: As in `halonet.halo_attention`.
+        tables: Instead of those of the inputs; an empty sequence for none.
+        **changes: Options of `halonet.halo_attention` that the peer compared with has otherwise.
+
+    Returns:
+        [batch, query_rows, query_columns, heads, d_v].
+    """
+    tensors = (inputs.query, inputs.key, inputs.value, *(inputs.tables if tables is None else tables))
+    return halo_attention(*tensors, backend=backend, **inputs.size.options, **changes)
 
 
 def prepare_ours(backend: str, oracle: str) -> Callable[[Inputs], Entry]:

@@ -8,9 +8,9 @@ from timm.layers.halo_attn import HaloAttn
 from torch import Tensor, nn
 
 from halonet.benchmark.contestants.entry import Contestant, Entry, Given, Inputs, channels_first, channels_last
+from halonet.benchmark.contestants.ours import attend
 from halonet.benchmark.settings import Settings
 from halonet.benchmark.sizes import Size
-from halonet.ops import halo_attention
 
 
 def _refusal(size: Size, settings: Settings, training: bool) -> str | None:
@@ -66,20 +66,10 @@ def make_layer(inputs: Inputs) -> tuple[HaloAttn, list[Tensor]]:
 
 def expected_of(inputs: Inputs, layer: HaloAttn) -> Tensor:
     """What the layer should give: our operator with its tables and its border."""
-    size = inputs.size
     # Entries of its tables begin 2h before the first offset that occurs, and stand outside the scale.
-    tables = [table[2 * size.halo :] / layer.scale for table in (layer.pos_embed.height_rel, layer.pos_embed.width_rel)]
-    return halo_attention(
-        inputs.query,
-        inputs.key,
-        inputs.value,
-        *tables,
-        block_size=size.block,
-        halo_size=size.halo,
-        stride=size.stride,
-        offset_stride=1,
-        border="zeros",
-    )
+    unused = 2 * inputs.size.halo
+    tables = [table[unused:] / layer.scale for table in (layer.pos_embed.height_rel, layer.pos_embed.width_rel)]
+    return attend(inputs, tables=tables, offset_stride=1, border="zeros")
 
 
 def _prepare(form: Callable[[nn.Module], Callable[[Tensor], Tensor]]) -> Callable[[Inputs], Entry]:

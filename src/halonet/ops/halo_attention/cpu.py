@@ -113,13 +113,13 @@ def _ready(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return tensor if tensor.stride(-1) == 1 or tensor.shape[-1] == 1 else tensor.contiguous()
 
 
-def _images_for_gradients(query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
+def zeros_for_gradients(query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
     """Make zeros for the gradients, to which blocks add; slices of one tensor, as projections make them, get slices."""
     if _are_neighbors(query, key) and _are_neighbors(key, value):
         return _slices(query, key, value)
     if _are_neighbors(key, value):
         return [*_slices(query), *_slices(key, value)]
-    return [torch.zeros(each.shape, dtype=each.dtype) for each in (query, key, value)]
+    return [each.new_zeros(each.shape) for each in (query, key, value)]
 
 
 def _are_neighbors(first: Tensor, second: Tensor) -> bool:
@@ -135,7 +135,7 @@ def _are_neighbors(first: Tensor, second: Tensor) -> bool:
 def _slices(*tensors: Tensor) -> list[Tensor]:
     """Make one tensor of zeros whose slices along its last axis have the shapes of `tensors`."""
     widths = [each.shape[3:].numel() for each in tensors]
-    whole = torch.zeros(*tensors[0].shape[:3], sum(widths), dtype=tensors[0].dtype)
+    whole = tensors[0].new_zeros(*tensors[0].shape[:3], sum(widths))
     return [part.unflatten(-1, each.shape[3:]) for part, each in zip(whole.split(widths, -1), tensors, strict=True)]
 
 
@@ -210,7 +210,7 @@ def _backward(
     given = (query, key, value, row_embedding, column_embedding)
     tensors = [_ready(tensor, dtype) for tensor in (query, key, value)]
     tables = [_ready_table(table, dtype) for table in (row_embedding, column_embedding)]
-    grads = _images_for_gradients(*tensors)
+    grads = zeros_for_gradients(*tensors)
     grads += [torch.zeros(() if table is None else table.shape, dtype=dtype) for table in given[3:]]
     if grad_output.numel():
         call = _call(numbers, scale, tensors, tables)
