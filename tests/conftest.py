@@ -1,10 +1,28 @@
 """What every test of the package shares."""
 
+import os
+import sys
 from collections.abc import Iterator
+from unittest.mock import patch
 
 import jaxtyping
 import pytest
 import torch
+
+# Triton decides when a function is defined, its own at its import, whether it is interpreted. It also reads a kernel's
+# source, which the run-time checks of the rest of the package would wrap.
+INTERPRETER = patch.dict(os.environ, {"TRITON_INTERPRET": "0" if torch.cuda.is_available() else "1"})
+NO_CHECKS = [finder for finder in sys.meta_path if not type(finder).__module__.startswith("jaxtyping")]
+with INTERPRETER:
+    from triton.runtime import interpreter
+
+    # A third of the interpreter's time goes into looking for integers that overflow.
+    object.__setattr__(interpreter.interpreter_builder.options, "sanitize_overflow", False)
+
+    import halonet  # noqa: F401
+
+    with patch.object(sys, "meta_path", NO_CHECKS):
+        from halonet.ops.halo_attention.triton import launch  # noqa: F401
 
 
 @pytest.fixture(autouse=True)

@@ -1,8 +1,11 @@
 """The backends under test. A new backend is one entry here; what it cannot do is said here and nowhere else."""
 
+import os
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
+import torch
 from torch import Tensor
 
 import halonet
@@ -16,11 +19,17 @@ class Backend:
         name: What `backend=` takes.
         plain_pytorch: Whether compile and export trace through it.
         differentiable_twice: Whether double backward and forward-mode derivatives work; others must refuse.
+        device: Where it runs; tensors come from the CPU and go back there.
+        dtypes: What it computes.
+        interpreted: Whether Triton's interpreter runs it, a thousand times slower: it is spared repetitions.
     """
 
     name: str
     plain_pytorch: bool = False
     differentiable_twice: bool = False
+    device: str = "cpu"
+    dtypes: tuple[torch.dtype, ...] = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+    interpreted: bool = False
 
     def attend(
         self,
@@ -32,12 +41,20 @@ class Backend:
         **options: Any,
     ) -> Tensor:
         """Call the operator on this backend."""
-        tensors = (query, key, value, row_embedding, column_embedding)
-        return halonet.halo_attention(*tensors, backend=self.name, **options)
+        given = (query, key, value, row_embedding, column_embedding)
+        tensors = [None if each is None else each.to(self.device) for each in given]
+        if not self.interpreted:
+            return halonet.halo_attention(*tensors, backend=self.name, **options).to(query.device)
+        with patch.dict(os.environ, {"TRITON_INTERPRET": "1"}):
+            return halonet.halo_attention(*tensors, backend=self.name, **options)
 
 
 BACKENDS = [
     Backend("reference", plain_pytorch=True, differentiable_twice=True),
     Backend("composite", plain_pytorch=True),
     Backend("cpu"),
+    # The interpreter computes bf16 wrongly.
+    Backend("triton", device="cuda")
+    if torch.cuda.is_available()
+    else Backend("triton", dtypes=(torch.float64, torch.float32, torch.float16), interpreted=True),
 ]

@@ -58,6 +58,7 @@ def test_the_ruler_itself_is_right_in_fp64(size: Size) -> None:
     assert_agree(output, oracle.halo_attention(*size.inputs(), **size.options).output)
 
 
+@pytest.mark.many_calls
 @pytest.mark.parametrize("dtype", LOW, ids=str)
 @pytest.mark.parametrize("size", REALISTIC, ids=lambda size: size.name)
 def test_rounding_is_no_worse_than_plain_pytorch(backend: Backend, size: Size, dtype: torch.dtype) -> None:
@@ -71,6 +72,7 @@ def test_rounding_is_no_worse_than_plain_pytorch(backend: Backend, size: Size, d
         assert_no_worse_than_eager(ours, plain, truth, name, queries if "embedding" in name else 1)
 
 
+@pytest.mark.many_calls
 @pytest.mark.parametrize("dtype", LOW, ids=str)
 def test_low_precision_weights_still_sum_to_one(backend: Backend, dtype: torch.dtype) -> None:
     # each weight and the result are rounded once to the dtype, and up to 196 weights are added in fp32
@@ -103,6 +105,7 @@ def test_large_logits_do_not_overflow(backend: Backend, dtype: torch.dtype) -> N
     assert output.isfinite().all()
 
 
+@pytest.mark.many_calls
 @pytest.mark.parametrize("dtype", [torch.float64, *LOW], ids=str)
 @pytest.mark.parametrize("table_dtype", [None, torch.float32], ids=["same tables", "fp32 tables"])
 def test_output_has_the_inputs_dtype_and_each_gradient_its_tensors(
@@ -119,6 +122,7 @@ def test_output_has_the_inputs_dtype_and_each_gradient_its_tensors(
             assert tensor.grad.dtype == tensor.dtype
 
 
+@pytest.mark.many_calls
 def test_fp32_tables_beside_bf16_inputs_round_no_worse_than_plain_pytorch(backend: Backend) -> None:
     size = Size("tables", "", (9, 7), 4, 2, heads=2, d_qk=16, d_v=16)
     query, key, value, *tables = size.inputs(torch.bfloat16, torch.float32)
@@ -128,6 +132,7 @@ def test_fp32_tables_beside_bf16_inputs_round_no_worse_than_plain_pytorch(backen
     assert_no_worse_than_eager(kept, eager, exact, "output")
 
 
+@pytest.mark.many_calls
 def test_fp32_tables_are_not_rounded_before_they_are_multiplied(backend: Backend) -> None:
     size = Size("tables", "", (9, 7), 4, 2, d_qk=4, d_v=3)
     query, key, value, *tables = size.inputs(torch.bfloat16, torch.float32)
@@ -140,6 +145,7 @@ def test_fp32_tables_are_not_rounded_before_they_are_multiplied(backend: Backend
     assert_close(kept.double(), exact, rtol=0.02, atol=0.02)
 
 
+@pytest.mark.many_calls
 def test_fp64_is_not_computed_in_less(backend: Backend) -> None:
     size = REALISTIC[0]
     inputs = size.inputs()
@@ -148,6 +154,7 @@ def test_fp64_is_not_computed_in_less(backend: Backend) -> None:
     assert_close(actual, expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.many_calls
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_autocast_casts_query_key_and_value_and_leaves_the_tables(backend: Backend, dtype: torch.dtype) -> None:
     size = REALISTIC[0]
@@ -177,6 +184,7 @@ def test_autocast_unites_different_dtypes(backend: Backend) -> None:
     assert torch.equal(mixed, united)
 
 
+@pytest.mark.many_calls
 def test_autocast_leaves_fp64_alone(backend: Backend) -> None:
     size = BY_NAME["prime_sides"]
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -185,6 +193,7 @@ def test_autocast_leaves_fp64_alone(backend: Backend) -> None:
     assert torch.equal(output, backend.attend(*size.inputs(), **size.options))
 
 
+@pytest.mark.many_calls
 def test_autocast_switched_off_inside_autocast_casts_nothing(backend: Backend) -> None:
     size = BY_NAME["prime_sides"]
     inputs = size.inputs(torch.float32)

@@ -45,6 +45,7 @@ def part_of_a_larger_image(tensor: Tensor) -> Tensor:
     return larger[inside]
 
 
+@pytest.mark.many_calls
 @pytest.mark.parametrize("layout", [channels_first, every_other_channel, part_of_a_larger_image])
 @pytest.mark.parametrize("name", MIXED)
 def test_memory_layout_does_not_change_the_result(
@@ -63,6 +64,7 @@ def test_memory_layout_does_not_change_the_result(
     assert_agree(list(gradients), list(plain_gradients))
 
 
+@pytest.mark.many_calls
 def test_expanded_inputs_and_gradients_are_read_by_their_strides(backend: Backend) -> None:
     size = BY_NAME["prime_sides"]
     query, key, value, *tables = size.inputs()
@@ -77,6 +79,7 @@ def test_expanded_inputs_and_gradients_are_read_by_their_strides(backend: Backen
     assert_agree(first_key.grad, repeated_key.grad.sum(0, keepdim=True))
 
 
+@pytest.mark.many_calls
 def test_inputs_are_left_as_they_were(backend: Backend) -> None:
     for name in MIXED:
         size = BY_NAME[name]
@@ -85,6 +88,7 @@ def test_inputs_are_left_as_they_were(backend: Backend) -> None:
         assert_close(inputs.tensors(), untouched.tensors(), rtol=0, atol=0)
 
 
+@pytest.mark.many_calls
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_two_runs_give_the_same_bits(backend: Backend, dtype: torch.dtype) -> None:
     def run(size: Size) -> list[Tensor]:
@@ -109,6 +113,7 @@ def sees(size: Size) -> Tensor:
     return axes[0][:, None, :, None] & axes[1][None, :, None, :]
 
 
+@pytest.mark.many_calls
 @pytest.mark.usefixtures("untyped")  # many calls
 @pytest.mark.parametrize("tensor", ["key", "value"])
 @pytest.mark.parametrize("name", WINDOWED)
@@ -127,6 +132,7 @@ def test_nan_in_one_pixel_reaches_the_queries_whose_window_holds_it_and_no_other
             assert not reached[:, :, :, 1:].any()
 
 
+@pytest.mark.many_calls
 @pytest.mark.usefixtures("untyped")  # many calls
 @pytest.mark.parametrize("name", WINDOWED)
 def test_nan_in_one_query_gradient_reaches_the_pixels_of_its_window_and_no_other(backend: Backend, name: str) -> None:
@@ -146,6 +152,7 @@ def test_nan_in_one_query_gradient_reaches_the_pixels_of_its_window_and_no_other
                 assert not reached[:, :, :, 1:].any()
 
 
+@pytest.mark.many_calls
 @pytest.mark.parametrize("border", ["mask", "zeros"])
 @pytest.mark.parametrize("stride", [1, 3])
 def test_moving_the_image_by_whole_blocks_moves_the_inside_of_the_result(
@@ -165,6 +172,7 @@ def test_moving_the_image_by_whole_blocks_moves_the_inside_of_the_result(
     assert not torch.allclose(back[:, -1], output[:, -1])
 
 
+@pytest.mark.many_calls
 def test_heads_do_not_influence_one_another(backend: Backend) -> None:
     for name in ("prime_sides", "rectangular", "zeros", "many_heads"):
         size = BY_NAME[name]
@@ -176,6 +184,7 @@ def test_heads_do_not_influence_one_another(backend: Backend) -> None:
             assert_agree(together[..., one, :], alone)
 
 
+@pytest.mark.many_calls
 def test_images_of_a_batch_do_not_influence_one_another(backend: Backend) -> None:
     for name in ("prime_sides", "many_heads"):
         size = BY_NAME[name]
@@ -187,6 +196,7 @@ def test_images_of_a_batch_do_not_influence_one_another(backend: Backend) -> Non
             assert_agree(together[one], alone)
 
 
+@pytest.mark.many_calls
 def test_no_gradient_is_kept_where_none_is_wanted(backend: Backend) -> None:
     size = BY_NAME["prime_sides"]
     assert not backend.attend(*size.inputs(), **size.options).requires_grad

@@ -33,6 +33,7 @@ def truth(name: str) -> tuple[Tensor, list[Tensor]]:
     return output.detach(), list(gradients)
 
 
+@pytest.mark.many_calls
 @every_size
 def test_output_equals_brute_force(backend: Backend, size: Size) -> None:
     output = backend.attend(*size.inputs(), **size.options)
@@ -41,15 +42,17 @@ def test_output_equals_brute_force(backend: Backend, size: Size) -> None:
 
 
 @every_size
-def test_gradients_equal_those_of_brute_force(backend: Backend, size: Size) -> None:
+def test_output_and_gradients_equal_those_of_brute_force(backend: Backend, size: Size) -> None:
     inputs = size.inputs().requiring_grad()
     output = backend.attend(*inputs, **size.options)
+    assert_agree(output, truth(size.name)[0])
     output.backward(size.output_gradient())
     for name, tensor, expected in zip(inputs.names(), inputs.tensors(), truth(size.name)[1], strict=True):
         assert tensor.grad is not None, name
         assert_agree(tensor.grad, expected, msg=lambda text, name=name: f"gradient of {name}: {text}")
 
 
+@pytest.mark.many_calls
 @pytest.mark.usefixtures("untyped")  # thousands of calls
 @pytest.mark.parametrize("size", TINY, ids=lambda size: size.name)
 def test_gradients_equal_finite_differences(backend: Backend, size: Size) -> None:
@@ -61,6 +64,7 @@ def test_gradients_equal_finite_differences(backend: Backend, size: Size) -> Non
     assert torch.autograd.gradcheck(attend, tuple(inputs.tensors()))
 
 
+@pytest.mark.many_calls
 @pytest.mark.parametrize("name", ["prime_sides", "stride_over_block", "zeros_partial"])
 @pytest.mark.parametrize("wanted", range(5), ids=Inputs._fields)
 def test_one_gradient_alone_is_the_same(backend: Backend, name: str, wanted: int) -> None:
@@ -74,6 +78,7 @@ def test_one_gradient_alone_is_the_same(backend: Backend, name: str, wanted: int
     assert all(other.grad is None for other in inputs.tensors() if other is not tensor)
 
 
+@pytest.mark.many_calls
 @every_size
 def test_values_of_one_give_the_weight_on_real_pixels(backend: Backend, size: Size) -> None:
     query, key, value, *tables = size.inputs()
@@ -95,6 +100,7 @@ def test_padding_takes_exactly_its_share_of_a_uniform_window(backend: Backend) -
     assert_agree(output[0, :, :, 0, 0], rows[:, None] * columns)
 
 
+@pytest.mark.many_calls
 @pytest.mark.parametrize(("block", "halo"), [(2, 5), (3, 4), (6, 0), ((2, 5), (4, 0)), (1, 4)])
 @pytest.mark.parametrize("tables", ["none", "split", "full"])
 def test_a_halo_over_the_whole_image_is_global_attention(
@@ -117,6 +123,7 @@ def test_a_halo_over_the_whole_image_is_global_attention(
     assert_agree(output.flatten(1, 2).transpose(1, 2), expected)
 
 
+@pytest.mark.many_calls
 @pytest.mark.parametrize("stride", [2, 3, (2, 3)])
 @pytest.mark.parametrize("block", [2, 3, 4])
 @pytest.mark.parametrize("border", ["mask", "zeros"])
@@ -133,6 +140,7 @@ def test_strided_result_is_the_subsampled_result(
     assert_agree(strided, whole[:, ::row_stride, ::column_stride])
 
 
+@pytest.mark.many_calls
 @pytest.mark.parametrize("block", [(1, 1), (2, 2), (3, 2)])
 @pytest.mark.parametrize("border", ["mask", "zeros"])
 def test_a_centred_window_does_not_depend_on_the_block(backend: Backend, block: tuple[int, int], border: str) -> None:
@@ -189,6 +197,7 @@ def test_forward_mode_is_right_or_refused(backend: Backend) -> None:
         assert_close(slope, (ahead - behind) / 2e-6, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.many_calls
 @pytest.mark.filterwarnings("ignore:.*batching rule:UserWarning")  # slow is not wrong
 def test_vmap_is_right_or_refused(backend: Backend) -> None:
     size = BY_NAME["prime_sides"]

@@ -31,6 +31,7 @@ def attend_like(layer: HaloAttn, image: Tensor, backend: Backend, **options: Any
     return output.permute(0, 3, 4, 1, 2).flatten(1, 2)
 
 
+@pytest.mark.many_calls
 @pytest.mark.parametrize("scale_pos_embed", [False, True])
 @pytest.mark.parametrize(
     ("layer_options", "options"),
@@ -57,6 +58,7 @@ def test_equals_timm_with_the_same_weights(
     assert_agree(list(gradients), list(expected_gradients))
 
 
+@pytest.mark.many_calls
 def test_pixel_offsets_differ_from_timms_in_a_strided_layer(backend: Backend) -> None:
     layer = HaloAttn(8, num_heads=2, block_size=4, halo_size=1, stride=2).double()
     image = torch.randn(1, 8, 8, 8, dtype=torch.float64)

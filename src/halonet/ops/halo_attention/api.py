@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from halonet.errors import unknown_name
-from halonet.ops.halo_attention import composite, cpu, reference
+from halonet.ops.halo_attention import composite, cpu, reference, triton
 from halonet.ops.halo_attention.geometry import Geometry, make_geometry
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -23,11 +23,13 @@ class Backend:
         run: Computes the result from checked arguments.
         refusal: Says why it cannot take these tensors and this geometry, or None if it can.
         summary: What it is, in a few words.
+        by_name_only: Device types on which "auto" passes it over.
     """
 
     run: Callable[..., Tensor]
     refusal: Callable[[Tensor, Tensor, Tensor, Geometry], str | None]
     summary: str
+    by_name_only: tuple[str, ...] = ()
 
 
 def _never(query: Tensor, key: Tensor, value: Tensor, geometry: Geometry) -> str | None:
@@ -38,6 +40,7 @@ def _never(query: Tensor, key: Tensor, value: Tensor, geometry: Geometry) -> str
 # In the order in which "auto" asks them.
 BACKENDS = {
     "cpu": Backend(cpu.halo_attention, cpu.refusal, cpu.SUMMARY),
+    "triton": Backend(triton.halo_attention, triton.refusal, triton.SUMMARY, by_name_only=("cpu",)),  # an interpreter
     "composite": Backend(composite.halo_attention, _never, "gathered windows and PyTorch's fused attention"),
     "reference": Backend(reference.halo_attention, _never, "the specification: slow, clear, differentiable twice"),
 }
@@ -79,7 +82,7 @@ def use_backend(name: str) -> Iterator[None]:
     """Run every `halo_attention` call in this context whose `backend` is "auto" with the backend `name`.
 
     Args:
-        name: "auto", "cpu", "composite" or "reference". A backend named in the call itself wins.
+        name: "auto", "cpu", "triton", "composite" or "reference". A backend named in the call itself wins.
 
     Raises:
         ValueError: If no such backend exists.
@@ -132,7 +135,8 @@ def halo_attention(
         centered: Keep, for each query, only the keys within `halo_size` of itself (SASA).
         offset_stride: Pixels that one query step counts for in the offsets; None takes `stride`. May differ from
             it only where the stride divides the block. timm's weights use 1.
-        backend: "auto", "cpu", "composite" or "reference". A named backend is obeyed or refused with the reason.
+        backend: "auto", "cpu", "triton", "composite" or "reference". A named backend is obeyed or refused with the
+            reason.
 
     Returns:
         [batch, ceil(H / stride), ceil(W / stride), heads, d_v] in the dtype of the query (under autocast: the
@@ -236,7 +240,11 @@ def select_backend(query: Tensor, key: Tensor, value: Tensor, geometry: Geometry
     if backend == "auto":
         backend = _backend_of_context.get()
     if backend == "auto":
-        return next(name for name, each in BACKENDS.items() if not each.refusal(query, key, value, geometry))
+        return next(
+            name
+            for name, each in BACKENDS.items()
+            if query.device.type not in each.by_name_only and not each.refusal(query, key, value, geometry)
+        )
     reason = BACKENDS[backend].refusal(query, key, value, geometry)
     if reason:
         raise ValueError(f"backend {backend!r} cannot run this call: {reason}. backend='auto' picks one that can")

@@ -6,21 +6,17 @@ head. Keys outside the image cost nothing with `border="mask"`. Gradients are su
 on the number of threads.
 """
 
-from collections.abc import Sequence
-from typing import Any
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from halonet.ops import cpu_library
-from halonet.ops.halo_attention.geometry import Axis, Geometry, make_geometry
+from halonet.ops.halo_attention.geometry import Axis, Geometry
+from halonet.ops.halo_attention.registration import Inputs, Operator, gradients_like
 
 # For people.
 _CHOSEN = "" if cpu_library.MISSING else f" ({cpu_library.instruction_set()})"
 SUMMARY = "a fused C++ kernel" + _CHOSEN
-_NUMBERS_OF_AN_AXIS = ("block", "halo", "stride", "offset_stride")
 
 
 def refusal(query: Tensor, key: Tensor, value: Tensor, geometry: Geometry) -> str | None:
@@ -43,25 +39,43 @@ def halo_attention(
     scale: float,
 ) -> Float[Tensor, "batch query_rows query_columns heads d_v"]:
     """Attend in the C++ library, as the module docstring says."""
-    numbers = [
-        *(getattr(axis, name) for name in _NUMBERS_OF_AN_AXIS for axis in (geometry.rows, geometry.columns)),
-        int(geometry.border == "zeros"),
-        int(geometry.centered),
-    ]
-    given = (query, key, value, row_embedding, column_embedding)
-    if forward_ad._current_level >= 0 and any(
-        each is not None and forward_ad.unpack_dual(each).tangent is not None for each in given
-    ):
-        raise NotImplementedError("backend 'cpu' has no forward-mode derivatives; backend='reference' has")
-    save = torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in given)
-    return torch.ops.halonet.cpu_attention(*given, numbers, scale, save)[0]
+    return _OPERATOR(query, key, value, row_embedding, column_embedding, geometry=geometry, scale=scale)
 
 
-def _call(
-    numbers: Sequence[int], scale: float, tensors: Sequence[Tensor], tables: Sequence[Tensor | None]
-) -> cpu_library.Call:
-    query, key, value = tensors
-    geometry = _geometry(numbers, key)
+def _forward(inputs: Inputs, geometry: Geometry, scale: float, output: Tensor, log_sum: Tensor | None) -> None:
+    dtype = _computed_in(output.dtype)
+    ready = _ready_inputs(inputs, dtype)
+    result = output if output.dtype == dtype else torch.empty(output.shape, dtype=dtype)
+    call = _call(ready, geometry, scale)
+    call.output = _image(result)
+    call.log_sum = None if log_sum is None else log_sum.data_ptr()
+    cpu_library.run("halonet_run", call, dtype, backward=False)
+    if result is not output:
+        output.copy_(result)
+
+
+def _backward(
+    grad_output: Tensor, inputs: Inputs, output: Tensor, log_sum: Tensor, geometry: Geometry, scale: float
+) -> tuple[Tensor, ...]:
+    dtype = log_sum.dtype
+    ready = _ready_inputs(inputs, dtype)
+    grads = gradients_like(ready.query, ready.key, ready.value, zeros=True)  # blocks add to them
+    grads += [torch.zeros(() if table is None else table.shape, dtype=dtype) for table in inputs[3:]]
+    call = _call(ready, geometry, scale)
+    output, grad_output = _ready(output, dtype), _ready(grad_output, dtype)
+    call.output, call.grad_output = _image(output), _image(grad_output)
+    call.grad_query, call.grad_key, call.grad_value = (_image(grad) for grad in grads[:3])
+    call.grad_row_table, call.grad_column_table = (grad.data_ptr() for grad in grads[3:])
+    call.log_sum = log_sum.data_ptr()
+    cpu_library.run("halonet_run", call, dtype, backward=True)
+    return tuple(grad if each is None else grad.to(each.dtype) for grad, each in zip(grads, inputs, strict=True))
+
+
+_OPERATOR = Operator("cpu", _forward, _backward, ["CPU"])
+
+
+def _call(inputs: Inputs, geometry: Geometry, scale: float) -> cpu_library.Call:
+    query, key, value, row_embedding, column_embedding = inputs
     call = cpu_library.Call(
         rows=_axis(geometry.rows),
         columns=_axis(geometry.columns),
@@ -77,24 +91,10 @@ def _call(
         key=_image(key),
         value=_image(value),
     )
-    if tables[0] is not None and tables[1] is not None:
-        call.row_table = cpu_library.Table(tables[0].data_ptr(), tables[0].shape[1])
-        call.column_table = cpu_library.Table(tables[1].data_ptr(), tables[1].shape[1])
+    if row_embedding is not None and column_embedding is not None:
+        call.row_table = cpu_library.Table(row_embedding.data_ptr(), row_embedding.shape[1])
+        call.column_table = cpu_library.Table(column_embedding.data_ptr(), column_embedding.shape[1])
     return call
-
-
-def _geometry(numbers: Sequence[int], key: Tensor) -> Geometry:
-    block, halo, stride, offset_stride = ((numbers[i], numbers[i + 1]) for i in (0, 2, 4, 6))
-    return make_geometry(
-        key.shape[1],
-        key.shape[2],
-        block_size=block,
-        halo_size=halo,
-        stride=stride,
-        offset_stride=offset_stride,
-        border="zeros" if numbers[8] else "mask",
-        centered=bool(numbers[9]),
-    )
 
 
 def _axis(axis: Axis) -> cpu_library.Axis:
@@ -107,162 +107,17 @@ def _image(tensor: Tensor) -> cpu_library.Image:
     return cpu_library.Image(tensor.data_ptr(), *tensor.stride()[:4])
 
 
+def _computed_in(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _ready_inputs(inputs: Inputs, dtype: torch.dtype) -> Inputs:
+    row_embedding, column_embedding = (None if table is None else table.to(dtype).contiguous() for table in inputs[3:])
+    query, key, value = (_ready(tensor, dtype) for tensor in inputs[:3])
+    return Inputs(query, key, value, row_embedding, column_embedding)
+
+
 def _ready(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     """Cast, and copy where the channels of a head are not contiguous."""
     tensor = tensor.to(dtype)
     return tensor if tensor.stride(-1) == 1 or tensor.shape[-1] == 1 else tensor.contiguous()
-
-
-def zeros_for_gradients(query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
-    """Make zeros for the gradients, to which blocks add; slices of one tensor, as projections make them, get slices."""
-    if _are_neighbors(query, key) and _are_neighbors(key, value):
-        return _slices(query, key, value)
-    if _are_neighbors(key, value):
-        return [*_slices(query), *_slices(key, value)]
-    return [each.new_zeros(each.shape) for each in (query, key, value)]
-
-
-def _are_neighbors(first: Tensor, second: Tensor) -> bool:
-    end = first.data_ptr() + first.shape[3:].numel() * first.element_size()
-    return (
-        end == second.data_ptr()
-        and first.shape[:3] == second.shape[:3]
-        and first.stride()[:3] == second.stride()[:3]
-        and first.stride(3) == first.shape[4]
-    )
-
-
-def _slices(*tensors: Tensor) -> list[Tensor]:
-    """Make one tensor of zeros whose slices along its last axis have the shapes of `tensors`."""
-    widths = [each.shape[3:].numel() for each in tensors]
-    whole = tensors[0].new_zeros(*tensors[0].shape[:3], sum(widths))
-    return [part.unflatten(-1, each.shape[3:]) for part, each in zip(whole.split(widths, -1), tensors, strict=True)]
-
-
-def _ready_table(table: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    return None if table is None else table.to(dtype).contiguous()
-
-
-_ARGUMENTS = "Tensor query, Tensor key, Tensor value, Tensor? row_embedding, Tensor? column_embedding"
-_NUMBERS = "int[] numbers, float scale"
-_OPERATORS = torch.library.Library("halonet", "FRAGMENT")
-_OPERATORS.define(f"cpu_attention({_ARGUMENTS}, {_NUMBERS}, bool save) -> (Tensor output, Tensor log_sum)")
-_OPERATORS.define(
-    f"cpu_attention_backward(Tensor grad_output, {_ARGUMENTS}, Tensor output, Tensor log_sum, {_NUMBERS})"
-    " -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
-)
-
-
-@torch.library.impl(_OPERATORS, "cpu_attention", "CPU")
-def _forward(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    row_embedding: Tensor | None,
-    column_embedding: Tensor | None,
-    numbers: Sequence[int],
-    scale: float,
-    save: bool,
-) -> tuple[Tensor, Tensor]:
-    output, log_sum = _empty(query, key, value, row_embedding, column_embedding, numbers, scale, save)
-    dtype = log_sum.dtype
-    result = output if output.dtype == dtype else torch.empty(output.shape, dtype=dtype)
-    if output.numel():
-        tensors = [_ready(tensor, dtype) for tensor in (query, key, value)]
-        tables = [_ready_table(table, dtype) for table in (row_embedding, column_embedding)]
-        call = _call(numbers, scale, tensors, tables)
-        call.output = _image(result)
-        call.log_sum = log_sum.data_ptr() if save else None
-        cpu_library.run("halonet_run", call, dtype, backward=False)
-    return result.to(output.dtype), log_sum
-
-
-@torch.library.register_fake("halonet::cpu_attention", lib=_OPERATORS)
-def _empty(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    row_embedding: Tensor | None,
-    column_embedding: Tensor | None,
-    numbers: Sequence[int],
-    scale: float,
-    save: bool,
-) -> tuple[Tensor, Tensor]:
-    dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
-    grid = query.shape[:4]
-    return query.new_empty(*grid, value.shape[4]), query.new_empty(grid if save else (0,), dtype=dtype)
-
-
-@torch.library.impl(_OPERATORS, "cpu_attention_backward", "CPU")
-def _backward(
-    grad_output: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    row_embedding: Tensor | None,
-    column_embedding: Tensor | None,
-    output: Tensor,
-    log_sum: Tensor,
-    numbers: Sequence[int],
-    scale: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    dtype = log_sum.dtype
-    given = (query, key, value, row_embedding, column_embedding)
-    tensors = [_ready(tensor, dtype) for tensor in (query, key, value)]
-    tables = [_ready_table(table, dtype) for table in (row_embedding, column_embedding)]
-    grads = zeros_for_gradients(*tensors)
-    grads += [torch.zeros(() if table is None else table.shape, dtype=dtype) for table in given[3:]]
-    if grad_output.numel():
-        call = _call(numbers, scale, tensors, tables)
-        output, grad_output = _ready(output, dtype), _ready(grad_output, dtype)
-        call.output, call.grad_output = _image(output), _image(grad_output)
-        call.grad_query, call.grad_key, call.grad_value = (_image(grad) for grad in grads[:3])
-        call.grad_row_table, call.grad_column_table = (grad.data_ptr() for grad in grads[3:])
-        call.log_sum = log_sum.data_ptr()
-        cpu_library.run("halonet_run", call, dtype, backward=True)
-    query_grad, key_grad, value_grad, row_grad, column_grad = (
-        grad if each is None else grad.to(each.dtype) for grad, each in zip(grads, given, strict=True)
-    )
-    return query_grad, key_grad, value_grad, row_grad, column_grad
-
-
-@torch.library.register_fake("halonet::cpu_attention_backward", lib=_OPERATORS)
-def _empty_backward(
-    grad_output: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    row_embedding: Tensor | None,
-    column_embedding: Tensor | None,
-    output: Tensor,
-    log_sum: Tensor,
-    numbers: Sequence[int],
-    scale: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    query_grad, key_grad, value_grad = (each.new_empty(each.shape) for each in (query, key, value))
-    row_grad, column_grad = (
-        log_sum.new_empty(()) if each is None else each.new_empty(each.shape)
-        for each in (row_embedding, column_embedding)
-    )
-    return query_grad, key_grad, value_grad, row_grad, column_grad
-
-
-def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    *tensors, ctx.numbers, ctx.scale, _ = inputs
-    ctx.save_for_backward(*tensors, *output)
-    ctx.mark_non_differentiable(output[1])
-
-
-def _differentiate(ctx: Any, grad_output: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    saved = ctx.saved_tensors  # read once: activation checkpointing recomputes them
-    grads = torch.ops.halonet.cpu_attention_backward(grad_output, *saved, ctx.numbers, ctx.scale)
-    tables = (None if table is None else grad for table, grad in zip(saved[3:5], grads[3:], strict=True))
-    return *grads[:3], *tables, None, None, None
-
-
-def _refuse_second_derivative(ctx: Any, *grads: Tensor) -> None:
-    raise NotImplementedError("backend 'cpu' has first derivatives only; backend='reference' differentiates twice")
-
-
-torch.library.register_autograd("halonet::cpu_attention", _differentiate, setup_context=_remember, lib=_OPERATORS)
-torch.library.register_autograd("halonet::cpu_attention_backward", _refuse_second_derivative, lib=_OPERATORS)

@@ -1,0 +1,196 @@
+"""Makes a fused kernel an opaque PyTorch operator: its schema, what it returns while tracing, its derivative.
+
+Every backend that is no plain PyTorch brings two functions, forward and backward, and gets here what they have in
+common. The operators are `torch.ops.halonet.NAME_attention` and `NAME_attention_backward`; they take the integers of
+the geometry as a list, for an operator's arguments are tensors and plain values.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from halonet.ops.halo_attention.geometry import Geometry, make_geometry
+
+_NUMBERS_OF_AN_AXIS = ("block", "halo", "stride", "offset_stride")
+_ARGUMENTS = "Tensor query, Tensor key, Tensor value, Tensor? row_embedding, Tensor? column_embedding"
+_NUMBERS = "int[] numbers, float scale"
+_OPERATORS = torch.library.Library("halonet", "FRAGMENT")
+
+
+class Inputs(NamedTuple):
+    """The tensors of a call, as `halonet.halo_attention` takes them."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    row_embedding: Tensor | None
+    column_embedding: Tensor | None
+
+
+# Fills the output and, where it is wanted, the base-2 log-sum-exp [batch, Hq, Wq, heads] of the logits:
+# (inputs, geometry, scale, output, log_sum).
+Forward = Callable[[Inputs, Geometry, float, Tensor, Tensor | None], None]
+# Gives the gradients of the inputs, in their dtypes; of a table that is None, anything:
+# (grad_output, inputs, output, log_sum, geometry, scale).
+Backward = Callable[[Tensor, Inputs, Tensor, Tensor, Geometry, float], tuple[Tensor, ...]]
+
+
+class Operator:
+    """A registered kernel.
+
+    Args:
+        name: The backend's name.
+        run_forward: Computes; it never sees an empty batch.
+        run_backward: Differentiates; nor does it.
+        devices: Dispatch keys it runs under, as "CPU" or "CUDA".
+    """
+
+    def __init__(self, name: str, run_forward: Forward, run_backward: Backward, devices: Sequence[str]) -> None:
+        self.name, self.run_forward, self.run_backward = name, run_forward, run_backward
+        forward, backward = f"{name}_attention", f"{name}_attention_backward"
+        _OPERATORS.define(f"{forward}({_ARGUMENTS}, {_NUMBERS}, bool save) -> (Tensor output, Tensor log_sum)")
+        _OPERATORS.define(
+            f"{backward}(Tensor grad_output, {_ARGUMENTS}, Tensor output, Tensor log_sum, {_NUMBERS})"
+            " -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+        )
+        for device in devices:
+            _OPERATORS.impl(forward, self._forward, device)
+            _OPERATORS.impl(backward, self._backward, device)
+        torch.library.register_fake(f"halonet::{forward}", _empty, lib=_OPERATORS)
+        torch.library.register_fake(f"halonet::{backward}", _empty_gradients, lib=_OPERATORS)
+        torch.library.register_autograd(
+            f"halonet::{forward}", self._differentiate, setup_context=_remember, lib=_OPERATORS
+        )
+        torch.library.register_autograd(f"halonet::{backward}", self._refuse_second_derivative, lib=_OPERATORS)
+
+    def __call__(self, *tensors: Tensor | None, geometry: Geometry, scale: float) -> Tensor:
+        """Attend: the tensors of `Inputs` in their order, checked.
+
+        Raises:
+            NotImplementedError: If forward-mode derivatives are wanted.
+        """
+        if forward_ad._current_level >= 0 and any(
+            each is not None and forward_ad.unpack_dual(each).tangent is not None for each in tensors
+        ):
+            raise NotImplementedError(f"backend {self.name!r} has no forward-mode derivatives; backend='reference' has")
+        save = torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in tensors)
+        operator = getattr(torch.ops.halonet, f"{self.name}_attention")
+        return operator(*tensors, numbers_of(geometry), scale, save)[0]
+
+    def _forward(self, *arguments: Any) -> tuple[Tensor, Tensor]:
+        *tensors, numbers, scale, save = arguments
+        output, log_sum = _empty(*arguments)
+        if output.numel():
+            inputs = Inputs(*tensors)
+            self.run_forward(inputs, _geometry(numbers, inputs.key), scale, output, log_sum if save else None)
+        return output, log_sum
+
+    def _backward(self, *arguments: Any) -> tuple[Tensor, ...]:
+        grad_output, *tensors, output, log_sum, numbers, scale = arguments
+        inputs = Inputs(*tensors)
+        if not output.numel():
+            return tuple(gradient.zero_() for gradient in _empty_gradients(*arguments))
+        geometry = _geometry(numbers, inputs.key)
+        return self.run_backward(grad_output, inputs, output, log_sum, geometry, scale)
+
+    def _differentiate(self, ctx: Any, grad_output: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        saved = ctx.saved_tensors  # read once: activation checkpointing recomputes them
+        operator = getattr(torch.ops.halonet, f"{self.name}_attention_backward")
+        grads = operator(grad_output, *saved, ctx.numbers, ctx.scale)
+        tables = (None if table is None else grad for table, grad in zip(saved[3:5], grads[3:], strict=True))
+        return *grads[:3], *tables, None, None, None
+
+    def _refuse_second_derivative(self, ctx: Any, *grads: Tensor) -> None:
+        raise NotImplementedError(
+            f"backend {self.name!r} has first derivatives only; backend='reference' differentiates twice"
+        )
+
+
+def numbers_of(geometry: Geometry) -> list[int]:
+    """The geometry but for the sizes of the image, as the operators take it."""
+    return [
+        *(getattr(axis, name) for name in _NUMBERS_OF_AN_AXIS for axis in (geometry.rows, geometry.columns)),
+        int(geometry.border == "zeros"),
+        int(geometry.centered),
+    ]
+
+
+def _geometry(numbers: Sequence[int], key: Tensor) -> Geometry:
+    block, halo, stride, offset_stride = ((numbers[i], numbers[i + 1]) for i in (0, 2, 4, 6))
+    return make_geometry(
+        key.shape[1],
+        key.shape[2],
+        block_size=block,
+        halo_size=halo,
+        stride=stride,
+        offset_stride=offset_stride,
+        border="zeros" if numbers[8] else "mask",
+        centered=bool(numbers[9]),
+    )
+
+
+def _empty(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    row_embedding: Tensor | None,
+    column_embedding: Tensor | None,
+    numbers: Sequence[int],
+    scale: float,
+    save: bool,
+) -> tuple[Tensor, Tensor]:
+    dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
+    grid = query.shape[:4]
+    return query.new_empty(*grid, value.shape[4]), query.new_empty(grid if save else (0,), dtype=dtype)
+
+
+def _empty_gradients(
+    grad_output: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    row_embedding: Tensor | None,
+    column_embedding: Tensor | None,
+    output: Tensor,
+    log_sum: Tensor,
+    numbers: Sequence[int],
+    scale: float,
+) -> tuple[Tensor, ...]:
+    tables = (log_sum.new_empty(()) if table is None else table for table in (row_embedding, column_embedding))
+    return tuple(each.new_empty(each.shape) for each in (query, key, value, *tables))
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    *tensors, ctx.numbers, ctx.scale, _ = inputs
+    ctx.save_for_backward(*tensors, *output)
+    ctx.mark_non_differentiable(output[1])
+
+
+def gradients_like(query: Tensor, key: Tensor, value: Tensor, *, zeros: bool) -> list[Tensor]:
+    """Make tensors for the gradients, zeroed or not; slices of one tensor, as projections make them, get slices."""
+    if _are_neighbors(query, key) and _are_neighbors(key, value):
+        return _slices(query, key, value, zeros=zeros)
+    if _are_neighbors(key, value):
+        return [*_slices(query, zeros=zeros), *_slices(key, value, zeros=zeros)]
+    return [tensor for each in (query, key, value) for tensor in _slices(each, zeros=zeros)]
+
+
+def _are_neighbors(first: Tensor, second: Tensor) -> bool:
+    end = first.data_ptr() + first.shape[3:].numel() * first.element_size()
+    return (
+        end == second.data_ptr()
+        and first.shape[:3] == second.shape[:3]
+        and first.stride()[:3] == second.stride()[:3]
+        and first.stride(3) == first.shape[4]
+    )
+
+
+def _slices(*tensors: Tensor, zeros: bool) -> list[Tensor]:
+    """Make one tensor whose slices along its last axis have the shapes of `tensors`."""
+    widths = [each.shape[3:].numel() for each in tensors]
+    make = tensors[0].new_zeros if zeros else tensors[0].new_empty
+    whole = make(*tensors[0].shape[:3], sum(widths))
+    return [part.unflatten(-1, each.shape[3:]) for part, each in zip(whole.split(widths, -1), tensors, strict=True)]

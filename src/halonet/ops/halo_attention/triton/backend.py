@@ -1,0 +1,102 @@
+"""The fused kernels for GPUs, in Triton, as an opaque PyTorch operator.
+
+Windows are never written to memory, nor scores: a program holds the scores of a tile of queries on chip, straight from
+tensors of any strides. What the backward needs is the inputs, the output and one log-sum-exp for each query and head.
+Gradients are written once each, and the tables' are summed from parts in a fixed order, so two runs give the same bits.
+
+Triton itself is imported by the first call that needs it.
+"""
+
+import importlib.util
+import os
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from halonet.ops.halo_attention.geometry import Geometry
+from halonet.ops.halo_attention.registration import Inputs, Operator, gradients_like
+
+SUMMARY = "fused Triton kernels"
+MOST_CHANNELS = 256
+LONGEST_TABLE = 256
+# The mask of the kernels is a large number times the scale: scales beyond these go into the query.
+LEAST_SCALE, LARGEST_SCALE = 1e-6, 1e6
+
+
+def refusal(query: Tensor, key: Tensor, value: Tensor, geometry: Geometry) -> str | None:
+    """Why the kernels cannot take a call, or None."""
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    if query.device.type != "cuda" and not (interpreted and query.device.type == "cpu"):
+        return f"it runs on CUDA and ROCm devices, and the tensors are on {query.device}"
+    if torch.compiler.is_exporting():
+        return "it is no part of an exported program"
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed"
+    if query.dtype == torch.float64 and not interpreted:
+        return "it computes in float32, bfloat16 and float16, and the tensors are float64"
+    if not interpreted and _capability(query.device.index or 0) < (8, 0):
+        return f"it needs compute capability 8.0 or more, and {query.device} has less"
+    widest = max(query.shape[4], value.shape[4])
+    if widest > MOST_CHANNELS:
+        return f"it takes heads of at most {MOST_CHANNELS} channels, not {widest}"
+    longest = max(geometry.rows.table_length, geometry.columns.table_length)
+    if longest > LONGEST_TABLE:
+        return f"it takes 2 * (block + halo) - 1 up to {LONGEST_TABLE}, not {longest}"
+    return None
+
+
+@cache
+def _capability(device: int) -> tuple[int, int]:
+    return (9, 0) if torch.version.hip else torch.cuda.get_device_capability(device)
+
+
+def halo_attention(
+    query: Float[Tensor, "batch query_rows query_columns heads d_qk"],
+    key: Float[Tensor, "batch rows columns heads d_qk"],
+    value: Float[Tensor, "batch rows columns heads d_v"],
+    row_embedding: Float[Tensor, "row_offsets w_r"] | None,
+    column_embedding: Float[Tensor, "column_offsets w_c"] | None,
+    *,
+    geometry: Geometry,
+    scale: float,
+) -> Float[Tensor, "batch query_rows query_columns heads d_v"]:
+    """Attend in Triton, as the module docstring says."""
+    if scale < 0:
+        query, scale = -query, -scale
+    if not LEAST_SCALE <= scale <= LARGEST_SCALE:
+        query, scale = query * scale, 1.0
+    return _OPERATOR(query, key, value, row_embedding, column_embedding, geometry=geometry, scale=scale)
+
+
+def _forward(inputs: Inputs, geometry: Geometry, scale: float, output: Tensor, log_sum: Tensor | None) -> None:
+    from halonet.ops.halo_attention.triton.launch import forward_launch
+
+    with _device_of(output):
+        forward_launch(inputs, geometry, scale, output, log_sum).run()
+
+
+def _backward(
+    grad_output: Tensor, inputs: Inputs, output: Tensor, log_sum: Tensor, geometry: Geometry, scale: float
+) -> tuple[Tensor, ...]:
+    from halonet.ops.halo_attention.triton.launch import launch_for_keys, launch_for_queries
+
+    grads = gradients_like(*inputs[:3], zeros=False)
+    with _device_of(output):
+        of_queries, parts, delta = launch_for_queries(grad_output, inputs, output, log_sum, geometry, scale, grads[0])
+        of_queries.run()
+        launch_for_keys(grad_output, inputs, log_sum, delta, geometry, scale, *grads[1:]).run()
+    tables = (
+        part.sum(0, dtype=torch.float64).to(part.dtype if table is None else table.dtype)
+        for part, table in zip(parts, inputs[3:], strict=True)
+    )
+    return *grads, *tables
+
+
+_OPERATOR = Operator("triton", _forward, _backward, ["CUDA", "CPU"])
+
+
+def _device_of(tensor: Tensor) -> AbstractContextManager[object]:
+    return torch.cuda.device(tensor.device) if tensor.device.type == "cuda" else nullcontext()

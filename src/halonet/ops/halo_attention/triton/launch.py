@@ -1,0 +1,182 @@
+"""From a call to kernels that are ready to go."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from halonet.ops.halo_attention.geometry import Axis, Geometry
+from halonet.ops.halo_attention.registration import Inputs
+from halonet.ops.halo_attention.triton.backward import gradient_of_keys, gradient_of_queries
+from halonet.ops.halo_attention.triton.configurations import Configuration, configuration_for
+from halonet.ops.halo_attention.triton.forward import attention_forward
+from halonet.ops.halo_attention.triton.problem import Extent, Image, Problem, Tile, make_problem, power_of_2
+
+# Programs, at most, that leave a part of the tables' gradients: enough to fill any GPU, few enough to add up.
+MOST_PARTS = 2048
+
+
+class Launch(NamedTuple):
+    """One kernel, ready to go: what is compiled, for what arguments, how often."""
+
+    kernel: Any
+    programs: int
+    arguments: dict[str, Any]
+    configuration: Configuration
+
+    def run(self) -> None:
+        """Enqueue it."""
+        options = {"num_warps": self.configuration.num_warps, "num_stages": self.configuration.num_stages}
+        self.kernel[(self.programs,)](**self.arguments, **options)
+
+
+def forward_launch(inputs: Inputs, geometry: Geometry, scale: float, output: Tensor, log_sum: Tensor | None) -> Launch:
+    """The forward kernel, to fill `output` and, if given, `log_sum`."""
+    problem = make_problem(inputs, geometry, scale)
+    configuration = configuration_for("forward", problem, inputs.query.dtype)
+    parts = _parts(problem, configuration)
+    return Launch(
+        attention_forward,
+        _count(inputs, geometry, parts),
+        {
+            **_tensors(inputs),
+            "output": _image(output),
+            "log_sum": output if log_sum is None else log_sum,  # without, never written
+            **_extents(inputs, geometry),
+            **_compiled_for(problem, configuration),
+            "parts": parts,
+            "save": log_sum is not None,
+        },
+        configuration,
+    )
+
+
+def launch_for_queries(
+    grad_output: Tensor,
+    inputs: Inputs,
+    output: Tensor,
+    log_sum: Tensor,
+    geometry: Geometry,
+    scale: float,
+    grad_query: Tensor,
+) -> tuple[Launch, list[Tensor], Tensor]:
+    """The first kernel of the backward, the parts of the tables' gradients and the `delta` that it will fill."""
+    problem = make_problem(inputs, geometry, scale)
+    configuration = configuration_for("queries", problem, inputs.query.dtype)
+    parts = _parts(problem, configuration)
+    count = _count(inputs, geometry, parts)
+    items = -(-count // MOST_PARTS) if problem.has_tables else 1
+    programs = -(-count // items)
+    gradients = [log_sum.new_empty(() if table is None else (programs, *table.shape)) for table in inputs[3:]]
+    if not problem.has_tables:
+        gradients = [each.new_zeros(1) for each in gradients]
+    delta = torch.empty_like(log_sum)
+    arguments = {
+        **_tensors(inputs),
+        "output": _image(output),
+        "log_sum": log_sum,
+        "grad_output": _image(grad_output),
+        "grad_query": _image(grad_query),
+        "grad_row_table": gradients[0],
+        "grad_column_table": gradients[1],
+        "delta": delta,
+        **_extents(inputs, geometry),
+        "count": count,
+        "items": items,
+        **_compiled_for(problem, configuration),
+        "parts": parts,
+    }
+    return Launch(gradient_of_queries, programs, arguments, configuration), gradients, delta
+
+
+def launch_for_keys(
+    grad_output: Tensor,
+    inputs: Inputs,
+    log_sum: Tensor,
+    delta: Tensor,
+    geometry: Geometry,
+    scale: float,
+    grad_key: Tensor,
+    grad_value: Tensor,
+) -> Launch:
+    """The second kernel of the backward; it reads the first one's `delta`."""
+    problem = make_problem(inputs, geometry, scale)
+    configuration = configuration_for("keys", problem, inputs.query.dtype)
+    row_shift, row_tiles = _key_tiles(geometry.rows, configuration.key_rows)
+    column_shift, column_tiles = _key_tiles(geometry.columns, configuration.key_columns)
+    tensors = _tensors(inputs)
+    return Launch(
+        gradient_of_keys,
+        inputs.key.shape[0] * inputs.key.shape[3] * row_tiles * column_tiles,
+        {
+            **tensors,
+            "log_sum": log_sum,
+            "delta": delta,
+            "grad_output": _image(grad_output),
+            "grad_key": _image(grad_key),
+            "grad_value": _image(grad_value),
+            **_extents(inputs, geometry),
+            "row_shift": row_shift,
+            "column_shift": column_shift,
+            "row_tiles": row_tiles,
+            "column_tiles": column_tiles,
+            **_compiled_for(problem, configuration, windows=False),
+            "parts": _parts(problem, configuration),
+        },
+        configuration,
+    )
+
+
+def _tensors(inputs: Inputs) -> dict[str, Any]:
+    query, key, value, row_embedding, column_embedding = inputs
+    return {
+        "query": _image(query),
+        "key": _image(key),
+        "value": _image(value),
+        "row_table": query if row_embedding is None else row_embedding.contiguous(),  # without, never read
+        "column_table": query if column_embedding is None else column_embedding.contiguous(),
+    }
+
+
+def _image(tensor: Tensor) -> Image:
+    return Image(tensor, tensor.stride())
+
+
+def _extents(inputs: Inputs, geometry: Geometry) -> dict[str, Any]:
+    rows, columns = (Extent(axis.size, axis.num_queries, axis.num_blocks) for axis in geometry[:2])
+    return {"heads": inputs.query.shape[3], "rows": rows, "columns": columns}
+
+
+def _compiled_for(problem: Problem, configuration: Configuration, windows: bool = True) -> dict[str, Any]:
+    """Constants of a kernel whose slots are for all rows and columns of a window, or for those of one key tile."""
+    queries, key_rows, key_columns, *_ = configuration
+    slots = max(key_rows, key_columns)
+    if windows:
+        sides = ((problem.rows.window, key_rows), (problem.columns.window, key_columns))
+        slots = max(-(-window // side) * side for window, side in sides)
+    return {"problem": problem, "tile": Tile(queries, key_rows, key_columns, power_of_2(slots))}
+
+
+def _parts(problem: Problem, configuration: Configuration) -> int:
+    """Tiles of queries in a block."""
+    return -(-problem.rows.max_queries * problem.columns.max_queries // configuration.queries)
+
+
+def _count(inputs: Inputs, geometry: Geometry, parts: int) -> int:
+    """Tiles of queries in all."""
+    batch, _, _, heads, _ = inputs.query.shape
+    return batch * heads * geometry.rows.num_blocks * geometry.columns.num_blocks * parts
+
+
+def _key_tiles(axis: Axis, size: int) -> tuple[int, int]:
+    """How far to shift tiles of keys against the image, and how many there are: what meets the fewest windows."""
+
+    def meetings(shift: int) -> int:
+        windows = (
+            (max(block * axis.block - axis.halo, 0), min(block * axis.block + axis.block + axis.halo, axis.size))
+            for block in range(axis.num_blocks)
+        )
+        return sum((after - 1 + shift) // size - (first + shift) // size + 1 for first, after in windows)
+
+    shift = min((0, axis.block // 2 % size), key=meetings)
+    return shift, -(-(axis.size + shift) // size)

@@ -1,0 +1,150 @@
+"""What a Triton kernel is told: the tensors, the image's size, and the numbers that it is compiled for."""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+import triton.language as tl
+
+from halonet.ops.halo_attention.geometry import Axis, Geometry
+from halonet.ops.halo_attention.registration import Inputs
+
+
+class Image(NamedTuple):
+    """A tensor [batch, rows, columns, heads, channels] and its strides, in elements."""
+
+    data: Any
+    strides: tuple[int, ...]
+
+
+class Extent(NamedTuple):
+    """What an image's size decides along one axis; see `geometry.Axis`."""
+
+    size: int
+    num_queries: int
+    num_blocks: int
+
+
+class TileAxis(NamedTuple):
+    """What a kernel is compiled for along one axis; the first five as in `geometry.Axis`.
+
+    Attributes:
+        block: The paper's b.
+        halo: The paper's h.
+        stride: Pixels between queries.
+        offset_stride: Pixels that a query counts for in the offsets.
+        window: b + 2h.
+        max_queries: The most queries that a block holds.
+        table_length: Entries of the table.
+        entries: The next power of 2.
+        table_width: Channels of the table; 0 without one. Rows read a query's first channels, columns its last.
+    """
+
+    block: int
+    halo: int
+    stride: int
+    offset_stride: int
+    window: int
+    max_queries: int
+    table_length: int
+    entries: int
+    table_width: int
+
+
+class Problem(NamedTuple):
+    """What a kernel is compiled for.
+
+    Attributes:
+        rows: The vertical axis.
+        columns: The horizontal axis.
+        channels: The paper's d_qk.
+        padded_channels: The next power of 2, at least 16.
+        value_channels: The paper's d_v.
+        padded_value_channels: The next power of 2, at least 16.
+        zeros: Whether keys outside the image take weight.
+        centered: Whether each query sees only its own window.
+        has_tables: Whether there are relative positions.
+        scale: Factor of the logits, positive.
+        unit: The scale times log2(e): exponentials and logarithms are to base 2.
+        hidden: Logit of what may not be seen, before the scale, in units of `one`.
+        one: The ones of the matrices of ones. In fp16 they are larger than 1 so that `hidden` times `one` is beyond
+            every logit, though fp16 cannot hold it.
+        precision: Of products of fp32, as `tl.dot` takes it.
+        accumulator: fp32, or fp64 for fp64.
+    """
+
+    rows: TileAxis
+    columns: TileAxis
+    channels: int
+    padded_channels: int
+    value_channels: int
+    padded_value_channels: int
+    zeros: bool
+    centered: bool
+    has_tables: bool
+    scale: float
+    unit: float
+    hidden: float
+    one: float
+    precision: str
+    accumulator: Any
+
+
+class Tile(NamedTuple):
+    """Sizes of the tiles of one kernel; `queries` and the products of rows and columns are powers of 2, at least 16.
+
+    Attributes:
+        queries: Queries of a block at a time.
+        key_rows: Rows of keys at a time.
+        key_columns: Columns of keys at a time.
+        slots: As many as the rows, or the columns, of all key tiles; a power of 2.
+    """
+
+    queries: int
+    key_rows: int
+    key_columns: int
+    slots: int
+
+
+def make_problem(inputs: Inputs, geometry: Geometry, scale: float) -> Problem:
+    """Derive what the kernels are compiled for from a call."""
+    query, _, value, row_embedding, column_embedding = inputs
+    channels, value_channels = query.shape[4], value.shape[4]
+    widths = [0 if table is None else table.shape[1] for table in (row_embedding, column_embedding)]
+    fp16 = query.dtype == torch.float16
+    return Problem(
+        rows=_tile_axis(geometry.rows, widths[0]),
+        columns=_tile_axis(geometry.columns, widths[1]),
+        channels=channels,
+        padded_channels=power_of_2(channels),
+        value_channels=value_channels,
+        padded_value_channels=power_of_2(value_channels),
+        zeros=geometry.border == "zeros",
+        centered=geometry.centered,
+        has_tables=row_embedding is not None,
+        scale=scale,
+        unit=scale * math.log2(math.e),
+        hidden=-6e4 if fp16 else -1e30,
+        one=1024.0 if fp16 else 1.0,
+        precision="ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32",
+        accumulator=tl.float64 if query.dtype == torch.float64 else tl.float32,
+    )
+
+
+def _tile_axis(axis: Axis, table_width: int) -> TileAxis:
+    return TileAxis(
+        block=axis.block,
+        halo=axis.halo,
+        stride=axis.stride,
+        offset_stride=axis.offset_stride,
+        window=axis.window,
+        max_queries=-(-axis.block // axis.stride),
+        table_length=axis.table_length,
+        entries=power_of_2(axis.table_length),
+        table_width=table_width,
+    )
+
+
+def power_of_2(number: int, least: int = 16) -> int:
+    """The smallest power of 2 that holds `number` and `least`; 16 is the least side of a product."""
+    return max(least, 1 << (number - 1).bit_length())

@@ -1,0 +1,200 @@
+"""What only the Triton kernels promise: what they refuse, how they are cut, and that they compile without a GPU."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from halonet.ops.halo_attention import describe_backends, select_backend, triton
+from halonet.ops.halo_attention.geometry import make_axis, make_geometry
+from tests.ops.halo_attention.backends import BACKENDS, Backend
+from tests.ops.halo_attention.eager import eager_attention
+from tests.ops.halo_attention.oracle import assert_agree
+from tests.ops.halo_attention.sizes import BY_NAME, Inputs, Size
+from tests.ops.halo_attention.test_precision import assert_no_worse_than_eager, with_gradients
+from tests.ops.halo_attention.test_properties import every_other_channel, part_of_a_larger_image, sees
+
+ROOT = Path(__file__).parents[3]
+TRITON = next(backend for backend in BACKENDS if backend.name == "triton")
+GEOMETRY = make_geometry(8, 8, block_size=4, halo_size=1)
+
+
+def refusal(monkeypatch: pytest.MonkeyPatch, *, interpreted: bool, **changes: Any) -> str | None:
+    monkeypatch.setenv("TRITON_INTERPRET", str(int(interpreted)))
+    shape = {"channels": 16, "dtype": torch.float32, "geometry": GEOMETRY} | changes
+    tensor = torch.empty(1, 8, 8, 1, shape["channels"], dtype=shape["dtype"])
+    return triton.refusal(tensor, tensor, tensor, shape["geometry"])
+
+
+def test_tensors_on_a_cpu_are_refused_but_by_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "CUDA and ROCm" in (refusal(monkeypatch, interpreted=False) or "")
+    assert refusal(monkeypatch, interpreted=True) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"channels": 257}, "at most 256 channels, not 257"),
+        ({"geometry": make_geometry(8, 8, block_size=(4, 120), halo_size=9)}, "up to 256, not 257"),
+    ],
+)
+def test_what_is_too_wide_is_refused_with_its_number(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], reason: str
+) -> None:
+    assert reason in (refusal(monkeypatch, interpreted=True, **changes) or "")
+
+
+def test_auto_never_takes_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    tensor = torch.empty(1, 8, 8, 1, 16)
+    assert select_backend(tensor, tensor, tensor, GEOMETRY) != "triton"
+    assert {row["backend"]: row["auto takes it on"] for row in describe_backends()}["triton"] == "-"
+
+
+def test_without_triton_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert refusal(monkeypatch, interpreted=True) == "Triton is not installed"
+
+
+def outputs_and_gradients(inputs: Inputs, size: Size, backend: Backend = TRITON, **options: Any) -> list[Tensor]:
+    inputs = inputs.requiring_grad()
+    output = backend.attend(*inputs, **size.options | options)
+    gradient = size.output_gradient(output.dtype)
+    return [output.detach(), *torch.autograd.grad(output, inputs.tensors(), gradient)]
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e9, -1e-9])
+def test_scales_that_would_outweigh_the_mask_go_into_the_query(scale: float) -> None:
+    size = Size("scaled", "", (4, 5), 2, 1, centered=True)
+    inputs = size.inputs()
+    inputs = inputs._replace(query=inputs.query / abs(scale))
+    found, expected = (outputs_and_gradients(inputs, size, backend, scale=scale) for backend in (TRITON, BACKENDS[0]))
+    torch.testing.assert_close(found, expected)
+
+
+HALF = [
+    Size("split", "", (9, 7), 4, 2, d_qk=16, d_v=16),
+    Size("sasa", "", (7, 8), 4, 2, d_qk=16, d_v=32, tables="full", centered=True),
+    Size("small_scale", "a mask must not be scaled away", (6, 7), 4, 2, d_qk=16, d_v=16, scale=1e-5),
+    Size("strided", "", (9, 8), 8, 3, stride=2, d_qk=32, d_v=16, border="zeros"),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("size", HALF, ids=lambda size: size.name)
+def test_rounding_of_the_kernels_is_no_worse_than_plain_pytorch(size: Size, dtype: torch.dtype) -> None:
+    inputs = size.inputs(dtype)
+    exact = with_gradients(eager_attention, inputs.map(Tensor.double), size, dtype)
+    eager = with_gradients(eager_attention, inputs, size, dtype)
+    actual = with_gradients(TRITON.attend, inputs, size, dtype)
+    for name, ours, plain, truth in zip(["output", *inputs.names()], actual, eager, exact, strict=True):
+        assert_no_worse_than_eager(ours, plain, truth, name, 64 if "embedding" in name else 1)
+
+
+def test_fp32_tables_beside_half_precision_get_fp32_gradients() -> None:
+    size = BY_NAME["stride_2_odd_block"]
+    inputs = size.inputs(torch.float16, torch.float32)
+    dtypes = [each.dtype for each in outputs_and_gradients(inputs, size)]
+    assert dtypes == [torch.float16] * 4 + [torch.float32] * 2
+
+
+def test_two_runs_of_the_kernels_give_the_same_bits() -> None:
+    size = BY_NAME["stride_2_odd_block"]
+    inputs = size.inputs(torch.float32)
+    for first, second in zip(outputs_and_gradients(inputs, size), outputs_and_gradients(inputs, size), strict=True):
+        assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("layout", [every_other_channel, part_of_a_larger_image])
+def test_tensors_are_read_by_their_strides_where_they_lie(layout: Callable[[Tensor], Tensor]) -> None:
+    size = BY_NAME["stride_2_odd_block"]
+    inputs = size.inputs().requiring_grad()
+    laid_out = inputs.map(lambda tensor: layout(tensor.detach()).requires_grad_())
+    output = TRITON.attend(*laid_out, **size.options)
+    gradients = torch.autograd.grad(output, laid_out.tensors(), layout(size.output_gradient()))
+    assert_agree([output, *gradients], outputs_and_gradients(inputs, size))
+
+
+# In the halo of one block and the inside of another, and in the corner.
+@pytest.mark.parametrize("pixel", [(3, 2), (6, 5)])
+def test_nan_stays_within_the_windows_that_hold_it(pixel: tuple[int, int]) -> None:
+    size = BY_NAME["stride_2_odd_block"]
+    window = sees(size)
+    inputs = size.inputs()
+    inputs.key[(0, *pixel)] = torch.nan
+    output = TRITON.attend(*inputs, **size.options)
+    assert torch.equal(output[0, :, :, 0].isnan().any(-1), window[:, :, pixel[0], pixel[1]])
+
+    query = tuple(place // 2 for place in pixel)
+    inputs = size.inputs().requiring_grad()
+    gradient = size.output_gradient()
+    gradient[(0, *query)] = torch.nan
+    TRITON.attend(*inputs, **size.options).backward(gradient)
+    for tensor in (inputs.key, inputs.value):
+        assert tensor.grad is not None
+        assert torch.equal(tensor.grad[0, :, :, 0].isnan().any(-1), window[query])
+
+
+@pytest.mark.parametrize("name", ["block_over_image", "stride_2_odd_block", "zeros_rectangular"])
+@pytest.mark.parametrize("kernel", ["forward", "queries", "keys"])
+def test_every_cut_into_tiles_gives_the_same(name: str, kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from halonet.ops.halo_attention.triton import launch
+    from halonet.ops.halo_attention.triton.configurations import Configuration
+
+    size = BY_NAME[name]
+    expected = outputs_and_gradients(size.inputs(), size)
+    chosen = launch.configuration_for
+    for key_rows, key_columns in ((4, 4), (1, 16), (8, 8)):
+
+        def other(which: str, *arguments: Any, cut: tuple[int, int] = (key_rows, key_columns)) -> Configuration:
+            return Configuration(16, *cut, 1, 1) if which == kernel else chosen(which, *arguments)
+
+        monkeypatch.setattr(launch, "configuration_for", other)
+        assert_agree(outputs_and_gradients(size.inputs(), size), expected)
+
+
+def test_the_parts_of_the_tables_gradients_add_up_whatever_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    from halonet.ops.halo_attention.triton import launch
+
+    size = BY_NAME["one_row"]
+    expected = outputs_and_gradients(size.inputs(), size)
+    monkeypatch.setattr(launch, "MOST_PARTS", 3)
+    assert_agree(outputs_and_gradients(size.inputs(), size), expected)
+
+
+@pytest.mark.parametrize(
+    ("size", "block", "halo", "tile", "expected"),
+    [
+        (64, 8, 3, 8, (4, 9)),  # shifted by half a block, a tile meets two windows, not three
+        (8, 8, 3, 8, (0, 1)),  # one block: a shift would make two tiles of one
+        (16, 8, 3, 8, (0, 2)),
+        (30, 14, 2, 8, (0, 4)),
+    ],
+)
+def test_tiles_of_keys_are_shifted_where_they_then_meet_fewer_windows(
+    size: int, block: int, halo: int, tile: int, expected: tuple[int, int]
+) -> None:
+    from halonet.ops.halo_attention.triton.launch import _key_tiles
+
+    assert _key_tiles(make_axis(size, block, halo, 1, 1), tile) == expected
+
+
+@pytest.mark.parametrize("architecture", [80, 90, 100])
+def test_the_kernels_compile_without_a_gpu_and_fit(architecture: int) -> None:
+    command = [sys.executable, "tools/compile_triton.py", "--architectures", str(architecture), "--sizes"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    shown = subprocess.run(
+        [*command, "h1/stage1", "h1/stage2-strided"], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert shown.returncode == 0, shown.stderr
+    for row in json.loads(shown.stdout):
+        assert row["spilled"] == 0, row
+        assert row["shared"] <= 99 * 1024, row  # what every one of these architectures has for a program
+        assert row["registers"] * 32 * row["num_warps"] * 4 <= 65536, row  # four programs at once, at the least

@@ -1,0 +1,180 @@
+"""Compile the Triton kernels without a GPU and report what they take: `python tools/compile_triton.py --help`.
+
+Registers, spilled bytes and shared memory come from the compiled kernel, instructions from its disassembly.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+os.environ["TRITON_INTERPRET"] = "0"  # before Triton is imported: an interpreted kernel does not compile
+os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
+
+import torch
+import triton
+from torch import Tensor
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from halonet.benchmark.sizes import Size, find_sizes
+from halonet.ops.halo_attention.registration import Inputs
+from halonet.ops.halo_attention.triton.launch import Launch, forward_launch, launch_for_keys, launch_for_queries
+
+TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+def launches(size: Size, dtype: torch.dtype, batch: int = 256) -> dict[str, Launch]:
+    """The three kernels of a size, on tensors without memory."""
+
+    def empty(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device="meta")
+
+    geometry = size.geometry
+    grid = (batch, size.rows, size.columns, size.heads)
+    queries = (batch, geometry.rows.num_queries, geometry.columns.num_queries, size.heads)
+    inputs = Inputs(
+        empty(*queries, size.query_channels),
+        empty(*grid, size.query_channels),
+        empty(*grid, size.value_channels),
+        # As parameters are under autocast.
+        *(
+            empty(axis.table_length, width, dtype=torch.float32)
+            for axis, width in zip(geometry[:2], size.table_widths, strict=True)
+        ),
+    )
+    output, log_sum = empty(*queries, size.value_channels), empty(*queries, dtype=torch.float32)
+    call = (geometry, size.query_channels**-0.5)
+    of_queries, _, delta = launch_for_queries(output, inputs, output, log_sum, *call, inputs.query)
+    return {
+        "forward": forward_launch(inputs, *call, output, log_sum),
+        "queries": of_queries,
+        "keys": launch_for_keys(output, inputs, log_sum, delta, *call, inputs.key, inputs.value),
+    }
+
+
+def signature_of(argument: Any, path: tuple[int, ...], constants: dict, attributes: dict) -> Any:
+    """Type of an argument as Triton would specialize it: integers of 1 are constants, and multiples of 16 are noted."""
+    if isinstance(argument, tuple):
+        parts = [signature_of(each, (*path, i), constants, attributes) for i, each in enumerate(argument)]
+        return type(argument)(*parts) if hasattr(argument, "_fields") else tuple(parts)
+    if isinstance(argument, Tensor):
+        attributes[path] = [["tt.divisibility", 16]]
+        return "*" + NAMES[argument.dtype]
+    if argument == 1:
+        constants[path] = 1
+        return "constexpr"
+    if argument % 16 == 0:
+        attributes[path] = [["tt.divisibility", 16]]
+    return "i32" if -(2**31) <= argument < 2**31 else "i64"
+
+
+def compile_launch(launched: Launch, architecture: int) -> Any:
+    """Compile a kernel as its launch would on a GPU of compute capability `architecture` / 10."""
+    constants, attributes, signature = {}, {}, {}
+    for place, parameter in enumerate(launched.kernel.params):
+        argument = launched.arguments[parameter.name]
+        if parameter.is_constexpr:
+            constants[(place,)] = argument
+            signature[parameter.name] = "constexpr"
+        else:
+            signature[parameter.name] = signature_of(argument, (place,), constants, attributes)
+    source = ASTSource(launched.kernel, signature, constants, attributes)
+    options = {"num_warps": launched.configuration.num_warps, "num_stages": launched.configuration.num_stages}
+    return triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
+
+
+def figures_of(compiled: Any, trips: list[int]) -> dict[str, int]:
+    """Registers and spilled bytes of a thread, shared bytes of a program, and the instructions of a thread.
+
+    Args:
+        compiled: The kernel.
+        trips: How often its loops run, the outermost first.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.cubin"
+        path.write_bytes(compiled.asm["cubin"])
+        usage = _output_of("cuobjdump", "--dump-resource-usage", path)
+        text = _output_of("nvdisasm", "-c", path)
+    sizes = {name: int(number) for name, number in re.findall(r"(REG|STACK|LOCAL):(\d+)", usage)}
+    return {
+        "registers": sizes["REG"],
+        "spilled": sizes["STACK"] + sizes["LOCAL"],
+        "shared": compiled.metadata.shared,
+        "instructions": count_instructions(text, trips),
+    }
+
+
+def _output_of(tool: str, *arguments: str | Path) -> str:
+    return subprocess.run([TOOLS / tool, *arguments], capture_output=True, text=True, check=True).stdout
+
+
+def count_instructions(text: str, trips: list[int]) -> int:
+    """Count the instructions that a thread executes, from a disassembly whose loops are nested in each other."""
+    labels, loops, count = {}, [], 0
+    for line in text.splitlines():
+        if label := re.match(r"(\.L_x_\d+):", line):
+            labels[label[1]] = count
+        elif re.match(r"\s+/\*[0-9a-f]+\*/", line):
+            back = re.search(r"BRA.*`\((\.L_x_\d+)\)", line)
+            # A branch to itself closes the text.
+            if back and count - labels.get(back[1], count) > 3:
+                loops.append((count - labels[back[1]], labels[back[1]]))
+            count += 1
+    executed, around, times = 0, count, 1
+    for (length, _), trip in zip(sorted(loops, reverse=True), trips, strict=True):
+        executed += times * (around - length)
+        around, times = length, times * trip
+    return executed + times * around
+
+
+def trips_of(kernel: str, size: Size, launched: Launch) -> list[int]:
+    """How often the loops of a kernel run for a block, or a tile of keys, inside the image; the outermost first."""
+    tile = launched.arguments["tile"]
+    if kernel == "keys":
+        meetings = [(axis.window - 1) // side + 1 for axis, side in zip(size.geometry[:2], tile[1:3], strict=True)]
+        return [launched.arguments["parts"] * (meetings[0] * meetings[1] * tile[1] * tile[2] // size.block**2 or 1)]
+    tiles = -(-size.window // tile.key_rows) * -(-size.window // tile.key_columns)
+    return [tiles] if kernel == "forward" else [1, tiles]
+
+
+def report(names: list[str], dtypes: list[str], architectures: list[int], batch: int) -> list[dict[str, Any]]:
+    """Compile the kernels of some sizes and say what they take."""
+    rows = []
+    for name, size in find_sizes(names).items():
+        for dtype in dtypes:
+            for architecture in architectures:
+                for kernel, launched in launches(size, DTYPES[dtype], batch).items():
+                    compiled = compile_launch(launched, architecture)
+                    rows.append({
+                        "size": name,
+                        "dtype": dtype,
+                        "architecture": architecture,
+                        "kernel": kernel,
+                        "programs": launched.programs,
+                        **launched.configuration._asdict(),
+                        **figures_of(compiled, trips_of(kernel, size, launched)),
+                    })  # fmt: skip
+                    print(rows[-1], file=sys.stderr, flush=True)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", nargs="+", default=["h1"], help="as of `halonet benchmark operator`")
+    parser.add_argument("--dtypes", nargs="+", default=["bf16"], choices=list(DTYPES), help="of the tensors")
+    parser.add_argument("--architectures", nargs="+", type=int, default=[80, 90, 100], help="compute capability x 10")
+    parser.add_argument("--batch", type=int, default=256, help="images at a time")
+    options = parser.parse_args()
+    print(json.dumps(report(options.sizes, options.dtypes, options.architectures, options.batch), indent=1))
+
+
+if __name__ == "__main__":
+    main()
