@@ -5,13 +5,14 @@ Registers, spilled bytes and shared memory come from the compiled kernel, instru
 
 import argparse
 import json
+import math
 import os
 import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ["TRITON_INTERPRET"] = "0"  # before Triton is imported: an interpreted kernel does not compile
 os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
@@ -91,7 +92,7 @@ def compile_launch(launched: Launch, architecture: int) -> Any:
     return triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
 
 
-def figures_of(compiled: Any, trips: list[int]) -> dict[str, int]:
+def figures_of(compiled: Any, trips: list[float]) -> dict[str, Any]:
     """Registers and spilled bytes of a thread, shared bytes of a program, and the instructions of a thread.
 
     Args:
@@ -116,7 +117,7 @@ def _output_of(tool: str, *arguments: str | Path) -> str:
     return subprocess.run([TOOLS / tool, *arguments], capture_output=True, text=True, check=True).stdout
 
 
-def count_instructions(text: str, trips: list[int]) -> int:
+def count_instructions(text: str, trips: list[float]) -> float:
     """Count the instructions that a thread executes, from a disassembly whose loops are nested in each other."""
     labels, loops, count = {}, [], 0
     for line in text.splitlines():
@@ -129,39 +130,103 @@ def count_instructions(text: str, trips: list[int]) -> int:
                 loops.append((count - labels[back[1]], labels[back[1]]))
             count += 1
     executed, around, times = 0, count, 1
-    for (length, _), trip in zip(sorted(loops, reverse=True), trips, strict=True):
+    for (length, _), trip in zip(sorted(loops, reverse=True), trips, strict=False):  # the rest wait, or are remainders
         executed += times * (around - length)
         around, times = length, times * trip
     return executed + times * around
 
 
-def trips_of(kernel: str, size: Size, launched: Launch) -> list[int]:
-    """How often the loops of a kernel run for a block, or a tile of keys, inside the image; the outermost first."""
-    tile = launched.arguments["tile"]
+def trips_of(kernel: str, size: Size, launched: Launch) -> list[float]:
+    """How often the loops of a kernel run, on average over an image's programs; the outermost first."""
+    tile, axes = launched.arguments["tile"], size.geometry[:2]
     if kernel == "keys":
-        meetings = [(axis.window - 1) // side + 1 for axis, side in zip(size.geometry[:2], tile[1:3], strict=True)]
-        return [launched.arguments["parts"] * (meetings[0] * meetings[1] * tile[1] * tile[2] // size.block**2 or 1)]
-    tiles = -(-size.window // tile.key_rows) * -(-size.window // tile.key_columns)
+        shifts = (launched.arguments["row_shift"], launched.arguments["column_shift"])
+        counts = (launched.arguments["row_tiles"], launched.arguments["column_tiles"])
+        meetings = launched.arguments["parts"]
+        for axis, shift, count, side in zip(axes, shifts, counts, tile[1:3], strict=True):
+            starts = [index * side - shift for index in range(count)]
+            blocks = [
+                min((start + side - 1 + axis.halo) // axis.block + 1, axis.num_blocks)
+                - max(start - axis.halo, 0) // axis.block
+                for start in starts
+            ]
+            meetings *= sum(blocks) / count
+        return [meetings]
+    rows = axes[0]
+    tops = [block * rows.block - rows.halo for block in range(rows.num_blocks)]
+    seen = [(max(-top, 0), min(rows.size - top, rows.window)) for top in tops]
+    row_tiles = sum(-(-after // tile.key_rows) - first // tile.key_rows for first, after in seen) / rows.num_blocks
+    tiles = row_tiles * -(-axes[1].window // tile.key_columns)
     return [tiles] if kernel == "forward" else [1, tiles]
 
 
+class Card(NamedTuple):
+    """What a GPU is taken to give: nominal figures, nothing measured."""
+
+    name: str = "H100 SXM"
+    multiprocessors: int = 132
+    clocks_per_ms: float = 1.7e6
+    bytes_per_ms: float = 3.0e9
+    # Of a multiprocessor and clock: issued instructions of warps, multiply-adds of bf16 matrices, exponentials.
+    issued: int = 4
+    multiply_adds: int = 2048
+    exponentials: int = 16
+    registers: int = 65536
+    shared: int = 228 * 1024
+    warps: int = 64
+    programs: int = 32
+
+
+def predict(kernel: str, size: Size, batch: int, launched: Launch, figures: dict[str, Any], card: Card) -> dict:
+    """What limits a kernel on a card, each part alone, in milliseconds; and the programs that run at once.
+
+    The bytes are those of every tensor once, as if nothing were read twice. Products and exponentials are of the tiles
+    as they are computed, padding included.
+    """
+    tile, warps = launched.arguments["tile"], launched.configuration.num_warps
+    geometry = size.geometry
+    images = batch * size.heads
+    queries = images * geometry.rows.num_queries * geometry.columns.num_queries
+    keys = images * size.rows * size.columns
+    wide, value = size.query_channels, size.value_channels
+    per_query = {"forward": wide + value, "queries": 2 * wide + 2 * value, "keys": wide + value}[kernel]
+    per_key = {"forward": wide + value, "queries": wide + value, "keys": 2 * (wide + value)}[kernel]
+    count = launched.programs * launched.arguments.get("items", 1)
+    pairs = count * math.prod(trips_of(kernel, size, launched)) * tile.queries * tile.key_rows * tile.key_columns
+    slots = 2 * tile.slots
+    depth = {
+        "forward": wide + slots + value,
+        "queries": 2 * wide + 2 * slots + value,
+        "keys": 2 * wide + slots + 2 * value,
+    }[kernel]
+    rate = card.multiprocessors * card.clocks_per_ms
+    return {
+        "at once": min(
+            card.registers // (-(-figures["registers"] // 8) * 8 * 32 * warps),
+            card.shared // max(figures["shared"] + 1024, 1),
+            card.warps // warps,
+            card.programs,
+        ),
+        "issue ms": figures["instructions"] * warps * count / (card.issued * rate),
+        "bytes ms": 2 * (per_query * queries + per_key * keys) / card.bytes_per_ms,
+        "products ms": pairs * depth / (card.multiply_adds * rate),
+        "exponentials ms": pairs / (card.exponentials * rate),
+    }
+
+
 def report(names: list[str], dtypes: list[str], architectures: list[int], batch: int) -> list[dict[str, Any]]:
-    """Compile the kernels of some sizes and say what they take."""
+    """Compile the kernels of some sizes and say what they take; for bf16 on compute capability 9.0, predict too."""
     rows = []
     for name, size in find_sizes(names).items():
         for dtype in dtypes:
             for architecture in architectures:
                 for kernel, launched in launches(size, DTYPES[dtype], batch).items():
-                    compiled = compile_launch(launched, architecture)
-                    rows.append({
-                        "size": name,
-                        "dtype": dtype,
-                        "architecture": architecture,
-                        "kernel": kernel,
-                        "programs": launched.programs,
-                        **launched.configuration._asdict(),
-                        **figures_of(compiled, trips_of(kernel, size, launched)),
-                    })  # fmt: skip
+                    figures = figures_of(compile_launch(launched, architecture), trips_of(kernel, size, launched))
+                    row = {"size": name, "dtype": dtype, "architecture": architecture, "kernel": kernel, **figures}
+                    row |= launched.configuration._asdict()
+                    if (dtype, architecture) == ("bf16", 90):
+                        row |= predict(kernel, size, batch, launched, figures, Card())
+                    rows.append(row)
                     print(rows[-1], file=sys.stderr, flush=True)
     return rows
 
@@ -172,8 +237,15 @@ def main() -> None:
     parser.add_argument("--dtypes", nargs="+", default=["bf16"], choices=list(DTYPES), help="of the tensors")
     parser.add_argument("--architectures", nargs="+", type=int, default=[80, 90, 100], help="compute capability x 10")
     parser.add_argument("--batch", type=int, default=256, help="images at a time")
+    parser.add_argument("--output", type=Path, help="write the report here, not to the screen")
     options = parser.parse_args()
-    print(json.dumps(report(options.sizes, options.dtypes, options.architectures, options.batch), indent=1))
+    rows = report(options.sizes, options.dtypes, options.architectures, options.batch)
+    record = {"triton": triton.__version__, "batch": options.batch, "card": Card()._asdict(), "rows": rows}
+    text = json.dumps(record, indent=1) + "\n"
+    if options.output is None:
+        print(text)
+    else:
+        options.output.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from halonet.benchmark.record import Row, figures_of
+from halonet.models import HALONETS
 
 ROOT = Path(__file__).parents[1]
 PAGE, README, RESULTS = ROOT / "docs/benchmarks.md", ROOT / "README.md", ROOT / "results"
@@ -82,6 +83,18 @@ SECTIONS = (
     Section("benchmark_memory.json", "Memory of a step", "Activations and gradients, without optimizer."),
 )
 
+COMPILED = "triton_compiled.json"
+PREDICTED = """\
+## Predicted, not measured: the Triton kernels
+
+No GPU has run these kernels. They were compiled by `tools/compile_triton.py`, which reads registers and shared memory
+from the compiled code and counts the instructions that a thread executes in its disassembly; with the nominal rates of
+an H100 (132 multiprocessors at 1.7 GHz, 4 instructions, 2048 multiply-adds of bf16 and 16 exponentials a clock on each,
+3 TB/s) they give the milliseconds that each part would take if it alone counted. A kernel takes at least the largest of
+them; instructions are issued in every clock only in theory, and two thirds of it is what a good kernel reaches. Bytes
+are those of every tensor once. `queries` and `keys` are the two kernels of the backward.
+"""
+
 Figures = dict[str, list[float]]  # a contestant's milliseconds, times ours, ... in each run
 
 
@@ -92,7 +105,40 @@ def make_page(results: Path = RESULTS) -> str:
         record = read_record(results / section.file)
         if record is not None:
             parts.append(f"## {section.title}\n\n{section.text}\n\n{table(record)}\n{absent(record)}{origin(record)}\n")
+    compiled = read_record(results / COMPILED)
+    if compiled is not None:
+        parts.append(f"{PREDICTED}\n{predictions(compiled)}")
     return "\n".join(parts)
+
+
+def predictions(compiled: dict[str, Any]) -> str:
+    """What the Triton kernels take, and what a card would take for them; then the sum over H1's layers."""
+    limits = ("issue ms", "bytes ms", "products ms", "exponentials ms")
+    rows = [row for row in compiled["rows"] if limits[0] in row]
+    layers = {"h1/stage1": HALONETS["h1"].depths[0]}
+    for stage, depth in enumerate(HALONETS["h1"].depths[1:], 2):
+        layers |= {f"h1/stage{stage}-strided": 1, f"h1/stage{stage}": depth - 1}
+    head = ["size", "kernel", "tile, warps", "registers", "shared KiB", "at once", *limits]
+    lines = [
+        [
+            row["size"],
+            row["kernel"],
+            f"{row['queries']} x ({row['key_rows']} x {row['key_columns']}), {row['num_warps']}",
+            str(row["registers"]),
+            f"{row['shared'] / 1024:.0f}",
+            str(row["at once"]),
+            *(f"{row[limit]:.3f}" for limit in limits),
+        ]
+        for row in rows
+    ]
+    for kernels in (("forward",), ("queries", "keys")):
+        chosen = [(layers.get(row["size"], 0), row) for row in rows if row["kernel"] in kernels]
+        sums = (f"{sum(count * row[limit] for count, row in chosen):.2f}" for limit in limits)
+        lines.append(["all layers of H1", " and ".join(kernels), "", "", "", "", *sums])
+    versions = (
+        f"Triton {compiled['triton']}, compute capability 9.0, bf16 with tables in fp32, batch {compiled['batch']}."
+    )
+    return f"{markdown(head, lines, words=3)}\n{versions}\n"
 
 
 def make_speed(results: Path = RESULTS) -> str:

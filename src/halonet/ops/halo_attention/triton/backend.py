@@ -10,7 +10,6 @@ Triton itself is imported by the first call that needs it.
 import importlib.util
 import os
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
 
 import torch
 from jaxtyping import Float
@@ -22,35 +21,36 @@ from halonet.ops.halo_attention.registration import Inputs, Operator, gradients_
 SUMMARY = "fused Triton kernels"
 MOST_CHANNELS = 256
 LONGEST_TABLE = 256
+LEAST_CAPABILITY = 8
 # The mask of the kernels is a large number times the scale: scales beyond these go into the query.
 LEAST_SCALE, LARGEST_SCALE = 1e-6, 1e6
 
 
 def refusal(query: Tensor, key: Tensor, value: Tensor, geometry: Geometry) -> str | None:
     """Why the kernels cannot take a call, or None."""
-    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-    if query.device.type != "cuda" and not (interpreted and query.device.type == "cpu"):
-        return f"it runs on CUDA and ROCm devices, and the tensors are on {query.device}"
     if torch.compiler.is_exporting():
         return "it is no part of an exported program"
-    if importlib.util.find_spec("triton") is None:
-        return "Triton is not installed"
-    if query.dtype == torch.float64 and not interpreted:
-        return "it computes in float32, bfloat16 and float16, and the tensors are float64"
-    if not interpreted and _capability(query.device.index or 0) < (8, 0):
-        return f"it needs compute capability 8.0 or more, and {query.device} has less"
     widest = max(query.shape[4], value.shape[4])
     if widest > MOST_CHANNELS:
         return f"it takes heads of at most {MOST_CHANNELS} channels, not {widest}"
     longest = max(geometry.rows.table_length, geometry.columns.table_length)
     if longest > LONGEST_TABLE:
         return f"it takes 2 * (block + halo) - 1 up to {LONGEST_TABLE}, not {longest}"
+    return _missing(query.device.type, query.device.index or 0)
+
+
+@torch.compiler.assume_constant_result
+def _missing(device: str, index: int) -> str | None:
+    """Why the kernels cannot run on a device, or None."""
+    if device != "cuda" and not (device == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"):
+        return f"it runs on CUDA and ROCm devices, and the tensors are on {device}"
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed"
+    if device == "cuda" and not torch.version.hip:
+        major, minor = torch.cuda.get_device_capability(index)
+        if major < LEAST_CAPABILITY:
+            return f"it needs compute capability {LEAST_CAPABILITY}.0 or more, and this device has {major}.{minor}"
     return None
-
-
-@cache
-def _capability(device: int) -> tuple[int, int]:
-    return (9, 0) if torch.version.hip else torch.cuda.get_device_capability(device)
 
 
 def halo_attention(
@@ -83,16 +83,16 @@ def _backward(
 ) -> tuple[Tensor, ...]:
     from halonet.ops.halo_attention.triton.launch import launch_for_keys, launch_for_queries
 
-    grads = gradients_like(*inputs[:3], zeros=False)
+    grad_query, grad_key, grad_value = gradients_like(*inputs[:3], zeros=False)
     with _device_of(output):
-        of_queries, parts, delta = launch_for_queries(grad_output, inputs, output, log_sum, geometry, scale, grads[0])
+        of_queries, parts, delta = launch_for_queries(grad_output, inputs, output, log_sum, geometry, scale, grad_query)
         of_queries.run()
-        launch_for_keys(grad_output, inputs, log_sum, delta, geometry, scale, *grads[1:]).run()
+        launch_for_keys(grad_output, inputs, log_sum, delta, geometry, scale, grad_key, grad_value).run()
     tables = (
         part.sum(0, dtype=torch.float64).to(part.dtype if table is None else table.dtype)
         for part, table in zip(parts, inputs[3:], strict=True)
     )
-    return *grads, *tables
+    return grad_query, grad_key, grad_value, *tables
 
 
 _OPERATOR = Operator("triton", _forward, _backward, ["CUDA", "CPU"])
