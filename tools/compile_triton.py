@@ -24,6 +24,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from halonet.benchmark.sizes import Size, find_sizes
+from halonet.ops.halo_attention.geometry import Geometry
 from halonet.ops.halo_attention.registration import Inputs
 from halonet.ops.halo_attention.triton.launch import Launch, forward_launch, launch_for_keys, launch_for_queries
 
@@ -32,32 +33,34 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
-def launches(size: Size, dtype: torch.dtype, batch: int = 256) -> dict[str, Launch]:
-    """The three kernels of a size, on tensors without memory."""
+def inputs_of(size: Size, dtype: torch.dtype, batch: int = 256) -> Inputs:
+    """Tensors without memory, of a size, with tables in fp32, as parameters are under autocast."""
 
     def empty(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
         return torch.empty(shape, dtype=dtype, device="meta")
 
-    geometry = size.geometry
+    rows, columns = size.geometry[:2]
     grid = (batch, size.rows, size.columns, size.heads)
-    queries = (batch, geometry.rows.num_queries, geometry.columns.num_queries, size.heads)
-    inputs = Inputs(
-        empty(*queries, size.query_channels),
+    return Inputs(
+        empty(batch, rows.num_queries, columns.num_queries, size.heads, size.query_channels),
         empty(*grid, size.query_channels),
         empty(*grid, size.value_channels),
-        # As parameters are under autocast.
-        *(
-            empty(axis.table_length, width, dtype=torch.float32)
-            for axis, width in zip(geometry[:2], size.table_widths, strict=True)
-        ),
+        empty(rows.table_length, size.table_widths[0], dtype=torch.float32),
+        empty(columns.table_length, size.table_widths[1], dtype=torch.float32),
     )
-    output, log_sum = empty(*queries, size.value_channels), empty(*queries, dtype=torch.float32)
-    call = (geometry, size.query_channels**-0.5)
-    of_queries, _, delta = launch_for_queries(output, inputs, output, log_sum, *call, inputs.query)
+
+
+def launches(inputs: Inputs, geometry: Geometry) -> dict[str, Launch]:
+    """The three kernels of a call."""
+    query, key, value = inputs[:3]
+    output = query.new_empty(*query.shape[:4], value.shape[4])
+    log_sum = query.new_empty(query.shape[:4], dtype=torch.float32)
+    call = (geometry, query.shape[4] ** -0.5)
+    of_queries, _, delta = launch_for_queries(output, inputs, output, log_sum, *call, query)
     return {
         "forward": forward_launch(inputs, *call, output, log_sum),
         "queries": of_queries,
-        "keys": launch_for_keys(output, inputs, log_sum, delta, *call, inputs.key, inputs.value),
+        "keys": launch_for_keys(output, inputs, log_sum, delta, *call, key, value),
     }
 
 
@@ -220,7 +223,7 @@ def report(names: list[str], dtypes: list[str], architectures: list[int], batch:
     for name, size in find_sizes(names).items():
         for dtype in dtypes:
             for architecture in architectures:
-                for kernel, launched in launches(size, DTYPES[dtype], batch).items():
+                for kernel, launched in launches(inputs_of(size, DTYPES[dtype], batch), size.geometry).items():
                     figures = figures_of(compile_launch(launched, architecture), trips_of(kernel, size, launched))
                     row = {"size": name, "dtype": dtype, "architecture": architecture, "kernel": kernel, **figures}
                     row |= launched.configuration._asdict()

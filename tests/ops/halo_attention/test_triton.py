@@ -225,3 +225,26 @@ def test_the_kernels_compile_without_a_gpu_and_fit(architecture: int) -> None:
         # 8.0 has fewer registers to hold what a product reads from shared memory on 9.0.
         assert row["spilled"] <= (240 if architecture == 80 and row["kernel"] != "forward" else 0), row
         assert row["shared"] <= 99 * 1024, row  # what every one of them has for a program
+
+
+EVERY_FEATURE = """
+import torch
+from halonet.ops.halo_attention.geometry import make_geometry
+from tests.ops.halo_attention.sizes import Size
+from tools.compile_triton import compile_launch, launches
+
+sizes = [
+    (Size("", "", (9, 8), (4, 3), (2, 1), d_qk=20, d_v=8, tables="full", centered=True), torch.float16),
+    (Size("", "", (1, 7), 4, 1, stride=3, heads=2, d_qk=16, d_v=16, tables="none", border="zeros"), torch.float32),
+    (Size("", "", (8, 8), 4, 1, stride=2, offset_stride=1, d_qk=8, d_v=64, tables="full"), torch.bfloat16),
+]
+for size, dtype in sizes:
+    inputs = size.inputs(dtype).map(lambda tensor: tensor.to("meta"))
+    for launched in launches(inputs, make_geometry(*size.image, **size.options)).values():
+        compile_launch(launched, 90)
+"""
+
+
+def test_every_feature_compiles() -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    subprocess.run([sys.executable, "-c", EVERY_FEATURE], cwd=ROOT, env=environment, check=True)

@@ -1,4 +1,4 @@
-"""From a call to kernels that are ready to go."""
+"""From a call to kernels that are ready to go, each in the configuration of the table unless another is given."""
 
 from typing import Any, NamedTuple
 
@@ -30,10 +30,17 @@ class Launch(NamedTuple):
         self.kernel[(self.programs,)](**self.arguments, **options)
 
 
-def forward_launch(inputs: Inputs, geometry: Geometry, scale: float, output: Tensor, log_sum: Tensor | None) -> Launch:
+def forward_launch(
+    inputs: Inputs,
+    geometry: Geometry,
+    scale: float,
+    output: Tensor,
+    log_sum: Tensor | None,
+    configuration: Configuration | None = None,
+) -> Launch:
     """The forward kernel, to fill `output` and, if given, `log_sum`."""
     problem = make_problem(inputs, geometry, scale)
-    configuration = configuration_for("forward", problem, inputs.query.dtype)
+    configuration = configuration or configuration_for("forward", problem, inputs.query.dtype)
     parts = _parts(problem, configuration)
     return Launch(
         attention_forward,
@@ -59,10 +66,11 @@ def launch_for_queries(
     geometry: Geometry,
     scale: float,
     grad_query: Tensor,
+    configuration: Configuration | None = None,
 ) -> tuple[Launch, list[Tensor], Tensor]:
     """The first kernel of the backward, the parts of the tables' gradients and the `delta` that it will fill."""
     problem = make_problem(inputs, geometry, scale)
-    configuration = configuration_for("queries", problem, inputs.query.dtype)
+    configuration = configuration or configuration_for("queries", problem, inputs.query.dtype)
     parts = _parts(problem, configuration)
     count = _count(inputs, geometry, parts)
     items = -(-count // MOST_PARTS) if problem.has_tables else 1
@@ -98,10 +106,11 @@ def launch_for_keys(
     scale: float,
     grad_key: Tensor,
     grad_value: Tensor,
+    configuration: Configuration | None = None,
 ) -> Launch:
     """The second kernel of the backward; it reads the first one's `delta`."""
     problem = make_problem(inputs, geometry, scale)
-    configuration = configuration_for("keys", problem, inputs.query.dtype)
+    configuration = configuration or configuration_for("keys", problem, inputs.query.dtype)
     row_shift, row_tiles = _key_tiles(geometry.rows, configuration.key_rows)
     column_shift, column_tiles = _key_tiles(geometry.columns, configuration.key_columns)
     tensors = _tensors(inputs)
