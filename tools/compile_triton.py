@@ -83,8 +83,9 @@ def signature_of(argument: Any, path: tuple[int, ...], constants: dict, attribut
 def compile_launch(launched: Launch, architecture: int) -> Any:
     """Compile a kernel as its launch would on a GPU of compute capability `architecture` / 10."""
     constants, attributes, signature = {}, {}, {}
+    arguments = launched.compiled_arguments()
     for place, parameter in enumerate(launched.kernel.params):
-        argument = launched.arguments[parameter.name]
+        argument = arguments[parameter.name]
         if parameter.is_constexpr:
             constants[(place,)] = argument
             signature[parameter.name] = "constexpr"

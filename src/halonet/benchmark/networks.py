@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from halonet.errors import UserError, unknown_name
 from halonet.layers import HaloAttention
 from halonet.models import HALONETS, create_model
-from halonet.ops.halo_attention.registration import gradients_like
+from halonet.ops.halo_attention.registration import zeros_for_gradients
 
 TIMM = "timm/"
 # The modules that call the operator, by its name in them.
@@ -77,7 +77,9 @@ class _Values(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
-        query, key, value = gradients_like(*ctx.saved_tensors, zeros=True)  # laid out as the CPU kernel returns them
+        query, key, value = zeros_for_gradients(
+            *ctx.saved_tensors, joined=True
+        )  # laid out as the CPU kernel returns them
         value[:, :: ctx.strides[0], :: ctx.strides[1]] = gradient
         return query, key, value, None
 

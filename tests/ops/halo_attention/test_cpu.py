@@ -149,6 +149,21 @@ def test_a_compiled_layer_calls_the_kernel_at_every_size() -> None:
             torch.testing.assert_close(a, b)
 
 
+@pytest.mark.usefixtures("untyped")
+def test_slices_of_one_tensor_train_under_the_default_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # It asserts that gradients lie in memory as it was told. What it compiled in an earlier process proves nothing.
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    joined = torch.randn(2, 9, 11, 3 * 2 * 8, requires_grad=True)
+
+    def attend(joined: Tensor) -> Tensor:
+        query, key, value = (part.unflatten(-1, (2, 8)) for part in joined.split(16, -1))
+        return halonet.halo_attention(query, key, value, block_size=4, halo_size=2, backend="cpu")
+
+    compiled = torch.compile(attend, fullgraph=True)
+    (found,), (expected,) = (torch.autograd.grad(run(joined).square().sum(), joined) for run in (compiled, attend))
+    torch.testing.assert_close(found, expected)
+
+
 def test_only_the_first_derivative_exists_and_the_message_says_so() -> None:
     tensors = [each.detach().requires_grad_() for each in SIZE.inputs().tensors()]
     output = halonet.halo_attention(*tensors, backend="cpu", **SIZE.options)

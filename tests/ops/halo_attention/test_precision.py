@@ -159,7 +159,7 @@ def test_fp64_is_not_computed_in_less(backend: Backend) -> None:
 def test_autocast_casts_query_key_and_value_and_leaves_the_tables(backend: Backend, dtype: torch.dtype) -> None:
     size = REALISTIC[0]
     inputs = size.inputs(torch.float32).requiring_grad()
-    with torch.autocast("cpu", dtype=dtype):
+    with torch.autocast(backend.device, dtype=dtype):
         output = backend.attend(*inputs, **size.options)
     assert output.dtype == dtype
     gradients = torch.autograd.grad(output, inputs.tensors(), size.output_gradient(dtype))
@@ -177,7 +177,7 @@ def test_autocast_casts_query_key_and_value_and_leaves_the_tables(backend: Backe
 def test_autocast_unites_different_dtypes(backend: Backend) -> None:
     size = BY_NAME["prime_sides"]
     query, key, value, *tables = size.inputs(torch.float32)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(backend.device, dtype=torch.bfloat16):
         mixed = backend.attend(query.bfloat16(), key, value.half(), *tables, **size.options)
     united = backend.attend(query.bfloat16(), key.bfloat16(), value.half().bfloat16(), *tables, **size.options)
     assert mixed.dtype == torch.bfloat16
@@ -187,7 +187,7 @@ def test_autocast_unites_different_dtypes(backend: Backend) -> None:
 @pytest.mark.many_calls
 def test_autocast_leaves_fp64_alone(backend: Backend) -> None:
     size = BY_NAME["prime_sides"]
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(backend.device, dtype=torch.bfloat16):
         output = backend.attend(*size.inputs(), **size.options)
     assert output.dtype == torch.float64
     assert torch.equal(output, backend.attend(*size.inputs(), **size.options))
@@ -197,7 +197,7 @@ def test_autocast_leaves_fp64_alone(backend: Backend) -> None:
 def test_autocast_switched_off_inside_autocast_casts_nothing(backend: Backend) -> None:
     size = BY_NAME["prime_sides"]
     inputs = size.inputs(torch.float32)
-    with torch.autocast("cpu", dtype=torch.bfloat16), torch.autocast("cpu", enabled=False):
+    with torch.autocast(backend.device, dtype=torch.bfloat16), torch.autocast(backend.device, enabled=False):
         output = backend.attend(*inputs, **size.options)
     assert output.dtype == torch.float32
     assert torch.equal(output, backend.attend(*inputs, **size.options))

@@ -56,7 +56,7 @@ def test_auto_never_takes_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     tensor = torch.empty(1, 8, 8, 1, 16)
     assert select_backend(tensor, tensor, tensor, GEOMETRY) != "triton"
-    assert {row["backend"]: row["auto takes it on"] for row in describe_backends()}["triton"] == "-"
+    assert "cpu" not in {row["backend"]: row["auto takes it on"] for row in describe_backends()}["triton"]
 
 
 def test_without_triton_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,8 +191,8 @@ def test_tiles_of_keys_are_shifted_where_they_then_meet_fewer_windows(
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # opcheck looks at it
 def test_the_operators_are_registered_as_pytorch_wants_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", str(int(TRITON.interpreted)))
-    query, key, value = (torch.randn(1, 2, 2, 1, 2, requires_grad=True) for _ in range(3))
-    tables = [torch.randn(5, 1, requires_grad=True) for _ in range(2)]
+    query, key, value = (torch.randn(1, 2, 2, 1, 2, device=TRITON.device, requires_grad=True) for _ in range(3))
+    tables = [torch.randn(5, 1, device=TRITON.device, requires_grad=True) for _ in range(2)]
     numbers = [2, 2, 1, 1, 1, 1, 1, 1, 0, 0]
     torch.library.opcheck(torch.ops.halonet.triton_attention.default, (query, key, value, *tables, numbers, 0.3, True))
 
@@ -209,6 +209,36 @@ def test_a_compiled_layer_calls_the_kernels(monkeypatch: pytest.MonkeyPatch) -> 
     torch.testing.assert_close(found, expected)
 
 
+def test_tf32_is_what_pytorchs_user_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    from halonet.ops.halo_attention.triton.problem import make_problem
+
+    def precision(dtype: torch.dtype) -> str:
+        return make_problem(BY_NAME["figure_1"].inputs(dtype), GEOMETRY, 1.0).precision
+
+    before = torch.backends.cuda.matmul.fp32_precision
+    try:
+        torch.backends.cuda.matmul.fp32_precision = "ieee"
+        assert precision(torch.float32) == "ieee"
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+        assert precision(torch.float32) == ("ieee" if torch.version.hip else "tf32")
+        assert precision(torch.float16) == "ieee"
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = before
+
+
+@pytest.mark.parametrize(
+    ("channels", "dtype", "fits"),
+    [(64, torch.bfloat16, True), (256, torch.bfloat16, True), (128, torch.float64, False), (256, torch.float32, False)],
+)
+def test_what_does_not_fit_on_the_chip_is_counted(channels: int, dtype: torch.dtype, fits: bool) -> None:
+    from halonet.ops.halo_attention.triton.backend import _shared_bytes
+
+    tensor = torch.empty(1, 64, 64, 4, channels, dtype=dtype, device="meta")
+    h100 = 227 * 1024
+    needed = _shared_bytes(tensor, tensor, make_geometry(64, 64, block_size=8, halo_size=3))
+    assert (needed <= h100) is fits
+
+
 @pytest.mark.parametrize("architecture", [80, 90, 100])
 def test_the_kernels_compile_without_a_gpu_and_fit(architecture: int) -> None:
     command = [sys.executable, "tools/compile_triton.py", "--architectures", str(architecture)]
@@ -223,7 +253,8 @@ def test_the_kernels_compile_without_a_gpu_and_fit(architecture: int) -> None:
     assert len(rows) == 6
     for row in rows:
         # 8.0 has fewer registers to hold what a product reads from shared memory on 9.0.
-        assert row["spilled"] <= (240 if architecture == 80 and row["kernel"] != "forward" else 0), row
+        # Triton 3.6 spills 16 bytes on 9.0.
+        assert row["spilled"] <= (240 if architecture == 80 and row["kernel"] != "forward" else 16), row
         assert row["shared"] <= 99 * 1024, row  # what every one of them has for a program
 
 

@@ -14,7 +14,11 @@ from halonet.benchmark.sizes import SIZES, Size
 if not torch.cuda.is_available():
     pytest.skip("these need a GPU", allow_module_level=True)
 
-pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("untyped")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.usefixtures("untyped"),
+    pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores"),  # the compiler's advice
+]
 OPTIONS = {"block_size": 8, "halo_size": 3}
 
 

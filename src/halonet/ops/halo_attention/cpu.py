@@ -12,7 +12,7 @@ from torch import Tensor
 
 from halonet.ops import cpu_library
 from halonet.ops.halo_attention.geometry import Axis, Geometry
-from halonet.ops.halo_attention.registration import Inputs, Operator, gradients_like
+from halonet.ops.halo_attention.registration import Inputs, Operator, zeros_for_gradients
 
 # For people.
 _CHOSEN = "" if cpu_library.MISSING else f" ({cpu_library.instruction_set()})"
@@ -55,11 +55,11 @@ def _forward(inputs: Inputs, geometry: Geometry, scale: float, output: Tensor, l
 
 
 def _backward(
-    grad_output: Tensor, inputs: Inputs, output: Tensor, log_sum: Tensor, geometry: Geometry, scale: float
+    grad_output: Tensor, inputs: Inputs, output: Tensor, log_sum: Tensor, geometry: Geometry, scale: float, joined: bool
 ) -> tuple[Tensor, ...]:
     dtype = log_sum.dtype
     ready = _ready_inputs(inputs, dtype)
-    grads = gradients_like(ready.query, ready.key, ready.value, zeros=True)  # blocks add to them
+    grads = zeros_for_gradients(ready.query, ready.key, ready.value, joined=joined)  # blocks add to them
     grads += [torch.zeros(() if table is None else table.shape, dtype=dtype) for table in inputs[3:]]
     call = _call(ready, geometry, scale)
     output, grad_output = _ready(output, dtype), _ready(grad_output, dtype)

@@ -34,8 +34,9 @@ class Inputs(NamedTuple):
 # (inputs, geometry, scale, output, log_sum).
 Forward = Callable[[Inputs, Geometry, float, Tensor, Tensor | None], None]
 # Gives the gradients of the inputs, in their dtypes; of a table that is None, anything:
-# (grad_output, inputs, output, log_sum, geometry, scale).
-Backward = Callable[[Tensor, Inputs, Tensor, Tensor, Geometry, float], tuple[Tensor, ...]]
+# (grad_output, inputs, output, log_sum, geometry, scale, joined). Where `joined`, those of slices of one tensor may be
+# slices of one tensor; else they are contiguous, as a compiler was told.
+Backward = Callable[[Tensor, Inputs, Tensor, Tensor, Geometry, float, bool], tuple[Tensor, ...]]
 
 
 class Operator:
@@ -53,8 +54,8 @@ class Operator:
         forward, backward = f"{name}_attention", f"{name}_attention_backward"
         _OPERATORS.define(f"{forward}({_ARGUMENTS}, {_NUMBERS}, bool save) -> (Tensor output, Tensor log_sum)")
         _OPERATORS.define(
-            f"{backward}(Tensor grad_output, {_ARGUMENTS}, Tensor output, Tensor log_sum, {_NUMBERS})"
-            " -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+            f"{backward}(Tensor grad_output, {_ARGUMENTS}, Tensor output, Tensor log_sum, {_NUMBERS},"
+            " bool joined) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
         )
         for device in devices:
             _OPERATORS.impl(forward, self._forward, device)
@@ -89,17 +90,18 @@ class Operator:
         return output, log_sum
 
     def _backward(self, *arguments: Any) -> tuple[Tensor, ...]:
-        grad_output, *tensors, output, log_sum, numbers, scale = arguments
+        grad_output, *tensors, output, log_sum, numbers, scale, joined = arguments
         inputs = Inputs(*tensors)
         if not output.numel():
             return tuple(gradient.zero_() for gradient in _empty_gradients(*arguments))
         geometry = _geometry(numbers, inputs.key)
-        return self.run_backward(grad_output, inputs, output, log_sum, geometry, scale)
+        return self.run_backward(grad_output, inputs, output, log_sum, geometry, scale, joined)
 
     def _differentiate(self, ctx: Any, grad_output: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors  # read once: activation checkpointing recomputes them
         operator = getattr(torch.ops.halonet, f"{self.name}_attention_backward")
-        grads = operator(grad_output, *saved, ctx.numbers, ctx.scale)
+        joined = not torch.compiler.is_compiling()
+        grads = operator(grad_output, *saved, ctx.numbers, ctx.scale, joined)
         tables = (None if table is None else grad for table, grad in zip(saved[3:5], grads[3:], strict=True))
         return *grads[:3], *tables, None, None, None
 
@@ -158,6 +160,7 @@ def _empty_gradients(
     log_sum: Tensor,
     numbers: Sequence[int],
     scale: float,
+    joined: bool,
 ) -> tuple[Tensor, ...]:
     tables = (log_sum.new_empty(()) if table is None else table for table in (row_embedding, column_embedding))
     return tuple(each.new_empty(each.shape) for each in (query, key, value, *tables))
@@ -169,13 +172,13 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) 
     ctx.mark_non_differentiable(output[1])
 
 
-def gradients_like(query: Tensor, key: Tensor, value: Tensor, *, zeros: bool) -> list[Tensor]:
-    """Make tensors for the gradients, zeroed or not; slices of one tensor, as projections make them, get slices."""
-    if _are_neighbors(query, key) and _are_neighbors(key, value):
-        return _slices(query, key, value, zeros=zeros)
-    if _are_neighbors(key, value):
-        return [*_slices(query, zeros=zeros), *_slices(key, value, zeros=zeros)]
-    return [tensor for each in (query, key, value) for tensor in _slices(each, zeros=zeros)]
+def zeros_for_gradients(query: Tensor, key: Tensor, value: Tensor, *, joined: bool) -> list[Tensor]:
+    """Make zeros for gradients; where `joined`, slices of one tensor, as projections make them, get slices of one."""
+    if joined and _are_neighbors(query, key) and _are_neighbors(key, value):
+        return _slices(query, key, value)
+    if joined and _are_neighbors(key, value):
+        return [*_slices(query), *_slices(key, value)]
+    return [each.new_zeros(each.shape) for each in (query, key, value)]
 
 
 def _are_neighbors(first: Tensor, second: Tensor) -> bool:
@@ -188,9 +191,8 @@ def _are_neighbors(first: Tensor, second: Tensor) -> bool:
     )
 
 
-def _slices(*tensors: Tensor, zeros: bool) -> list[Tensor]:
-    """Make one tensor whose slices along its last axis have the shapes of `tensors`."""
+def _slices(*tensors: Tensor) -> list[Tensor]:
+    """Make one tensor of zeros whose slices along its last axis have the shapes of `tensors`."""
     widths = [each.shape[3:].numel() for each in tensors]
-    make = tensors[0].new_zeros if zeros else tensors[0].new_empty
-    whole = make(*tensors[0].shape[:3], sum(widths))
+    whole = tensors[0].new_zeros(*tensors[0].shape[:3], sum(widths))
     return [part.unflatten(-1, each.shape[3:]) for part, each in zip(whole.split(widths, -1), tensors, strict=True)]

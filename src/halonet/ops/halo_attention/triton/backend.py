@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from halonet.ops.halo_attention.geometry import Geometry
-from halonet.ops.halo_attention.registration import Inputs, Operator, gradients_like
+from halonet.ops.halo_attention.registration import Inputs, Operator
 
 SUMMARY = "fused Triton kernels"
 MOST_CHANNELS = 256
@@ -36,7 +36,34 @@ def refusal(query: Tensor, key: Tensor, value: Tensor, geometry: Geometry) -> st
     longest = max(geometry.rows.table_length, geometry.columns.table_length)
     if longest > LONGEST_TABLE:
         return f"it takes 2 * (block + halo) - 1 up to {LONGEST_TABLE}, not {longest}"
-    return _missing(query.device.type, query.device.index or 0)
+    missing = _missing(query.device.type, query.device.index or 0)
+    if missing or query.device.type == "cpu":
+        return missing
+    needed, there = _shared_bytes(query, value, geometry), _shared_bytes_of(query.device.index or 0)
+    if needed > there:
+        return (
+            f"its tiles take up to {needed // 1024} KiB of a multiprocessor's memory, and this GPU has {there // 1024}"
+        )
+    return None
+
+
+def _shared_bytes(query: Tensor, value: Tensor, geometry: Geometry) -> int:
+    """Bound what a program takes on the chip: both tables in two parts, 64 queries and keys, 64 queries' slots."""
+
+    def padded(number: int) -> int:
+        return max(16, 1 << (number - 1).bit_length())
+
+    wide, value_wide = padded(query.shape[4]), padded(value.shape[4])
+    axes = geometry[:2]
+    tables = 2 * sum(padded(axis.table_length) for axis in axes) * wide
+    slots = 64 * 2 * max(padded(axis.window) for axis in axes)
+    return query.dtype.itemsize * (tables + 2 * 64 * (wide + value_wide) + slots)
+
+
+@torch.compiler.assume_constant_result
+def _shared_bytes_of(index: int) -> int:
+    properties = torch.cuda.get_device_properties(index)
+    return getattr(properties, "shared_memory_per_block_optin", 0) or 64 * 1024
 
 
 @torch.compiler.assume_constant_result
@@ -79,11 +106,11 @@ def _forward(inputs: Inputs, geometry: Geometry, scale: float, output: Tensor, l
 
 
 def _backward(
-    grad_output: Tensor, inputs: Inputs, output: Tensor, log_sum: Tensor, geometry: Geometry, scale: float
+    grad_output: Tensor, inputs: Inputs, output: Tensor, log_sum: Tensor, geometry: Geometry, scale: float, joined: bool
 ) -> tuple[Tensor, ...]:
     from halonet.ops.halo_attention.triton.launch import launch_for_keys, launch_for_queries
 
-    grad_query, grad_key, grad_value = gradients_like(*inputs[:3], zeros=False)
+    grad_query, grad_key, grad_value = (each.new_empty(each.shape) for each in inputs[:3])
     with _device_of(output):
         of_queries, parts, delta = launch_for_queries(grad_output, inputs, output, log_sum, geometry, scale, grad_query)
         of_queries.run()

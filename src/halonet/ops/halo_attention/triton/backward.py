@@ -101,25 +101,43 @@ def gradient_of_queries(
             )
             in_row = ones(row_position, problem, tile.slots, q.dtype)
             in_column = ones(column_position, problem, tile.slots, q.dtype)
-            scores = tl.dot(q, tl.trans(k), input_precision=problem.precision)
-            scores = tl.dot(logits[0], in_row, scores, input_precision=problem.precision)
-            scores = tl.dot(logits[1], in_column, scores, input_precision=problem.precision)
+            scores = tl.dot(q, tl.trans(k), input_precision=problem.precision, out_dtype=problem.accumulator)
+            scores = tl.dot(logits[0], in_row, scores, input_precision=problem.precision, out_dtype=problem.accumulator)
+            scores = tl.dot(
+                logits[1], in_column, scores, input_precision=problem.precision, out_dtype=problem.accumulator
+            )
             weights = tl.exp2(scores * problem.unit - sums[:, None])
-            by_weight = tl.dot(do, tl.trans(v), input_precision=problem.precision)
+            by_weight = tl.dot(do, tl.trans(v), input_precision=problem.precision, out_dtype=problem.accumulator)
             slope = (weights * (by_weight - own[:, None])).to(q.dtype)
-            dq = tl.dot(slope, k, dq, input_precision=problem.precision)
+            dq = tl.dot(slope, k, dq, input_precision=problem.precision, out_dtype=problem.accumulator)
             if problem.has_tables:
-                by_row = tl.dot(slope, tl.trans(in_row), by_row, input_precision=problem.precision)
-                by_column = tl.dot(slope, tl.trans(in_column), by_column, input_precision=problem.precision)
+                by_row = tl.dot(
+                    slope, tl.trans(in_row), by_row, input_precision=problem.precision, out_dtype=problem.accumulator
+                )
+                by_column = tl.dot(
+                    slope,
+                    tl.trans(in_column),
+                    by_column,
+                    input_precision=problem.precision,
+                    out_dtype=problem.accumulator,
+                )
 
         dq *= problem.scale
         if problem.has_tables:
             by_row = gradient_by_entry(by_row, row, problem.rows, problem).to(q.dtype)
             by_column = gradient_by_entry(by_column, column, problem.columns, problem).to(q.dtype)
-            dq = tl.dot(by_row, tables[0].to(q.dtype), dq, input_precision=problem.precision)
-            dq = tl.dot(by_column, tables[1].to(q.dtype), dq, input_precision=problem.precision)
-            grad_rows = tl.dot(tl.trans(by_row), q, grad_rows, input_precision=problem.precision)
-            grad_columns = tl.dot(tl.trans(by_column), q, grad_columns, input_precision=problem.precision)
+            dq = tl.dot(
+                by_row, tables[0].to(q.dtype), dq, input_precision=problem.precision, out_dtype=problem.accumulator
+            )
+            dq = tl.dot(
+                by_column, tables[1].to(q.dtype), dq, input_precision=problem.precision, out_dtype=problem.accumulator
+            )
+            grad_rows = tl.dot(
+                tl.trans(by_row), q, grad_rows, input_precision=problem.precision, out_dtype=problem.accumulator
+            )
+            grad_columns = tl.dot(
+                tl.trans(by_column), q, grad_columns, input_precision=problem.precision, out_dtype=problem.accumulator
+            )
         place_of_gradient = addresses(grad_query, batch, row[0], column[0], head, problem.padded_channels)
         mask = within(exists, problem.channels, problem.padded_channels)
         tl.store(place_of_gradient, dq.to(grad_query.data.dtype.element_ty), mask=mask)
@@ -219,14 +237,18 @@ def gradient_of_keys(
             problem,
             tile.slots,
         )
-        scores = tl.dot(k, tl.trans(q), input_precision=problem.precision)
-        scores = tl.dot(in_row, tl.trans(logits[0]), scores, input_precision=problem.precision)
-        scores = tl.dot(in_column, tl.trans(logits[1]), scores, input_precision=problem.precision)
+        scores = tl.dot(k, tl.trans(q), input_precision=problem.precision, out_dtype=problem.accumulator)
+        scores = tl.dot(
+            in_row, tl.trans(logits[0]), scores, input_precision=problem.precision, out_dtype=problem.accumulator
+        )
+        scores = tl.dot(
+            in_column, tl.trans(logits[1]), scores, input_precision=problem.precision, out_dtype=problem.accumulator
+        )
         weights = tl.exp2(scores * problem.unit - sums[None, :])
-        by_weight = tl.dot(v, tl.trans(do), input_precision=problem.precision)
+        by_weight = tl.dot(v, tl.trans(do), input_precision=problem.precision, out_dtype=problem.accumulator)
         slope = (weights * (by_weight - own[None, :])).to(k.dtype)
-        of_values = tl.dot(weights.to(do.dtype), do, input_precision=problem.precision)
-        of_keys = tl.dot(slope, q, input_precision=problem.precision)
+        of_values = tl.dot(weights.to(do.dtype), do, input_precision=problem.precision, out_dtype=problem.accumulator)
+        of_keys = tl.dot(slope, q, input_precision=problem.precision, out_dtype=problem.accumulator)
         # What lies outside the window must take nothing, not even 0 times NaN.
         in_window = (key_row >= window_row) & (key_row < window_row + problem.rows.window)
         in_window &= (key_column >= window_column) & (key_column < window_column + problem.columns.window)

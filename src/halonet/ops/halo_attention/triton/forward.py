@@ -58,11 +58,11 @@ def attention_forward(
             index, block_row, block_column, rows, columns, problem, tile
         )
         k = load(key, batch, key_row, key_column, head, key_exists, problem.channels, problem.padded_channels)
-        scores = tl.dot(q, tl.trans(k), input_precision=problem.precision)
+        scores = tl.dot(q, tl.trans(k), input_precision=problem.precision, out_dtype=problem.accumulator)
         in_row = ones(row_position, problem, tile.slots, q.dtype)
         in_column = ones(column_position, problem, tile.slots, q.dtype)
-        scores = tl.dot(logits[0], in_row, scores, input_precision=problem.precision)
-        scores = tl.dot(logits[1], in_column, scores, input_precision=problem.precision)
+        scores = tl.dot(logits[0], in_row, scores, input_precision=problem.precision, out_dtype=problem.accumulator)
+        scores = tl.dot(logits[1], in_column, scores, input_precision=problem.precision, out_dtype=problem.accumulator)
         now_highest = tl.maximum(highest, tl.max(scores, 1))
         weights = tl.exp2(scores * problem.unit - (now_highest * problem.unit)[:, None])
         kept = tl.exp2((highest - now_highest) * problem.unit)
@@ -70,7 +70,13 @@ def attention_forward(
         v = load(
             value, batch, key_row, key_column, head, key_exists, problem.value_channels, problem.padded_value_channels
         )
-        mixed = tl.dot(weights.to(v.dtype), v, mixed * kept[:, None], input_precision=problem.precision)
+        mixed = tl.dot(
+            weights.to(v.dtype),
+            v,
+            mixed * kept[:, None],
+            input_precision=problem.precision,
+            out_dtype=problem.accumulator,
+        )
         highest = now_highest
 
     mixed *= (1 / total)[:, None]

@@ -1,9 +1,12 @@
 """From a call to kernels that are ready to go, each in the configuration of the table unless another is given."""
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
+import triton.language as tl
 from torch import Tensor
+from triton.runtime.jit import JITFunction
 
 from halonet.ops.halo_attention.geometry import Axis, Geometry
 from halonet.ops.halo_attention.registration import Inputs
@@ -27,7 +30,19 @@ class Launch(NamedTuple):
     def run(self) -> None:
         """Enqueue it."""
         options = {"num_warps": self.configuration.num_warps, "num_stages": self.configuration.num_stages}
-        self.kernel[(self.programs,)](**self.arguments, **options)
+        self.kernel[(self.programs,)](**self.compiled_arguments(), **options)
+
+    def compiled_arguments(self) -> dict[str, Any]:
+        """The arguments as the compiler wants them: Triton 3.6 makes no constants of what lies inside a tuple."""
+        if not isinstance(self.kernel, JITFunction):  # the interpreter makes do, and knows no constants
+            return self.arguments
+        constants = {name: _constants(self.arguments[name]) for name in ("problem", "tile")}
+        return self.arguments | constants
+
+
+def _constants(numbers: Any) -> Any:
+    """Wrap what lies in a named tuple, and in those inside it, as constants."""
+    return type(numbers)(*(tl.constexpr(_constants(each) if isinstance(each, tuple) else each) for each in numbers))
 
 
 def forward_launch(
@@ -177,6 +192,7 @@ def _count(inputs: Inputs, geometry: Geometry, parts: int) -> int:
     return batch * heads * geometry.rows.num_blocks * geometry.columns.num_blocks * parts
 
 
+@cache
 def _key_tiles(axis: Axis, size: int) -> tuple[int, int]:
     """How far to shift tiles of keys against the image, and how many there are: what meets the fewest windows."""
 

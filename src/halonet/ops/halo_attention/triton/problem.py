@@ -126,9 +126,15 @@ def make_problem(inputs: Inputs, geometry: Geometry, scale: float) -> Problem:
         unit=scale * math.log2(math.e),
         hidden=-6e4 if fp16 else -1e30,
         one=1024.0 if fp16 else 1.0,
-        precision="ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32",
+        precision="tf32" if _allows_tf32(query.dtype) else "ieee",
         accumulator=tl.float64 if query.dtype == torch.float64 else tl.float32,
     )
+
+
+def _allows_tf32(dtype: torch.dtype) -> bool:
+    """Whether PyTorch's user lets products of fp32 be rounded; AMD's compiler refuses the word on most cards."""
+    allowed = torch.backends.cuda.matmul.fp32_precision == "tf32"
+    return allowed and dtype == torch.float32 and torch.version.hip is None
 
 
 def _tile_axis(axis: Axis, table_width: int) -> TileAxis:

@@ -43,7 +43,7 @@ def place(local, block, extent, axis: tl.constexpr):
 def visible(block, extent, axis: tl.constexpr, zeros: tl.constexpr):
     """First and after-last position of a block's window that holds keys."""
     top = block * axis.block - axis.halo
-    if zeros:
+    if zeros:  # both ways must give tensors
         first, after = top * 0, top * 0 + axis.window
     else:
         first, after = tl.maximum(-top, 0), tl.minimum(extent.size - top, axis.window)
@@ -55,7 +55,7 @@ def addresses(image, batch, row, column, head, padded: tl.constexpr):
     """Pointers [pixels, channels] to the channels of some pixels."""
     start = image.data + batch.to(tl.int64) * image.strides[0] + head.to(tl.int64) * image.strides[3]
     pixel = row.to(tl.int64) * image.strides[1] + column.to(tl.int64) * image.strides[2]
-    return start + pixel[:, None] + (tl.arange(0, padded) * image.strides[4])[None, :]
+    return start + pixel[:, None] + (tl.arange(0, padded).to(tl.int64) * image.strides[4])[None, :]
 
 
 @triton.jit
@@ -117,11 +117,13 @@ def logits_along(
         visible_here = visible_here & (distance <= axis.halo) & (distance >= -axis.halo)
     if problem.has_tables:
         rounded = table.to(query.dtype)
-        of_entries = tl.dot(query, tl.trans(rounded), input_precision=problem.precision)
+        of_entries = tl.dot(query, tl.trans(rounded), input_precision=problem.precision, out_dtype=problem.accumulator)
         if table.dtype != query.dtype:
             # What rounding a table of fp32 took away, as a second number of the query's dtype.
             rest = (table - rounded.to(table.dtype)).to(query.dtype)
-            of_entries = tl.dot(query, tl.trans(rest), of_entries, input_precision=problem.precision)
+            of_entries = tl.dot(
+                query, tl.trans(rest), of_entries, input_precision=problem.precision, out_dtype=problem.accumulator
+            )
         entry = position + (axis.block - 1) - place_of_query[2][:, None]
         # Out of the table's range lies only what is not seen.
         logits = tl.gather(of_entries, entry & (axis.entries - 1), 1) * (1 / problem.one)
