@@ -155,7 +155,7 @@ HALONETS: dict[str, HaloNetConfig] = {
     "r101se_halo_b8": _r50((3, 4, 23, 3), image_size=512, convolution_stages=(1, 2, 3),
                            squeeze_excitation_stages=(1, 2, 3)),
     # Not of the paper: ours, for small images.
-    "tiny28":  HaloNetConfig(block_size=7, halo_size=1, bottleneck_ratio=2.0, depths=(1, 3), num_heads=(1, 2),
+    "tiny28":  HaloNetConfig(block_size=7, halo_size=1, bottleneck_ratio=2.0, depths=(1, 2), num_heads=(1, 2),
                              image_size=28, stem="conv3x3_stride2", stem_width=48, width_ratio=0.5),
     "small32": HaloNetConfig(block_size=8, halo_size=3, bottleneck_ratio=2.0, depths=(2, 3, 3), num_heads=(4, 8, 8),
                              image_size=32, stem="conv3x3", stem_width=64),
