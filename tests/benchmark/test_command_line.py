@@ -9,8 +9,9 @@ from tests.command_line import assert_a_users_mistake
 SHARED = {"--batch", "--device", "--help", "--output", "--passes", "--plot", "--repeats", "--threads"}
 OPTIONS = {
     "operator": SHARED | {"--compare", "--dtype", "--peers", "--scaling", "--sizes", "--skip-memory"},
-    "model": SHARED | {"--accelerate", "--compare", "--compile", "--image-size", "--models"},
-    "memory": SHARED - {"--passes", "--plot", "--repeats"} | {"--image-size", "--models", "--pass"},
+    "model": SHARED | {"--accelerate", "--compare", "--compile", "--dtype", "--image-size", "--models"},
+    "memory": SHARED - {"--passes", "--plot", "--repeats"} | {"--dtype", "--image-size", "--models", "--pass"},
+    "tune": SHARED - {"--passes", "--plot"} | {"--dtype", "--sizes"},
 }
 QUICK = ["--batch", "1", "--repeats", "2", "--threads", "1", "--device", "cpu"]
 
@@ -47,6 +48,7 @@ def test_the_benchmarks_and_their_options_are_exactly_these():
         (["model", "--models", "h9"], "unknown model 'h9'"),
         (["model", "--passes", "forward"], "unknown pass 'forward'"),
         (["model", "--models", "tiny28", "--image-size", "0"], "--image-size is 0"),
+        (["model", "--dtype", "int8"], "unknown dtype 'int8'"),
         (["memory", "--pass", "both"], "unknown pass 'both'"),
         (["memory", "--models", "timm/resnet51x"], "unknown model 'timm/resnet51x'"),
     ],
@@ -92,6 +94,15 @@ def test_a_second_run_of_networks_joins_the_record_of_the_first(tmp_path):
     for _ in range(2):
         assert main(["benchmark", *words, "--output", str(tmp_path / "record.json")]) == 0
     assert len(json.loads((tmp_path / "record.json").read_text())["runs"]) == 2
+
+
+def test_networks_in_half_precision_say_so_in_their_record(tmp_path):
+    path = tmp_path / "record.json"
+    words = ["--models", "tiny28", "--image-size", "28", "--passes", "inference", "--dtype", "bfloat16", *QUICK]
+    assert main(["benchmark", "model", *words, "--output", str(path)]) == 0
+    record = json.loads(path.read_text())
+    assert record["settings"]["dtype"] == "bfloat16"
+    assert record["runs"][0]["rows"][0]["absent"] == {}
 
 
 def test_the_memory_of_a_step_is_printed(capsys, monkeypatch):

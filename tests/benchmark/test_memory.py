@@ -25,6 +25,28 @@ def test_a_fresh_process_measures_a_pass():
     assert 0 <= peak < 200
 
 
+def test_an_accelerator_is_asked_for_its_own_peak_above_what_was_there(monkeypatch):
+    allocated = {"now": 5 * 2**20, "peak": 900 * 2**20}
+    calls = []
+
+    def forget(device):
+        calls.append(device)
+        allocated["peak"] = allocated["now"]
+
+    def step():
+        allocated["peak"] = max(allocated["peak"], allocated["now"] + 40 * 2**20)
+
+    monkeypatch.setattr(torch.accelerator, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.accelerator, "reset_peak_memory_stats", forget)
+    monkeypatch.setattr(torch.accelerator, "memory_allocated", lambda device: calls.append(device) or allocated["now"])
+    monkeypatch.setattr(
+        torch.accelerator, "max_memory_allocated", lambda device: calls.append(device) or allocated["peak"]
+    )
+    monkeypatch.setattr(torch.accelerator, "synchronize", calls.append)
+    assert memory.measure_here(step, "cuda:1") == 40
+    assert calls == ["cuda:1"] * 4
+
+
 def test_a_failing_process_says_why(monkeypatch):
     monkeypatch.setattr(memory, "can_measure", lambda device: True)
     monkeypatch.setattr(memory.sys, "executable", "false")

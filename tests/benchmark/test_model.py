@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+import types
 
 import pytest
 import torch
@@ -7,6 +8,8 @@ from timm.layers.halo_attn import HaloAttn
 from torch import nn
 
 from halonet.benchmark import model
+from halonet.benchmark.contestants import relative_error
+from halonet.benchmark.networks import create_network
 from halonet.errors import UserError
 from tests.benchmark.tiny import SETTINGS
 
@@ -46,6 +49,109 @@ def test_a_form_that_computes_something_else_is_refused(monkeypatch):
     (row,) = rows_of(groups(["tiny28"])[0], ["inference"])
     assert "computes something else" in row.absent["tiny28 fused"]
     assert "tiny28 fused" not in row.milliseconds
+
+
+@pytest.mark.parametrize(("dtype", "stored"), [("float64", torch.float64), ("bfloat16", torch.float32)])
+def test_networks_compute_in_the_dtype_and_autocast_is_what_halves_it(dtype, stored):
+    settings = dataclasses.replace(SETTINGS, dtype=dtype)
+    logits, step = model.prepare_form(model.Form("tiny28", "tiny28"), settings, 28, training=True)
+    assert logits.dtype == settings.torch_dtype
+    assert step() is None
+    assert {each.dtype for each in model.build(model.Form("tiny28", "tiny28"), settings).parameters()} == {stored}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16", "float16"])
+def test_forms_agree_in_every_dtype(dtype):
+    (group,) = groups(["tiny28", "timm/test_resnet"])
+    (row,) = model.measure([group], ["inference"], [dataclasses.replace(SETTINGS, dtype=dtype)], 28)
+    assert row.absent == {}
+
+
+def test_the_logits_in_half_precision_are_those_of_autocast():
+    settings = dataclasses.replace(SETTINGS, dtype="bfloat16")
+    form = model.Form("tiny28", "tiny28")
+    logits, _ = model.prepare_form(form, settings, 28, training=False)
+    images = model.draw_images(settings, 28)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(model.build(form, settings)(images), logits)
+
+
+PLAIN = model.Form("tiny28", "tiny28")
+FUSED = model.Form("fused", "tiny28", fused=True, same_as="tiny28")
+
+
+def agreement_of(dtype):
+    """What has seen the plain network, and its logits."""
+    settings = dataclasses.replace(SETTINGS, dtype=dtype)
+    agreement = model.Agreement(settings, 28)
+    logits, _ = model.prepare_form(PLAIN, settings, 28, training=False)
+    agreement.check(PLAIN, logits)
+    return agreement, logits
+
+
+@pytest.mark.parametrize(("dtype", "allowed"), [("float64", 1e-10), ("float32", 1e-4)])
+def test_logits_that_are_near_enough_agree_and_others_do_not(dtype, allowed):
+    agreement, logits = agreement_of(dtype)
+    agreement.check(FUSED, logits * (1 + 0.9 * allowed))
+    with pytest.raises(ValueError, match="something else"):
+        agreement.check(FUSED, logits * (1 + 1.2 * allowed))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_in_half_precision_logits_may_be_apart_by_some_times_what_rounding_does(dtype):
+    agreement, logits = agreement_of(dtype)
+    exact, _ = model.prepare_form(PLAIN, dataclasses.replace(SETTINGS, dtype="float64"), 28, training=False)
+    allowed = model.ROUNDINGS * relative_error(logits, exact)
+    assert model.NEAR < allowed < 0.03
+    agreement.check(FUSED, logits.double() * (1 + 0.9 * allowed))
+    with pytest.raises(ValueError, match="something else"):
+        agreement.check(FUSED, logits.double() * (1 + 1.1 * allowed))
+    with model.attention_replaced_by_values():
+        (wrong, _) = model.prepare_form(PLAIN, dataclasses.replace(SETTINGS, dtype=dtype), 28, training=False)
+    with pytest.raises(ValueError, match="something else"):
+        agreement.check(FUSED, wrong)
+
+
+def test_a_form_whose_plain_form_took_no_part_says_so():
+    with pytest.raises(ValueError, match="tiny28, whose logits it must give, took no part"):
+        model.Agreement(SETTINGS, 28).check(FUSED, torch.ones(2, 10))
+
+
+def test_networks_and_images_are_made_on_the_device(monkeypatch):
+    settings = dataclasses.replace(SETTINGS, device="meta")
+    made_on = set()
+
+    def watched(name):
+        network = create_network(name)
+        made_on.update(each.device.type for each in network.parameters())
+        return network
+
+    monkeypatch.setattr(model, "create_network", watched)
+    network = model.build(PLAIN, settings)
+    assert made_on == {"meta"}, "not even at first on a CPU"
+    assert all(each.is_meta for each in (*network.parameters(), *network.buffers()))
+    asked = []
+    unseeded = types.SimpleNamespace(manual_seed=lambda number: None)
+    monkeypatch.setattr(torch, "Generator", lambda device: asked.append(device) or unseeded)
+    assert model.draw_images(settings, 28).is_meta
+    assert asked == ["meta"]
+
+
+def test_forms_in_channels_last_have_images_and_weights_so(monkeypatch):
+    seen = []
+    build = model.build
+
+    def watched(form, settings):
+        network = build(form, settings)
+        network.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+        seen.extend(each for each in network.parameters() if each.dim() == 4)
+        return network
+
+    monkeypatch.setattr(model, "build", watched)
+    form = model.Form("last", "timm/test_resnet", channels_last=True)
+    model.prepare_form(form, dataclasses.replace(SETTINGS, dtype="bfloat16"), 28, training=False)
+    assert seen[-1].shape == (2, 3, 28, 28)
+    assert all(each.is_contiguous(memory_format=torch.channels_last) for each in seen)
 
 
 def test_a_convolutional_network_has_no_bound():

@@ -6,6 +6,8 @@ import torch
 from torch import nn
 
 import halonet
+from halonet.benchmark.contestants import relative_error
+from halonet.benchmark.model import LOUDNESS, NEAR
 from halonet.benchmark.networks import (
     CALLERS,
     attention_replaced_by_values,
@@ -101,6 +103,28 @@ def test_what_a_block_computes_shows_in_a_shaken_network():
         shown = shake(network)(images)
         with attention_replaced_by_values():
             assert not torch.allclose(network(images), shown)
+
+
+def test_what_attention_computes_shows_in_the_logits_of_a_deep_network():
+    network, images = create_network("h1").eval(), LOUDNESS * torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        right = network(images)
+        with attention_replaced_by_values():
+            assert relative_error(network(images), right) > 100 * NEAR
+        network.stages[0][0].mixer.row_embedding.zero_()
+        assert relative_error(network(images), right) > NEAR
+
+
+GPU_NETWORKS = [
+    "timm/halonet_h1", "timm/halonet50ts", "timm/resnet50", *(f"timm/efficientnet_b{size}" for size in range(8)),
+    "timm/vit_large_patch16_384", "timm/resnetv2_152x4_bit", "h4_21k", "h4_21k_patch", "h4_21k_conv12",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GPU_NETWORKS)
+def test_the_networks_that_gpus_race_exist(name):
+    with torch.device("meta"):
+        assert all(parameter.is_meta for parameter in create_network(name).parameters())
 
 
 def test_networks_of_one_name_have_the_same_weights():

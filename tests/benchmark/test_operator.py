@@ -28,6 +28,25 @@ def test_every_row_has_the_times_and_the_bound_of_all_that_run():
     assert training.bounds["timm"] > 2 * forward.bounds["timm"]
 
 
+def test_the_bound_of_an_accelerator_counts_bytes_of_the_dtype():
+    slow_memory = Peak(1e18, 1e18, 1.0)
+    forward = {
+        dtype: next(
+            operator.measure(
+                [CASE],
+                ["composite"],
+                ["forward"],
+                dataclasses.replace(SETTINGS, dtype=dtype),
+                slow_memory,
+                memory=False,
+            )
+        ).bounds["composite"]
+        for dtype in ("float32", "bfloat16")
+    }
+    assert forward["float32"] == 1e3 * 4 * 4 * 2 * 12 * 12 * 2 * 16
+    assert forward["bfloat16"] == forward["float32"] / 2
+
+
 @pytest.fixture
 def plant(monkeypatch):
     def plant(name, **change):

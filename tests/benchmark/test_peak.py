@@ -1,10 +1,17 @@
 import dataclasses
+import sys
+import types
 
 import pytest
+import torch
 
 import halonet
+from halonet.benchmark import peak as peak_module
+from halonet.benchmark.contestants import make_inputs
 from halonet.benchmark.peak import Peak, Work, count_work, measure_peak, visible_pairs
+from halonet.benchmark.race import WARM_UPS
 from halonet.benchmark.sizes import SIZES, Size
+from halonet.errors import UserNote
 from halonet.models import count_macs
 from tests.benchmark.tiny import SETTINGS, SIZE
 
@@ -43,13 +50,80 @@ def test_work_is_two_products_forward_and_five_backward_and_the_tables():
     size = Size(rows=1, columns=1, heads=3, query_channels=2, value_channels=5, block=1, halo=0)
     scores, averages, positions = 2 * 2, 2 * 5, 2 * (1 + 1)
     forward = count_work(size, batch=7, training=False)
-    assert forward == Work(21 * (scores + averages + positions), 21)
+    assert forward == Work(21 * (scores + averages + positions), 21, forward.bytes)
     both = count_work(size, batch=7, training=True)
-    assert both == Work(21 * (4 * scores + 3 * averages + 4 * positions), 42)
+    assert both == Work(21 * (4 * scores + 3 * averages + 4 * positions), 42, both.bytes)
+
+
+@pytest.mark.parametrize(("dtype", "log_sum"), [("float64", 8), ("float32", 4), ("bfloat16", 4), ("float16", 4)])
+def test_bytes_are_each_tensor_read_and_written_once_a_pass(dtype, log_sum):
+    size = dataclasses.replace(SIZE, rows=13, stride=2, value_channels=24)
+    batch, settings = 3, dataclasses.replace(SETTINGS, batch=3, dtype=dtype)
+    inputs = make_inputs(size, settings)
+    output = halonet.halo_attention(inputs.query, inputs.key, inputs.value, **size.options)
+    each = [tensor.numel() * tensor.element_size() for tensor in (inputs.query, inputs.key, inputs.value, output)]
+    query, key, value, result = each
+    assert count_work(size, batch, False, settings.torch_dtype).bytes == query + key + value + result
+    read_or_written = query + key + value + result + log_sum * output.shape[:4].numel()
+    gradients = result + query + key + value
+    assert count_work(size, batch, True, settings.torch_dtype).bytes == 2 * read_or_written + gradients
 
 
 def test_time_at_the_peak_is_that_of_products_and_then_of_exponentials():
     assert Peak(1e9, 1e8).milliseconds(Work(flops=10**9, exponentials=10**8)) == pytest.approx(2000)
+
+
+def test_on_an_accelerator_it_is_that_of_the_largest_part():
+    peak = Peak(1e9, 1e8, 1e7)
+    for work in (Work(2 * 10**9, 1, 1), Work(1, 2 * 10**8, 1), Work(1, 1, 2 * 10**7)):
+        assert peak.milliseconds(work) == pytest.approx(2000)
+    assert peak.milliseconds(Work(10**9, 10**8, 10**7)) == pytest.approx(1000)
+
+
+def test_the_peak_says_which_formula_the_bound_is():
+    assert "bound = FLOPs / the one + exponentials / the other" in str(Peak(1e9, 1e8))
+    assert "10 GB/s in a copy; bound = the largest of FLOPs, exponentials and bytes" in str(Peak(1e9, 1e8, 1e10))
+
+
+def test_a_peak_of_an_earlier_record_loads():
+    assert Peak(flops_per_second=1e9, exponentials_per_second=1e8) == Peak(1e9, 1e8, None)
+
+
+def test_an_accelerator_is_measured_at_larger_sizes_and_by_a_copy_too(monkeypatch):
+    monkeypatch.setattr("halonet.benchmark.race.synchronize", lambda device: None)
+    monkeypatch.setattr("halonet.benchmark.peak.ATTEMPTS", 1)
+    asked = []
+    multiply = torch.mm
+    monkeypatch.setattr(torch, "mm", lambda left, right, out: asked.append(left) or multiply(left, right, out=out))
+    peak = measure_peak(dataclasses.replace(SETTINGS, device="meta", dtype="bfloat16"))
+    assert asked[0].shape == (8192, 8192)
+    assert asked[0].dtype == torch.bfloat16
+    assert len(asked) > WARM_UPS + 1, "one call is too short for the clock"
+    assert peak.bytes_per_second is not None
+    assert peak.bytes_per_second > 0
+
+
+def test_a_gpu_without_a_working_triton_times_torch_exp_and_says_so(monkeypatch):
+    monkeypatch.setattr("halonet.benchmark.peak.ATTEMPTS", 1)
+    monkeypatch.setattr("halonet.benchmark.race.synchronize", lambda device: None)
+    exponentials = types.ModuleType("exponentials")
+    exponentials.NUMBERS, exponentials.ROUNDS, exponentials.exponentiate_in_registers = 8, 1, None
+    monkeypatch.setitem(sys.modules, "halonet.benchmark.exponentials", exponentials)
+    monkeypatch.setattr(peak_module, "_runs_triton", lambda device: True)
+    with pytest.warns(UserNote, match="timed by torch.exp, which is slower: Triton fails with TypeError"):
+        assert peak_module._measure_exponentials(torch.float32, "cpu") > 0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU kernels are compiled")
+def test_exponentials_in_registers_are_computed_round_after_round(monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    from halonet.benchmark import exponentials
+
+    monkeypatch.setattr(exponentials, "ROUNDS", 3)
+    numbers = torch.randn(2 * exponentials.BLOCK)
+    expected = torch.exp2(-torch.exp2(-torch.exp2(-numbers.double())))
+    exponentials.exponentiate_in_registers(numbers)
+    torch.testing.assert_close(numbers.double(), expected, rtol=1e-5, atol=0)
 
 
 def test_the_peak_is_measured(monkeypatch):
@@ -58,3 +132,4 @@ def test_the_peak_is_measured(monkeypatch):
     peak = measure_peak(SETTINGS)
     assert peak.flops_per_second > 0
     assert peak.exponentials_per_second > 0
+    assert peak.bytes_per_second is None, "the bound on a CPU counts no bytes"

@@ -1,6 +1,9 @@
+import dataclasses
+
+import pytest
 import torch
 
-from halonet.benchmark.race import WARM_UPS, make_step, race
+from halonet.benchmark.race import WARM_UPS, calls_of_a_sample, make_step, race
 from tests.benchmark.tiny import SETTINGS
 
 
@@ -21,6 +24,54 @@ def test_rounds_for_warming_up_are_not_timed(monkeypatch):
         now[0] += next(seconds)
 
     assert race({"a": step}, SETTINGS) == {"a": [1000.0, 1000.0, 1000.0]}
+
+
+@pytest.fixture
+def accelerator(monkeypatch):
+    """Settings of a device that works behind the clock's back: a step takes its time when it is waited for."""
+    now, queued = [0.0], [0.0]
+
+    def wait(device):
+        now[0] += queued[0]
+        queued[0] = 0.0
+
+    monkeypatch.setattr("halonet.benchmark.race.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("halonet.benchmark.race.synchronize", wait)
+
+    def step_of(milliseconds, calls):
+        def step():
+            calls.append(milliseconds)
+            queued[0] += milliseconds / 1e3
+
+        return step
+
+    return dataclasses.replace(SETTINGS, device="meta"), step_of
+
+
+def test_an_accelerator_is_timed_over_at_least_ten_milliseconds_and_the_time_divided(accelerator):
+    settings, step_of = accelerator
+    short, long = [], []
+    result = race({"short": step_of(0.03, short), "long": step_of(200.0, long)}, settings)
+    assert result["short"] == pytest.approx([0.03] * 3)
+    assert result["long"] == pytest.approx([200.0] * 3)
+    calibration = WARM_UPS + sum(2**power for power in range(10))
+    assert len(short) == calibration + 512 * (settings.repeats + WARM_UPS), "512 of 0.03 ms are the first over 10 ms"
+    assert len(long) == WARM_UPS + 1 + settings.repeats + WARM_UPS
+
+
+def test_the_first_calls_on_an_accelerator_do_not_count_as_long(accelerator):
+    settings, step_of = accelerator
+    calls = []
+    steps = iter([step_of(1000.0, calls)] * WARM_UPS)
+    short = step_of(1.0, calls)
+    assert calls_of_a_sample(lambda: next(steps, short)(), settings.device) == 16
+
+
+def test_a_cpu_is_timed_call_by_call():
+    def never():
+        raise AssertionError("a CPU needs no calls to calibrate")
+
+    assert calls_of_a_sample(never, "cpu") == 1
 
 
 def test_a_forward_pass_keeps_no_graph():

@@ -1,7 +1,9 @@
 import json
 
 import pytest
+import torch
 
+from halonet.benchmark import record as record_module
 from halonet.benchmark.record import describe_machine, describe_run, join_file, make_record, write_record
 from halonet.benchmark.settings import Settings
 from halonet.errors import UserError
@@ -50,12 +52,43 @@ def test_a_record_of_something_else_is_refused(other, message, tmp_path):
         join_file(record(), path)
 
 
+@pytest.mark.parametrize(
+    ("found", "driver"),
+    [
+        ("printf '580.95.05\n580.95.05\n'", "580.95.05, CUDA 13.2"),
+        ("exit 1", "unknown, CUDA 13.2"),
+        (None, "unknown, CUDA 13.2"),
+    ],
+)
+def test_the_driver_is_what_the_cards_tool_says_if_it_is_there(found, driver, monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.version, "cuda", "13.2")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if found is not None:
+        (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{found}\n")
+        (tmp_path / "nvidia-smi").chmod(0o755)
+    assert record_module._describe_driver.__wrapped__() == driver
+
+
+def test_a_machine_with_a_gpu_says_which_card_driver_and_backend(monkeypatch):
+    backends = record_module.describe_backends()
+    monkeypatch.setattr(record_module, "describe_backends", lambda: backends)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a card")
+    monkeypatch.setattr(record_module, "_describe_driver", lambda: "a driver")
+    machine = describe_machine()
+    assert (machine["accelerator"], machine["driver"]) == ("a card", "a driver")
+    assert "Triton" in machine["halonet triton backend"]
+    assert all(isinstance(each, str) for each in machine.values())
+
+
 def test_a_missing_folder_is_refused(tmp_path):
     with pytest.raises(UserError, match="there is no folder"):
         join_file(record(), tmp_path / "nowhere" / "record.json")
 
 
 def test_a_run_says_when_where_and_how_it_was_made():
+    assert describe_run(["--smoke"], program=["python", "tools/x.py"])["command"] == "python tools/x.py --smoke"
     run = describe_run(["benchmark", "operator", "--plot", "a b.png"])
     assert run["command"] == "halonet benchmark operator --plot 'a b.png'"
     assert run["time"].endswith("+00:00")

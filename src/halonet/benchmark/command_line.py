@@ -12,7 +12,7 @@ AddCommand = Callable[[Any, str, Callable[[argparse.Namespace, list[str]], None]
 
 
 def add_benchmarks(parser: argparse.ArgumentParser, add_command: AddCommand) -> None:
-    """Add the three benchmarks to the parser of `halonet benchmark`.
+    """Add the benchmarks to the parser of `halonet benchmark`.
 
     Args:
         parser: That parser.
@@ -25,7 +25,7 @@ def add_benchmarks(parser: argparse.ArgumentParser, add_command: AddCommand) -> 
         "--sizes", nargs="+", metavar="NAME", help="e.g. h5/stage2-strided, h7, awkward (default: h1's stages)"
     )
     operator.add_argument("--passes", nargs="+", metavar="PASS", help="forward, training (default: both)")
-    operator.add_argument("--peers", nargs="+", metavar="NAME", help="whom to race with `cpu` (default: all)")
+    operator.add_argument("--peers", nargs="+", metavar="NAME", help="whom to race with our kernel (default: all)")
     operator.add_argument("--compare", metavar="WHAT", help="race our own forms: centered, strided")
     operator.add_argument("--scaling", metavar="WHAT", help="how time grows with the image, or with the window")
     operator.add_argument("--skip-memory", action="store_true", help="measure no peak memory")
@@ -40,6 +40,7 @@ def add_benchmarks(parser: argparse.ArgumentParser, add_command: AddCommand) -> 
     model.add_argument("--compare", metavar="WHAT", help="race forms of our rows: centered, strided")
     model.add_argument("--compile", action="store_true", help="race the halo networks compiled too")
     model.add_argument("--image-size", type=int, default=256, help="side of the images in pixels")
+    _add_dtype_of_networks(model)
     _add_settings(model, batch=[1, 4], repeats=7)
     model.add_argument("--plot", type=Path, metavar="FILE", help="draw the figures (png, svg or pdf)")
 
@@ -47,7 +48,17 @@ def add_benchmarks(parser: argparse.ArgumentParser, add_command: AddCommand) -> 
     memory.add_argument("--models", nargs="+", metavar="NAME", help="default: h1 timm/halonet_h1")
     memory.add_argument("--pass", dest="task", default="training", help="inference or training")
     memory.add_argument("--image-size", type=int, default=256, help="side of the images in pixels")
+    _add_dtype_of_networks(memory)
     _add_settings(memory, batch=16, repeats=None)
+
+    tune = add_command(kinds, "tune", run_tune, "find faster cuts of the Triton kernels, on a GPU")
+    tune.add_argument("--sizes", nargs="+", metavar="NAME", help="as of `operator` (default: h1's stages)")
+    _add_settings(tune, batch=256, repeats=9)
+    tune.add_argument("--dtype", default="bfloat16", help="of the operator's tensors")
+
+
+def _add_dtype_of_networks(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dtype", default="float32", help="that networks compute in; half precision by autocast")
 
 
 def _add_settings(parser: argparse.ArgumentParser, batch: int | list[int], repeats: int | None) -> None:
@@ -77,19 +88,16 @@ def run_operator(options: argparse.Namespace, overrides: list[str]) -> None:
     _refuse_together(options, "scaling", "sizes")
     if options.scaling is not None:
         cases = operator.scaling_cases(options.scaling, settings.batch)
-        names = find_peers(operator.SCALED if options.peers is None else options.peers)
+        names = find_peers(operator.SCALED if options.peers is None else options.peers, settings.device)
     else:
-        names, sizes = find_peers(options.peers), options.sizes
+        names, sizes = find_peers(options.peers, settings.device), options.sizes
         if options.compare is not None:
             names, default = operator.COMPARISONS[options.compare]
             sizes = sizes or default
         cases = [operator.Case(name, size, settings.batch) for name, size in find_sizes(sizes).items()]
     record = _begin("operator", {"compare": options.compare, "scaling": options.scaling}, settings, options)
     peak = measure_peak(settings)
-    print(
-        f"peak: {peak.flops_per_second / 1e9:.1f} GFLOP/s in a matrix product, "
-        f"{peak.exponentials_per_second / 1e9:.2f} G exponentials/s; bound = FLOPs / the one + exponentials / the other"
-    )
+    print(peak)
     rows = operator.measure(cases, names, tasks, settings, peak, memory=not options.skip_memory)
     _finish(rows, record, options, peak=vars(peak))
 
@@ -101,10 +109,10 @@ def run_model(options: argparse.Namespace, overrides: list[str]) -> None:
 
     tasks = check_tasks(options.passes, model.TASKS)
     _refuse_together(options, "compare", "accelerate")
+    every = [_settings(options, batch) for batch in options.batch]
     groups = model.make_groups(
         options.models, accelerate=options.accelerate, compare=options.compare, compiled=options.compile
     )
-    every = [_settings(options, batch) for batch in options.batch]
     question = {"image_size": options.image_size, "accelerate": options.accelerate, "compare": options.compare}
     record = _begin("model", question, every[0], options)
     rows = model.measure(groups, tasks, every, options.image_size)
@@ -124,6 +132,29 @@ def run_memory(options: argparse.Namespace, overrides: list[str]) -> None:
     _finish(rows, record, options)
 
 
+def run_tune(options: argparse.Namespace, overrides: list[str]) -> None:
+    """Try cuts of the Triton kernels, print proposals for their table, write what was asked for."""
+    from dataclasses import asdict
+
+    from halonet.benchmark.record import describe_run, make_record, read_output, write_output
+    from halonet.benchmark.sizes import find_sizes
+    from halonet.benchmark.tune import propose, tune
+
+    settings = _settings(options, options.batch)
+    sizes = find_sizes(options.sizes)
+    if options.output is not None:
+        read_output(options.output)  # a place that will not take the record is refused before anything is measured
+    trials = {}
+    for name, size in sizes.items():
+        trials[name] = list(tune(size, settings))
+        print(name, *propose(trials[name]), sep="\n  ")
+    if options.output is not None:
+        tried = {name: [asdict(trial) for trial in every] for name, every in trials.items()}
+        record = make_record("tune", {}, settings)
+        write_output(record | {"provenance": describe_run(options.words), "trials": tried}, options.output)
+        print(f"written to {options.output}")
+
+
 def _settings(options: argparse.Namespace, batch: int) -> Any:
     import torch
 
@@ -133,7 +164,7 @@ def _settings(options: argparse.Namespace, batch: int) -> Any:
         batch=batch,
         repeats=options.repeats,
         threads=torch.get_num_threads() if options.threads is None else options.threads,
-        dtype=getattr(options, "dtype", "float32"),
+        dtype=options.dtype,
         device=find_device(options.device),
     )
     torch.set_num_threads(settings.threads)

@@ -60,11 +60,11 @@ def measure_here(step: Callable[[], object], device: str) -> float:
     gc.collect()
     if device != "cpu":
         torch.accelerator.empty_cache()
-        torch.accelerator.reset_peak_memory_stats()
-        before = torch.accelerator.memory_allocated()
+        torch.accelerator.reset_peak_memory_stats(device)
+        before = torch.accelerator.memory_allocated(device)
         step()
         synchronize(device)
-        return (torch.accelerator.max_memory_allocated() - before) / 2**20
+        return (torch.accelerator.max_memory_allocated(device) - before) / 2**20
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:  # glibc's: what was freed must not hide what is taken
         trim(0)

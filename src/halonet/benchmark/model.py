@@ -1,5 +1,6 @@
 """Whole networks: ours, timm's, and what they would take without attention; checked to agree, then raced."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from typing import cast
@@ -8,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import halonet
-from halonet.benchmark.contestants import disagreement
+from halonet.benchmark.contestants import disagreement, relative_error
+from halonet.benchmark.contestants.entry import TOLERANCES
 from halonet.benchmark.memory import peak_mebibytes
 from halonet.benchmark.networks import (
     TIMM,
@@ -37,6 +39,13 @@ ACCELERATED = [
     "timm/halo2botnet50ts_256",
 ]
 COMPARISONS = {"centered": {"centered": True}, "strided": {"downsampling": "pool"}}
+LOUDNESS = 5  # of the images: attention must show in logits beside the shifts of all the norms
+# Forms that must give the same logits are equal if they are this near, relative to the norm, ...
+NEAR = 1e-4
+# ... or apart by no more than so many times what rounding does to the plain form: its distance from its own logits in
+# float64. Under autocast that is 5e-3 for H1 in bfloat16, and 3e-2 for a network whose attention is sharper, so no one
+# number would fit both; forms were up to 1.4 times as far apart, and H1 without attention is 6 times as far.
+ROUNDINGS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,8 +118,7 @@ def make_groups(models: list[str] | None, *, accelerate: bool, compare: str | No
 
 def forms_of(name: str, compiled: bool) -> list[Form]:
     """List the forms of one network: plain, for inference, compiled, and its bound."""
-    network = create_network(name)
-    halo = has_halo_attention(network)
+    halo = has_halo_attention(_sketch(name))
     if name.startswith(TIMM):
         forms = [Form(name, name), Form(last := f"{name} channels_last", name, channels_last=True, same_as=name)]
         if halo:
@@ -131,9 +139,15 @@ def forms_of(name: str, compiled: bool) -> list[Form]:
     return forms
 
 
+def _sketch(name: str) -> nn.Module:
+    """A network without memory for its weights, to see what it consists of, or that there is no such network."""
+    with torch.device("meta"):
+        return create_network(name)
+
+
 def accelerated_forms(name: str) -> list[Form]:
     """List one of timm's networks before and after `accelerate`, in both memory formats, with its bounds."""
-    if not name.startswith(TIMM) or not has_halo_attention(create_network(name)):
+    if not name.startswith(TIMM) or not has_halo_attention(_sketch(name)):
         raise UserError(f"--accelerate takes timm's networks with halo attention, such as {ACCELERATED[0]}, not {name}")
     forms = []
     for suffix, last in (("", False), (" channels_last", True)):
@@ -155,8 +169,13 @@ def compared_forms(name: str, compare: str) -> list[Form]:
 
 
 def build(form: Form, settings: Settings) -> nn.Module:
-    """Build a form, in eval mode; all forms of one network have the same weights."""
-    network = create_network(form.model, **dict(form.changes)).to(settings.device).eval()
+    """Build a form on its device, in eval mode; all forms of one network have the same weights.
+
+    They are fp32, for autocast where the dtype is lower, or fp64.
+    """
+    with torch.device(settings.device):
+        network = create_network(form.model, **dict(form.changes)).eval()
+    network = network.to(settings.device, _stored(settings))
     if form.accelerated:
         halonet.accelerate(network)
     if form.fused:
@@ -166,6 +185,24 @@ def build(form: Form, settings: Settings) -> nn.Module:
     return cast(nn.Module, torch.compile(network, dynamic=False)) if form.compiled else network
 
 
+def _stored(settings: Settings) -> torch.dtype:
+    """The dtype of weights and images."""
+    return torch.float64 if settings.dtype == "float64" else torch.float32
+
+
+def _autocast(settings: Settings) -> contextlib.AbstractContextManager[object]:
+    if settings.torch_dtype == _stored(settings):
+        return contextlib.nullcontext()
+    return torch.autocast(torch.device(settings.device).type, settings.torch_dtype)
+
+
+def draw_images(settings: Settings, image_size: int) -> Tensor:
+    """Draw the images [batch, 3, image_size, image_size] on their device, always the same ones."""
+    generator = torch.Generator(settings.device).manual_seed(0)
+    shape = (settings.batch, 3, image_size, image_size)
+    return LOUDNESS * torch.randn(shape, generator=generator, device=settings.device)
+
+
 def prepare_form(form: Form, settings: Settings, image_size: int, training: bool) -> tuple[Tensor, Callable[[], None]]:
     """Make a form ready.
 
@@ -173,14 +210,18 @@ def prepare_form(form: Form, settings: Settings, image_size: int, training: bool
         Its logits [batch, 1000] in eval mode, where batch norm does not magnify rounding, and its timed pass.
     """
     network = build(form, settings)
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(settings.batch, 3, image_size, image_size, generator=generator).to(settings.device)
+    images = draw_images(settings, image_size).to(_stored(settings))
     if form.channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
+
+    def run() -> Tensor:
+        with _autocast(settings):
+            return network(images)
+
     with torch.no_grad():
-        logits = network(images)
+        logits = run()
     network.train(training)
-    step = make_step(lambda: network(images), list(network.parameters()), training)
+    step = make_step(run, list(network.parameters()), training)
     return logits, _without_attention(step) if form.without_attention else step
 
 
@@ -212,12 +253,12 @@ def measure(groups: Iterable[Group], tasks: Iterable[str], every: Iterable[Setti
 def _measure_row(group: Group, task: str, settings: Settings, image_size: int) -> Row:
     training = task == "training"
     torch.compiler.reset()
-    steps, absent, logits = {}, {}, {}
+    steps, absent, agreement = {}, {}, Agreement(settings, image_size)
     for form in group.forms:
         if form.task not in (None, task):
             continue
         try:
-            steps[form.label] = enter(form, settings, image_size, training, logits)
+            steps[form.label] = enter(form, settings, image_size, training, agreement)
         except Exception as error:  # whatever a network fails with is the reason that is printed
             absent[form.label] = f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}"
     if group.baseline not in steps:
@@ -238,9 +279,44 @@ def _measure_row(group: Group, task: str, settings: Settings, image_size: int) -
     )
 
 
-def enter(
-    form: Form, settings: Settings, image_size: int, training: bool, logits: dict[str, Tensor]
-) -> Callable[[], None]:
+class Agreement:
+    """Whether the forms of one race give the logits that they must."""
+
+    def __init__(self, settings: Settings, image_size: int) -> None:
+        self._settings, self._image_size = settings, image_size
+        self._known: dict[str, tuple[Form, Tensor]] = {}
+        self._roundings: dict[str, float] = {}
+
+    def check(self, form: Form, logits: Tensor) -> None:
+        """Compare a form's logits with those of the form that it must equal, and remember them.
+
+        Raises:
+            ValueError: If it computes something else, or that form could not be run.
+        """
+        self._known[form.label] = form, logits
+        if form.same_as is None:
+            return
+        if form.same_as not in self._known:
+            raise ValueError(f"{form.same_as}, whose logits it must give, took no part")
+        plain, expected = self._known[form.same_as]
+        near = min(NEAR, TOLERANCES[self._settings.torch_dtype])
+        if disagreement(logits, expected, near) is not None:
+            wrong = disagreement(logits, expected, ROUNDINGS * self._rounding(plain, expected))
+            if wrong:
+                raise ValueError(wrong)
+
+    def _rounding(self, form: Form, logits: Tensor) -> float:
+        """Distance of two images' logits from those in float64, which some accelerators have not."""
+        if form.label not in self._roundings:
+            exact = "float32" if torch.device(self._settings.device).type == "mps" else "float64"
+            settings = dataclasses.replace(self._settings, dtype=exact)
+            images = draw_images(self._settings, self._image_size)[:2].to(_stored(settings))
+            with torch.no_grad():
+                self._roundings[form.label] = relative_error(logits[:2], build(form, settings)(images))
+        return self._roundings[form.label]
+
+
+def enter(form: Form, settings: Settings, image_size: int, training: bool, agreement: Agreement) -> Callable[[], None]:
     """Make a form ready, check its numbers against those of the form it must equal, and run it once.
 
     Args:
@@ -248,7 +324,7 @@ def enter(
         settings: How it is run.
         image_size: Side of the images in pixels.
         training: Whether it is run backward too.
-        logits: What the forms before it gave, by label; its own are added.
+        agreement: Knows the logits of the forms before it.
 
     Returns:
         Its pass.
@@ -256,10 +332,8 @@ def enter(
     Raises:
         ValueError: If it computes something else.
     """
-    logits[form.label], step = prepare_form(form, settings, image_size, training)
-    wrong = None if form.same_as is None else disagreement(logits[form.label], logits[form.same_as])
-    if wrong:
-        raise ValueError(wrong)
+    logits, step = prepare_form(form, settings, image_size, training)
+    agreement.check(form, logits)
     step()
     return step
 
@@ -278,7 +352,7 @@ def measure_memory(models: list[str] | None, task: str, settings: Settings, imag
     """
     names = models or IN_MEMORY
     for name in names:
-        create_network(name)
+        _sketch(name)
     arguments = {"image_size": image_size, "training": task == "training"}
     figures = {name: peak_mebibytes(f"{__name__}:prepare", settings, name=name, **arguments) for name in names}
     facts = {"image_size": image_size, "batch": settings.batch}

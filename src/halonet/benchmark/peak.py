@@ -1,25 +1,36 @@
 """What this machine could do at best, and how long an operator would then take.
 
-    bound = matrix FLOPs / measured rate of a matrix product + exponentials / measured rate of exponentials
+    on a CPU          bound = FLOPs / their rate + exponentials / their rate
+    elsewhere         bound = the largest of FLOPs / their rate, exponentials / their rate, bytes / their rate
+
+An accelerator has units of their own for products, exponentials and memory, which work at the same time. Rates are
+measured: of a large matrix product, of exponentials on numbers at hand, and of a large copy, read and written.
 
 Counted are only pairs of a query and a key inside the image. Forward: two products of pairs by channels (scores, and
 averages of the values), the product of all queries with both position tables, and one exponential for each pair.
 Backward: five products of pairs by channels (the scores anew, the gradients of probabilities, values, queries and
 keys), three with the tables (the logits anew, the gradients of queries and of tables), and one exponential again.
+Bytes forward: queries, keys and values read once, the output written once, and in training the logarithm of each
+query's sum of exponentials, in at least fp32. Backward: all of these read once, the output's gradient read, and three
+gradients written. The position tables are too small to count.
 """
 
-import time
+import importlib.util
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from halonet.benchmark.race import synchronize
+from halonet.benchmark.race import calls_of_a_sample, sample
 from halonet.benchmark.settings import Settings
 from halonet.benchmark.sizes import Size
+from halonet.errors import UserNote
 from halonet.ops.halo_attention.geometry import Axis
 
 SIDE_OF_PRODUCT = 2048
+SIDE_ON_ACCELERATORS = 8192  # a smaller product leaves a part of a large GPU idle
+BYTES_OF_COPY = 2**29  # far beyond any cache
 ATTEMPTS = 20  # of which the best counts: others may be using the machine
 
 
@@ -30,10 +41,12 @@ class Work:
     Attributes:
         flops: Floating-point operations of matrix products; a multiply-add is two.
         exponentials: Calls of exp.
+        bytes: Read from memory and written to it.
     """
 
     flops: int
     exponentials: int
+    bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -42,16 +55,34 @@ class Peak:
 
     Attributes:
         flops_per_second: Of one large matrix product.
-        exponentials_per_second: Of `torch.exp` on a buffer that stays in the cache.
+        exponentials_per_second: Of `torch.exp` on a buffer that stays in the cache, or on a GPU of exp2 in registers.
+        bytes_per_second: Of one large copy, on an accelerator. None on a CPU, whose bound counts no bytes and lets
+            nothing overlap.
     """
 
     flops_per_second: float
     exponentials_per_second: float
+    bytes_per_second: float | None = None
 
     def milliseconds(self, work: Work) -> float:
-        """Time that the work takes at the measured rates, nothing overlapping."""
-        seconds = work.flops / self.flops_per_second + work.exponentials / self.exponentials_per_second
-        return 1e3 * seconds
+        """Time that the work takes at the measured rates, as the module docstring says."""
+        products = work.flops / self.flops_per_second
+        exponentials = work.exponentials / self.exponentials_per_second
+        if self.bytes_per_second is None:
+            return 1e3 * (products + exponentials)
+        return 1e3 * max(products, exponentials, work.bytes / self.bytes_per_second)
+
+    def __str__(self) -> str:
+        rates = (
+            f"peak: {self.flops_per_second / 1e9:.1f} GFLOP/s in a matrix product, "
+            f"{self.exponentials_per_second / 1e9:.2f} G exponentials/s"
+        )
+        if self.bytes_per_second is None:
+            return f"{rates}; bound = FLOPs / the one + exponentials / the other"
+        return (
+            f"{rates}, {self.bytes_per_second / 1e9:.0f} GB/s in a copy; "
+            "bound = the largest of FLOPs, exponentials and bytes, each over its rate"
+        )
 
 
 def visible_pairs(size: Size) -> int:
@@ -69,8 +100,8 @@ def _visible(axis: Axis, centered: bool) -> int:
     return pairs
 
 
-def count_work(size: Size, batch: int, training: bool) -> Work:
-    """Count one forward pass, or one forward and backward pass."""
+def count_work(size: Size, batch: int, training: bool, dtype: torch.dtype = torch.float32) -> Work:
+    """Count one forward pass, or one forward and backward pass, of tensors of a dtype."""
     geometry = size.geometry
     images = batch * size.heads
     pairs = images * visible_pairs(size)
@@ -78,17 +109,55 @@ def count_work(size: Size, batch: int, training: bool) -> Work:
     row_width, column_width = size.table_widths
     positions = 2 * queries * (geometry.rows.table_length * row_width + geometry.columns.table_length * column_width)
     scores, averages = 2 * pairs * size.query_channels, 2 * pairs * size.value_channels
-    forward = Work(scores + averages + positions, pairs)
+    flops = scores + averages + positions
+    key_pixels = images * geometry.rows.size * geometry.columns.size
+    inputs = (queries + key_pixels) * size.query_channels + key_pixels * size.value_channels
+    output = queries * size.value_channels
     if not training:
-        return forward
-    return Work(forward.flops + 3 * scores + 2 * averages + 3 * positions, 2 * pairs)
+        return Work(flops, pairs, (inputs + output) * dtype.itemsize)
+    log_sum = queries * max(dtype.itemsize, torch.float32.itemsize)
+    forward_bytes = (inputs + output) * dtype.itemsize + log_sum
+    gradients = (output + inputs) * dtype.itemsize
+    return Work(flops + 3 * scores + 2 * averages + 3 * positions, 2 * pairs, 2 * forward_bytes + gradients)
 
 
-def measure_peak(settings: Settings) -> Peak:
-    """Measure both rates with the settings' threads, dtype and device: the best attempt at each."""
+def measure_peak(settings: Settings, side: int | None = None) -> Peak:
+    """Measure the rates: the best attempt at each.
+
+    Args:
+        settings: Threads, dtype and device.
+        side: Of the matrices; None takes what keeps the device busy.
+    """
     dtype, device = settings.torch_dtype, settings.device
-    left, right = (torch.randn(SIDE_OF_PRODUCT, SIDE_OF_PRODUCT, dtype=dtype, device=device) for _ in range(2))
+    if side is None:
+        side = SIDE_OF_PRODUCT if device == "cpu" else SIDE_ON_ACCELERATORS
+    left, right = (torch.randn(side, side, dtype=dtype, device=device) for _ in range(2))
     product = torch.empty_like(left)
+    flops_per_second = 2 * side**3 / _best(lambda: torch.mm(left, right, out=product), device)
+    exponentials_per_second = _measure_exponentials(dtype, device)
+    if device == "cpu":
+        return Peak(flops_per_second, exponentials_per_second)
+    there = torch.empty(BYTES_OF_COPY, dtype=torch.uint8, device=device)
+    copied = torch.empty_like(there)
+    bytes_per_second = 2 * BYTES_OF_COPY / _best(lambda: copied.copy_(there), device)
+    return Peak(flops_per_second, exponentials_per_second, bytes_per_second)
+
+
+def _runs_triton(device: str) -> bool:
+    return torch.device(device).type == "cuda" and importlib.util.find_spec("triton") is not None
+
+
+def _measure_exponentials(dtype: torch.dtype, device: str) -> float:
+    if _runs_triton(device):
+        # A GPU takes exponentials faster than `torch.exp` can read and write them, even in its caches.
+        from halonet.benchmark.exponentials import NUMBERS, ROUNDS, exponentiate_in_registers
+
+        numbers = torch.randn(NUMBERS, device=device)
+        try:
+            return ROUNDS * NUMBERS / _best(lambda: exponentiate_in_registers(numbers), device)
+        except Exception as error:  # Triton wants a C compiler, among others
+            note = f"exponentials are timed by torch.exp, which is slower: Triton fails with {type(error).__name__}"
+            warnings.warn(f"{note}: {error}", UserNote, stacklevel=2)
     # Half a megabyte with its result in fp32: the second-level caches of two cores. Accelerators need more to be busy.
     given = torch.randn(2**16 if device == "cpu" else 2**22, dtype=dtype, device=device)
     exponentials, loops = torch.empty_like(given), 20
@@ -97,17 +166,10 @@ def measure_peak(settings: Settings) -> Peak:
         for _ in range(loops):
             torch.exp(given, out=exponentials)
 
-    seconds_of_product = _best(lambda: torch.mm(left, right, out=product), device)
-    seconds_of_exponentials = _best(exponentiate, device)
-    return Peak(2 * SIDE_OF_PRODUCT**3 / seconds_of_product, loops * given.numel() / seconds_of_exponentials)
+    return loops * given.numel() / _best(exponentiate, device)
 
 
 def _best(run: Callable[[], object], device: str) -> float:
-    seconds = []
-    for _ in range(ATTEMPTS):
-        synchronize(device)
-        start = time.perf_counter()
-        run()
-        synchronize(device)
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
+    """Seconds of the fastest attempt."""
+    calls = calls_of_a_sample(run, device)
+    return min(sample(run, calls, device) for _ in range(ATTEMPTS)) / 1e3

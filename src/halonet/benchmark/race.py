@@ -10,16 +10,43 @@ from torch import Tensor
 from halonet.benchmark.settings import Settings
 
 WARM_UPS = 2
+# An accelerator works through its queue while Python goes on; a host's clock sees a call of microseconds only as one of
+# many, and this long a sample makes the wait at its end not count.
+LEAST_MILLISECONDS = 10.0
 
 
 def synchronize(device: str) -> None:
     """Wait for an accelerator; a CPU is never ahead."""
     if device != "cpu":
-        torch.accelerator.synchronize()
+        torch.accelerator.synchronize(device)
+
+
+def calls_of_a_sample(step: Callable[[], object], device: str) -> int:
+    """Say how many calls are timed together: one on a CPU, elsewhere enough to take `LEAST_MILLISECONDS`."""
+    if device == "cpu":
+        return 1
+    for _ in range(WARM_UPS):
+        step()
+    calls = 1
+    while calls * sample(step, calls, device) < LEAST_MILLISECONDS:
+        calls *= 2
+    return calls
+
+
+def sample(step: Callable[[], object], calls: int, device: str) -> float:
+    """Time so many calls together, and return the milliseconds of one."""
+    synchronize(device)
+    start = time.perf_counter()
+    for _ in range(calls):
+        step()
+    synchronize(device)
+    return 1e3 * (time.perf_counter() - start) / calls
 
 
 def race(steps: Mapping[str, Callable[[], object]], settings: Settings) -> dict[str, list[float]]:
     """Time all steps in alternation, after two rounds that are not timed.
+
+    On an accelerator each turn is as many calls as take about ten milliseconds, and its time is divided by them.
 
     Args:
         steps: What to run, by contestant.
@@ -29,14 +56,12 @@ def race(steps: Mapping[str, Callable[[], object]], settings: Settings) -> dict[
         For each contestant the quartiles of its times, in milliseconds: lower, median, upper.
     """
     milliseconds: dict[str, list[float]] = {name: [] for name in steps}
+    calls = {name: calls_of_a_sample(step, settings.device) for name, step in steps.items()}
     for repeat in range(settings.repeats + WARM_UPS):
         for name, step in steps.items():
-            synchronize(settings.device)
-            start = time.perf_counter()
-            step()
-            synchronize(settings.device)
+            taken = sample(step, calls[name], settings.device)
             if repeat >= WARM_UPS:
-                milliseconds[name].append(1e3 * (time.perf_counter() - start))
+                milliseconds[name].append(taken)
     return {name: statistics.quantiles(times, n=4, method="inclusive") for name, times in milliseconds.items()}
 
 

@@ -2,12 +2,14 @@
 
 import dataclasses
 import datetime
+import functools
 import importlib.metadata
 import json
 import os
 import platform
 import shlex
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from halonet.benchmark.settings import Settings
 from halonet.errors import UserError
 from halonet.ops.halo_attention import describe_backends
 
-PACKAGES = ("torch", "timm", "natten", "halonet-pytorch")
+PACKAGES = ("torch", "triton", "timm", "natten", "halonet-pytorch")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,18 +83,34 @@ def describe_machine() -> dict[str, str]:
         names = [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
         processor = names[0] if names else processor
     machine = {"processor": processor, "torch instructions": torch.backends.cpu.get_cpu_capability()}
-    kernel = next(row for row in describe_backends() if row["backend"] == "cpu")
-    machine["halonet cpu backend"] = kernel["what it is"]  # with its instruction set, or why it is not there
+    backends = {row["backend"]: row["what it is"] for row in describe_backends()}
+    machine["halonet cpu backend"] = backends["cpu"]  # with its instruction set, or why it is not there
     if torch.cuda.is_available():
         machine["accelerator"] = torch.cuda.get_device_name()
+        machine["driver"] = _describe_driver()
+        machine["halonet triton backend"] = backends["triton"]
     return machine
 
 
-def describe_run(words: list[str]) -> dict[str, Any]:
+@functools.cache
+def _describe_driver() -> str:
+    """The driver of an NVIDIA card and the CUDA that PyTorch was built for, or the ROCm that it was built for."""
+    if torch.version.hip:
+        return f"ROCm {torch.version.hip}"
+    words = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return f"unknown, CUDA {torch.version.cuda}"
+    return f"{done.stdout.split()[0]}, CUDA {torch.version.cuda}"
+
+
+def describe_run(words: list[str], program: Sequence[str] = ("halonet",)) -> dict[str, Any]:
     """Say when a run was made, with what, by which command, and how much else the machine did (`load`).
 
     Args:
         words: The command line after the program's name, as typed.
+        program: The words that start it.
     """
     versions = {}
     for name in PACKAGES:
@@ -101,7 +119,7 @@ def describe_run(words: list[str]) -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return {
-        "command": shlex.join(["halonet", *words]),
+        "command": shlex.join([*program, *words]),
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         **_describe_commit(),
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
@@ -144,21 +162,47 @@ def join_file(record: dict[str, Any], path: Path) -> dict[str, Any]:
     Raises:
         UserError: If the file is no record, or one of another benchmark, question, setting or machine.
     """
+    found = read_output(path)
+    return record if found is None else join(record, found, path)
+
+
+def read_output(path: Path) -> dict[str, Any] | None:
+    """Read what `--output` names, or None if it is yet to be written.
+
+    Raises:
+        UserError: If it is no JSON of a dictionary, or there is no such folder.
+    """
     if not path.exists():
         if not path.absolute().parent.is_dir():
             raise UserError(f"--output {path}: there is no folder {path.parent}; make it first")
-        return record
+        return None
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        runs = list(found["runs"])
-    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"--output {path} exists and is no record of a benchmark; name another file") from error
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise UserError(_no_record(path)) from error
+    if not isinstance(found, dict):
+        raise UserError(_no_record(path))
+    return found
+
+
+def join(record: dict[str, Any], found: Any, path: Path) -> dict[str, Any]:
+    """Take over the runs of a record that was found in a file.
+
+    Raises:
+        UserError: As `join_file`.
+    """
+    if not isinstance(found, dict) or not isinstance(found.get("runs"), list):
+        raise UserError(_no_record(path))
     for name in ("benchmark", "question", "settings", "machine"):
         if found.get(name) != record[name]:
             raise UserError(
                 f"--output {path} is a record of {name} {found.get(name)}, this is {record[name]}; name another file"
             )
-    return record | {"runs": runs}
+    return record | {"runs": found["runs"]}
+
+
+def _no_record(path: Path) -> str:
+    return f"--output {path} exists and is no record of a benchmark; name another file"
 
 
 def write_record(record: dict[str, Any], run: dict[str, Any], path: Path) -> None:
@@ -169,6 +213,11 @@ def write_record(record: dict[str, Any], run: dict[str, Any], path: Path) -> Non
     """
     joined = join_file(record, path)
     joined["runs"] = [*joined["runs"], run]
-    partial = path.with_name(path.name + ".partial")  # an interrupted write must not cost the earlier runs
-    partial.write_text(json.dumps(joined, indent=1) + "\n", encoding="utf-8")
+    write_output(joined, path)
+
+
+def write_output(document: dict[str, Any], path: Path) -> None:
+    """Write a file, whose earlier content an interrupted write must not cost."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     partial.replace(path)

@@ -13,6 +13,7 @@ from halonet.benchmark.contestants.neighborhood import _interior
 from halonet.benchmark.contestants.ours import attend
 from halonet.benchmark.operator import enter
 from halonet.benchmark.settings import Settings
+from halonet.ops.halo_attention.api import BACKENDS
 from tests.benchmark.tiny import SETTINGS, SIZE
 
 ODD = dataclasses.replace(SIZE, rows=13)
@@ -38,6 +39,42 @@ def test_a_contestant_computes_what_ours_computes(name, dtype):
 def test_timm_computes_what_ours_computes_with_strides_and_wide_values_too(size):
     assert CONTESTANTS["timm"].refusal(size, SETTINGS, True) is None
     assert agreement("timm", size) is None
+
+
+def test_composite_is_not_its_own_judge_where_there_is_no_fused_kernel(monkeypatch):
+    monkeypatch.setattr("halonet.benchmark.contestants.ours.select_backend", lambda *tensors: "composite")
+    asked = []
+    monkeypatch.setattr("halonet.benchmark.contestants.ours.attend", lambda inputs, backend: asked.append(backend))
+    CONTESTANTS["composite"].prepare(make_inputs(SIZE, SETTINGS)).compare()
+    assert asked == ["composite", "reference"]
+
+
+def test_a_backend_is_asked_with_the_dtype_the_device_and_all_of_the_size(monkeypatch):
+    asked = []
+    backend = dataclasses.replace(BACKENDS["triton"], refusal=lambda *call: asked.append(call) or "too wide")
+    monkeypatch.setitem(BACKENDS, "triton", backend)
+    settings = Settings(batch=10**9, threads=1, dtype="bfloat16")
+    size = dataclasses.replace(WIDE_VALUES, stride=2)
+    assert CONTESTANTS["triton"].refusal(size, settings, True) == "too wide"
+    ((query, key, value, geometry),) = asked
+    assert query.shape == (10**9, 6, 6, 2, 16)
+    assert key.shape == (10**9, 12, 12, 2, 16)
+    assert value.shape == (10**9, 12, 12, 2, 24)
+    assert {each.dtype for each in (query, key, value)} == {torch.bfloat16}
+    assert {each.device.type for each in (query, key, value)} == {"cpu"}
+    assert geometry == size.geometry
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU kernels are compiled")
+def test_triton_computes_what_composite_computes(monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    size = dataclasses.replace(SIZE, rows=4, columns=4, heads=1, halo=1)
+    inputs = make_inputs(size, SETTINGS)
+    assert CONTESTANTS["triton"].refusal(size, SETTINGS, True) is None
+    assert callable(enter("triton", inputs, SETTINGS, training=True))
+    wrong = lambda inputs, backend, **options: attend(inputs, backend) * (1.01 if backend == "triton" else 1)  # noqa: E731
+    monkeypatch.setattr("halonet.benchmark.contestants.ours.attend", wrong)
+    assert "something else" in str(enter("triton", inputs, SETTINGS, training=True))
 
 
 def test_timm_with_the_masked_border_would_be_refused(monkeypatch):
@@ -111,6 +148,7 @@ def test_a_peer_that_is_not_installed_says_so(name, module, monkeypatch):
         ("flex_attention", dataclasses.replace(SIZE, rows=4000), SETTINGS, False, "million pairs"),
         ("strided", SIZE, SETTINGS, False, "no stride"),
         ("cpu", SIZE, Settings(threads=1, device="meta"), False, "the tensors are on meta"),
+        ("triton", SIZE, SETTINGS, False, "the tensors are on cpu"),
     ],
 )
 def test_what_a_contestant_cannot_take_it_refuses_with_the_reason(name, size, settings, training, reason):

@@ -78,13 +78,13 @@ class Given(nn.Module):
 
 
 def make_inputs(size: Size, settings: Settings) -> Inputs:
-    """Draw the numbers of a size, always the same ones."""
-    generator = torch.Generator().manual_seed(0)
+    """Draw the numbers of a size on its device, always the same ones."""
+    generator = torch.Generator(settings.device).manual_seed(0)
     geometry = size.geometry
 
     def draw(*shape: int) -> Tensor:
-        numbers = torch.randn(shape, generator=generator)
-        return numbers.to(settings.device, settings.torch_dtype).requires_grad_()
+        numbers = torch.randn(shape, generator=generator, device=settings.device)
+        return numbers.to(settings.torch_dtype).requires_grad_()
 
     images = (settings.batch, size.rows, size.columns, size.heads)
     queries = (settings.batch, geometry.rows.num_queries, geometry.columns.num_queries, size.heads)
@@ -98,14 +98,26 @@ def make_inputs(size: Size, settings: Settings) -> Inputs:
     )
 
 
-def disagreement(actual: Tensor, expected: Tensor) -> str | None:
-    """Say how far a result is from what it should be, or None if it is near enough for its dtype."""
+def disagreement(actual: Tensor, expected: Tensor, tolerance: float | None = None) -> str | None:
+    """Say how far a result is from what it should be, or None if it is near enough.
+
+    Args:
+        actual: The result.
+        expected: What it should be.
+        tolerance: Largest error relative to the norm of what it should be; None takes that of the dtype.
+    """
     if actual.shape != expected.shape:
         return f"it gives shape {list(actual.shape)}, not {list(expected.shape)}"
-    wrong, right = actual.detach().double(), expected.detach().double()
-    error = ((wrong - right).norm() / right.norm()).item()
+    error = relative_error(actual, expected)
     # Written so that a result that is not a number does not pass.
-    return None if error <= TOLERANCES[expected.dtype] else f"it computes something else: relative error {error:.1e}"
+    near = error <= (TOLERANCES[expected.dtype] if tolerance is None else tolerance)
+    return None if near else f"it computes something else: relative error {error:.1e}"
+
+
+def relative_error(actual: Tensor, expected: Tensor) -> float:
+    """Distance of a result from what it should be, over the norm of what it should be."""
+    wrong, right = actual.detach().double(), expected.detach().double()
+    return ((wrong - right).norm() / right.norm()).item()
 
 
 def channels_first(tensor: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ def _prepare(inputs: Inputs) -> Entry:
         return (row >= 0) & (row < size.window) & (column >= 0) & (column < size.window)
 
     counts = (rows.num_queries * columns.num_queries, rows.size * columns.size)
-    mask = create_block_mask(may_see, None, None, *counts, device=query.device.type)
+    mask = create_block_mask(may_see, None, None, *counts, device=str(query.device))
     compiled = torch.compile(flex_attention, dynamic=False)
     middle = size.block + size.halo - 1
 

@@ -1,0 +1,100 @@
+"""Candidates for the Triton kernels' cuts, in Triton's interpreter; their times mean nothing there."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from halonet.benchmark.settings import Settings
+from halonet.benchmark.sizes import Size
+from halonet.benchmark.tune import Trial, candidates, propose, tune
+from halonet.cli import main
+from halonet.errors import UserError
+from halonet.ops.halo_attention.triton.configurations import Configuration
+
+SIZE = Size(rows=4, columns=4, heads=1, query_channels=16, value_channels=16, block=4, halo=1)
+SETTINGS = Settings(batch=1, repeats=2, threads=1)
+interpreted = pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU kernels are compiled")
+
+
+def other(kernel: str, queries: int) -> list[Configuration]:
+    return [Configuration(16, 4, 4, 1, 1)]
+
+
+def test_without_a_gpu_there_is_nothing_to_tune() -> None:
+    with pytest.raises(UserError, match="nothing to tune here: it runs on CUDA and ROCm devices"):
+        list(tune(SIZE, SETTINGS))
+
+
+def test_the_command_says_so_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["benchmark", "tune", "--device", "cpu", "--batch", "1", "--sizes", "h1/stage4"]) == 2
+    assert "nothing to tune here" in capsys.readouterr().err
+
+
+@interpreted
+def test_the_command_prints_proposals_and_keeps_what_it_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setattr("halonet.benchmark.tune.candidates", other)
+    monkeypatch.setattr("halonet.benchmark.sizes.find_sizes", lambda names: {"tiny": SIZE})
+    output = tmp_path / "tune.json"
+    words = ["--device", "cpu", "--batch", "1", "--repeats", "2", "--dtype", "float32", "--output", str(output)]
+    assert main(["benchmark", "tune", *words]) == 0
+    assert "forward: Configuration(queries=16" in capsys.readouterr().out
+    trials = json.loads(output.read_text())["trials"]["tiny"]
+    assert {trial["kernel"] for trial in trials} == {"forward", "queries", "keys"}
+
+
+@interpreted
+def test_every_kernel_is_tried_in_its_present_cut_and_in_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    trials = list(tune(SIZE, SETTINGS, other))
+    assert [(trial.kernel, trial.current) for trial in trials] == [
+        (kernel, current) for kernel in ("forward", "queries", "keys") for current in (True, False)
+    ]
+    assert all(trial.reason is None and trial.milliseconds for trial in trials)
+
+
+@interpreted
+def test_a_cut_that_computes_something_else_takes_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    from halonet.ops.halo_attention.triton import launch
+
+    real = launch.forward_launch
+
+    def wrong(*arguments: object, configuration: Configuration | None = None) -> launch.Launch:
+        launched = real(*arguments, configuration=configuration)  # pyright: ignore
+        if configuration == Configuration(16, 4, 4, 1, 1):
+            launched.arguments["problem"] = launched.arguments["problem"]._replace(unit=0.0)
+        return launched
+
+    monkeypatch.setattr(launch, "forward_launch", wrong)
+    trials = [trial for trial in tune(SIZE, SETTINGS, other) if trial.kernel == "forward"]
+    assert trials[0].reason is None
+    assert trials[1].reason is not None
+    assert "computes something else" in trials[1].reason
+    assert trials[1].milliseconds is None
+
+
+def test_candidates_are_legal_cuts() -> None:
+    for kernel in ("forward", "queries", "keys"):
+        for queries in (1, 16, 64, 1024):
+            tried = candidates(kernel, queries)
+            assert tried
+            for each in tried:
+                assert each.key_rows * each.key_columns >= 16
+                assert each.queries <= max(16, queries)
+
+
+def test_the_proposal_names_the_fastest_and_its_gain() -> None:
+    slow, fast, none = (Configuration(16, 4, 4, warps, 1) for warps in (1, 2, 4))
+    trials = [
+        Trial("keys", slow, [2.0, 3.0, 4.0], None, True),
+        Trial("keys", fast, [1.0, 1.5, 2.0], None, False),
+        Trial("keys", none, None, "OutOfResources: shared memory", False),
+    ]
+    told = propose(trials)
+    assert told[0] == f"keys: {fast} takes 1.500 ms, 2.00 x the table's speed"
+    assert "1 of 3 candidates did not run" in told[1]
