@@ -76,7 +76,7 @@ def test_info_speaks_json(capsys):
     assert shown["versions"]["torch"] == torch.__version__
     assert [row["name"] for row in shown["models"]] == ["h0"]
     assert shown["models"][0]["image_size"] == 97
-    assert {row["backend"] for row in shown["backends"]} == {"cpu", "composite", "reference"}
+    assert {row["backend"] for row in shown["backends"]} == {"cpu", "triton", "composite", "reference"}
 
 
 def test_recipes_lists_all_and_prints_one(capsys):

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 os.environ["TRITON_INTERPRET"] = "0"  # before Triton is imported: an interpreted kernel does not compile
-os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
 
 import torch
 import triton
@@ -92,8 +91,7 @@ def compile_launch(launched: Launch, architecture: int) -> Any:
         else:
             signature[parameter.name] = signature_of(argument, (place,), constants, attributes)
     source = ASTSource(launched.kernel, signature, constants, attributes)
-    options = {"num_warps": launched.configuration.num_warps, "num_stages": launched.configuration.num_stages}
-    return triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
+    return triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=launched.options)
 
 
 def figures_of(compiled: Any, trips: list[float]) -> dict[str, Any]:

@@ -24,4 +24,4 @@ def exponentiate_in_registers(numbers: Tensor) -> None:
     Args:
         numbers: fp32, a multiple of `BLOCK`; `NUMBERS` of them to measure.
     """
-    _kernel[(numbers.numel() // BLOCK,)](numbers, ROUNDS=ROUNDS, BLOCK=BLOCK)  # pyright: ignore[reportArgumentType]
+    _kernel[(numbers.numel() // BLOCK,)](numbers, ROUNDS=ROUNDS, BLOCK=BLOCK, enable_fp_fusion=True)  # pyright: ignore[reportArgumentType]
