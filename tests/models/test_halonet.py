@@ -38,7 +38,7 @@ def test_every_row_builds_under_meta(name):
         model = create_model(name, num_classes=7)
     assert all(value.is_meta for value in model.state_dict().values())
     assert model.classifier.weight.shape == (7, model.config.final_width or model.feature_info[-1]["num_chs"])
-    assert count_macs(model, HALONETS[name].image_size).total > 1e7
+    assert count_macs(model, HALONETS[name].image_size).total > 5e6
 
 
 @pytest.mark.parametrize("name", ["h0", "halonet50", "r50se_halo_b32", "h4_21k_patch", "tiny28"])
