@@ -158,7 +158,7 @@ def trips_of(kernel: str, size: Size, launched: Launch) -> list[float]:
     tops = [block * rows.block - rows.halo for block in range(rows.num_blocks)]
     seen = [(max(-top, 0), min(rows.size - top, rows.window)) for top in tops]
     row_tiles = sum(-(-after // tile.key_rows) - first // tile.key_rows for first, after in seen) / rows.num_blocks
-    tiles = row_tiles * -(-axes[1].window // tile.key_columns)
+    tiles = row_tiles * tile.tiles_across
     return [tiles] if kernel == "forward" else [1, tiles]
 
 

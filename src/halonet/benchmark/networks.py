@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from halonet.errors import UserError, unknown_name
 from halonet.layers import HaloAttention
 from halonet.models import HALONETS, create_model
-from halonet.ops.halo_attention.registration import zeros_for_gradients
+from halonet.ops.halo_attention.cpu import zeros_for_gradients
 
 TIMM = "timm/"
 # The modules that call the operator, by its name in them.
@@ -77,9 +77,8 @@ class _Values(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
-        query, key, value = zeros_for_gradients(
-            *ctx.saved_tensors, joined=True
-        )  # laid out as the CPU kernel returns them
+        # Laid out as the CPU kernel returns them.
+        query, key, value = zeros_for_gradients(*ctx.saved_tensors, joined=True)
         value[:, :: ctx.strides[0], :: ctx.strides[1]] = gradient
         return query, key, value, None
 

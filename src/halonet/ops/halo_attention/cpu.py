@@ -12,7 +12,7 @@ from torch import Tensor
 
 from halonet.ops import cpu_library
 from halonet.ops.halo_attention.geometry import Axis, Geometry
-from halonet.ops.halo_attention.registration import Inputs, Operator, zeros_for_gradients
+from halonet.ops.halo_attention.registration import Inputs, Operator, summed_in
 
 # For people.
 _CHOSEN = "" if cpu_library.MISSING else f" ({cpu_library.instruction_set()})"
@@ -43,7 +43,7 @@ def halo_attention(
 
 
 def _forward(inputs: Inputs, geometry: Geometry, scale: float, output: Tensor, log_sum: Tensor | None) -> None:
-    dtype = _computed_in(output.dtype)
+    dtype = summed_in(output.dtype)
     ready = _ready_inputs(inputs, dtype)
     result = output if output.dtype == dtype else torch.empty(output.shape, dtype=dtype)
     call = _call(ready, geometry, scale)
@@ -107,10 +107,6 @@ def _image(tensor: Tensor) -> cpu_library.Image:
     return cpu_library.Image(tensor.data_ptr(), *tensor.stride()[:4])
 
 
-def _computed_in(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
 def _ready_inputs(inputs: Inputs, dtype: torch.dtype) -> Inputs:
     row_embedding, column_embedding = (None if table is None else table.to(dtype).contiguous() for table in inputs[3:])
     query, key, value = (_ready(tensor, dtype) for tensor in inputs[:3])
@@ -121,3 +117,29 @@ def _ready(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     """Cast, and copy where the channels of a head are not contiguous."""
     tensor = tensor.to(dtype)
     return tensor if tensor.stride(-1) == 1 or tensor.shape[-1] == 1 else tensor.contiguous()
+
+
+def zeros_for_gradients(query: Tensor, key: Tensor, value: Tensor, *, joined: bool) -> list[Tensor]:
+    """Make zeros for gradients; where `joined`, slices of one tensor, as projections make them, get slices of one."""
+    if joined and _are_neighbors(query, key) and _are_neighbors(key, value):
+        return _slices(query, key, value)
+    if joined and _are_neighbors(key, value):
+        return [*_slices(query), *_slices(key, value)]
+    return [each.new_zeros(each.shape) for each in (query, key, value)]
+
+
+def _are_neighbors(first: Tensor, second: Tensor) -> bool:
+    end = first.data_ptr() + first.shape[3:].numel() * first.element_size()
+    return (
+        end == second.data_ptr()
+        and first.shape[:3] == second.shape[:3]
+        and first.stride()[:3] == second.stride()[:3]
+        and first.stride(3) == first.shape[4]
+    )
+
+
+def _slices(*tensors: Tensor) -> list[Tensor]:
+    """Make one tensor of zeros whose slices along its last axis have the shapes of `tensors`."""
+    widths = [each.shape[3:].numel() for each in tensors]
+    whole = tensors[0].new_zeros(*tensors[0].shape[:3], sum(widths))
+    return [part.unflatten(-1, each.shape[3:]) for part, each in zip(whole.split(widths, -1), tensors, strict=True)]

@@ -50,6 +50,11 @@ def make_axis(size: int, block: int, halo: int, stride: int, offset_stride: int)
     )
 
 
+def power_of_2(number: int, least: int = 16) -> int:
+    """The smallest power of 2 that holds `number` and `least`; 16 is the least side of a matrix unit's product."""
+    return max(least, 1 << (number - 1).bit_length())
+
+
 class Geometry(NamedTuple):
     """Both axes, and what happens at the border.
 

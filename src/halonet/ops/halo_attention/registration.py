@@ -79,7 +79,7 @@ class Operator:
             raise NotImplementedError(f"backend {self.name!r} has no forward-mode derivatives; backend='reference' has")
         save = torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in tensors)
         operator = getattr(torch.ops.halonet, f"{self.name}_attention")
-        return operator(*tensors, numbers_of(geometry), scale, save)[0]
+        return operator(*tensors, _numbers_of(geometry), scale, save)[0]
 
     def _forward(self, *arguments: Any) -> tuple[Tensor, Tensor]:
         *tensors, numbers, scale, save = arguments
@@ -111,7 +111,12 @@ class Operator:
         )
 
 
-def numbers_of(geometry: Geometry) -> list[int]:
+def summed_in(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of softmax and sums: fp32, or fp64 for fp64."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _numbers_of(geometry: Geometry) -> list[int]:
     """The geometry but for the sizes of the image, as the operators take it."""
     return [
         *(getattr(axis, name) for name in _NUMBERS_OF_AN_AXIS for axis in (geometry.rows, geometry.columns)),
@@ -144,9 +149,9 @@ def _empty(
     scale: float,
     save: bool,
 ) -> tuple[Tensor, Tensor]:
-    dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
     grid = query.shape[:4]
-    return query.new_empty(*grid, value.shape[4]), query.new_empty(grid if save else (0,), dtype=dtype)
+    log_sum = query.new_empty(grid if save else (0,), dtype=summed_in(query.dtype))
+    return query.new_empty(*grid, value.shape[4]), log_sum
 
 
 def _empty_gradients(
@@ -170,29 +175,3 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) 
     *tensors, ctx.numbers, ctx.scale, _ = inputs
     ctx.save_for_backward(*tensors, *output)
     ctx.mark_non_differentiable(output[1])
-
-
-def zeros_for_gradients(query: Tensor, key: Tensor, value: Tensor, *, joined: bool) -> list[Tensor]:
-    """Make zeros for gradients; where `joined`, slices of one tensor, as projections make them, get slices of one."""
-    if joined and _are_neighbors(query, key) and _are_neighbors(key, value):
-        return _slices(query, key, value)
-    if joined and _are_neighbors(key, value):
-        return [*_slices(query), *_slices(key, value)]
-    return [each.new_zeros(each.shape) for each in (query, key, value)]
-
-
-def _are_neighbors(first: Tensor, second: Tensor) -> bool:
-    end = first.data_ptr() + first.shape[3:].numel() * first.element_size()
-    return (
-        end == second.data_ptr()
-        and first.shape[:3] == second.shape[:3]
-        and first.stride()[:3] == second.stride()[:3]
-        and first.stride(3) == first.shape[4]
-    )
-
-
-def _slices(*tensors: Tensor) -> list[Tensor]:
-    """Make one tensor of zeros whose slices along its last axis have the shapes of `tensors`."""
-    widths = [each.shape[3:].numel() for each in tensors]
-    whole = tensors[0].new_zeros(*tensors[0].shape[:3], sum(widths))
-    return [part.unflatten(-1, each.shape[3:]) for part, each in zip(whole.split(widths, -1), tensors, strict=True)]

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from halonet.ops.halo_attention.geometry import Geometry
+from halonet.ops.halo_attention.geometry import Geometry, power_of_2
 from halonet.ops.halo_attention.registration import Inputs, Operator
 
 SUMMARY = "fused Triton kernels"
@@ -49,14 +49,10 @@ def refusal(query: Tensor, key: Tensor, value: Tensor, geometry: Geometry) -> st
 
 def _shared_bytes(query: Tensor, value: Tensor, geometry: Geometry) -> int:
     """Bound what a program takes on the chip: both tables in two parts, 64 queries and keys, 64 queries' slots."""
-
-    def padded(number: int) -> int:
-        return max(16, 1 << (number - 1).bit_length())
-
-    wide, value_wide = padded(query.shape[4]), padded(value.shape[4])
+    wide, value_wide = power_of_2(query.shape[4]), power_of_2(value.shape[4])
     axes = geometry[:2]
-    tables = 2 * sum(padded(axis.table_length) for axis in axes) * wide
-    slots = 64 * 2 * max(padded(axis.window) for axis in axes)
+    tables = 2 * sum(power_of_2(axis.table_length) for axis in axes) * wide
+    slots = 64 * 2 * max(power_of_2(axis.window) for axis in axes)
     return query.dtype.itemsize * (tables + 2 * 64 * (wide + value_wide) + slots)
 
 

@@ -8,14 +8,17 @@ import triton
 import triton.language as tl
 
 from halonet.ops.halo_attention.triton.tiles import (
+    add_product,
     addresses,
     entries,
     keys_of_tile,
     load,
     load_tables,
     locate,
+    number_of,
     ones,
     position_logits,
+    product,
     queries_of,
     tiles_of_window,
     visible,
@@ -76,9 +79,9 @@ def gradient_of_queries(
             grad_output, batch, row[0], column[0], head, exists, problem.value_channels, problem.padded_value_channels
         )
         own = tl.sum(o.to(problem.accumulator) * do.to(problem.accumulator), 1)
-        pixel = ((batch.to(tl.int64) * rows.num_queries + row[0]) * columns.num_queries + column[0]) * heads + head
-        tl.store(delta + pixel, own, mask=exists)
-        sums = tl.load(log_sum + pixel, mask=exists, other=0.0)
+        number = number_of(batch, row[0], column[0], head, heads, rows, columns)
+        tl.store(delta + number, own, mask=exists)
+        sums = tl.load(log_sum + number, mask=exists, other=0.0)
 
         dq = tl.zeros((tile.queries, problem.padded_channels), problem.accumulator)
         by_row = tl.zeros((tile.queries, tile.slots), problem.accumulator)
@@ -101,43 +104,25 @@ def gradient_of_queries(
             )
             in_row = ones(row_position, problem, tile.slots, q.dtype)
             in_column = ones(column_position, problem, tile.slots, q.dtype)
-            scores = tl.dot(q, tl.trans(k), input_precision=problem.precision, out_dtype=problem.accumulator)
-            scores = tl.dot(logits[0], in_row, scores, input_precision=problem.precision, out_dtype=problem.accumulator)
-            scores = tl.dot(
-                logits[1], in_column, scores, input_precision=problem.precision, out_dtype=problem.accumulator
-            )
+            scores = product(q, tl.trans(k), problem)
+            scores = add_product(scores, logits[0], in_row, problem)
+            scores = add_product(scores, logits[1], in_column, problem)
             weights = tl.exp2(scores * problem.unit - sums[:, None])
-            by_weight = tl.dot(do, tl.trans(v), input_precision=problem.precision, out_dtype=problem.accumulator)
+            by_weight = product(do, tl.trans(v), problem)
             slope = (weights * (by_weight - own[:, None])).to(q.dtype)
-            dq = tl.dot(slope, k, dq, input_precision=problem.precision, out_dtype=problem.accumulator)
+            dq = add_product(dq, slope, k, problem)
             if problem.has_tables:
-                by_row = tl.dot(
-                    slope, tl.trans(in_row), by_row, input_precision=problem.precision, out_dtype=problem.accumulator
-                )
-                by_column = tl.dot(
-                    slope,
-                    tl.trans(in_column),
-                    by_column,
-                    input_precision=problem.precision,
-                    out_dtype=problem.accumulator,
-                )
+                by_row = add_product(by_row, slope, tl.trans(in_row), problem)
+                by_column = add_product(by_column, slope, tl.trans(in_column), problem)
 
         dq *= problem.scale
         if problem.has_tables:
             by_row = gradient_by_entry(by_row, row, problem.rows, problem).to(q.dtype)
             by_column = gradient_by_entry(by_column, column, problem.columns, problem).to(q.dtype)
-            dq = tl.dot(
-                by_row, tables[0].to(q.dtype), dq, input_precision=problem.precision, out_dtype=problem.accumulator
-            )
-            dq = tl.dot(
-                by_column, tables[1].to(q.dtype), dq, input_precision=problem.precision, out_dtype=problem.accumulator
-            )
-            grad_rows = tl.dot(
-                tl.trans(by_row), q, grad_rows, input_precision=problem.precision, out_dtype=problem.accumulator
-            )
-            grad_columns = tl.dot(
-                tl.trans(by_column), q, grad_columns, input_precision=problem.precision, out_dtype=problem.accumulator
-            )
+            dq = add_product(dq, by_row, tables[0].to(q.dtype), problem)
+            dq = add_product(dq, by_column, tables[1].to(q.dtype), problem)
+            grad_rows = add_product(grad_rows, tl.trans(by_row), q, problem)
+            grad_columns = add_product(grad_columns, tl.trans(by_column), q, problem)
         place_of_gradient = addresses(grad_query, batch, row[0], column[0], head, problem.padded_channels)
         mask = within(exists, problem.channels, problem.padded_channels)
         tl.store(place_of_gradient, dq.to(grad_query.data.dtype.element_ty), mask=mask)
@@ -221,9 +206,9 @@ def gradient_of_keys(
         do = load(
             grad_output, batch, row[0], column[0], head, exists, problem.value_channels, problem.padded_value_channels
         )
-        pixel = ((batch.to(tl.int64) * rows.num_queries + row[0]) * columns.num_queries + column[0]) * heads + head
-        sums = tl.load(log_sum + pixel, mask=exists, other=0.0)
-        own = tl.load(delta + pixel, mask=exists, other=0.0)
+        number = number_of(batch, row[0], column[0], head, heads, rows, columns)
+        sums = tl.load(log_sum + number, mask=exists, other=0.0)
+        own = tl.load(delta + number, mask=exists, other=0.0)
         window_row = block_row * problem.rows.block - problem.rows.halo
         window_column = block_column * problem.columns.block - problem.columns.halo
         logits = position_logits(
@@ -237,18 +222,14 @@ def gradient_of_keys(
             problem,
             tile.slots,
         )
-        scores = tl.dot(k, tl.trans(q), input_precision=problem.precision, out_dtype=problem.accumulator)
-        scores = tl.dot(
-            in_row, tl.trans(logits[0]), scores, input_precision=problem.precision, out_dtype=problem.accumulator
-        )
-        scores = tl.dot(
-            in_column, tl.trans(logits[1]), scores, input_precision=problem.precision, out_dtype=problem.accumulator
-        )
+        scores = product(k, tl.trans(q), problem)
+        scores = add_product(scores, in_row, tl.trans(logits[0]), problem)
+        scores = add_product(scores, in_column, tl.trans(logits[1]), problem)
         weights = tl.exp2(scores * problem.unit - sums[None, :])
-        by_weight = tl.dot(v, tl.trans(do), input_precision=problem.precision, out_dtype=problem.accumulator)
+        by_weight = product(v, tl.trans(do), problem)
         slope = (weights * (by_weight - own[None, :])).to(k.dtype)
-        of_values = tl.dot(weights.to(do.dtype), do, input_precision=problem.precision, out_dtype=problem.accumulator)
-        of_keys = tl.dot(slope, q, input_precision=problem.precision, out_dtype=problem.accumulator)
+        of_values = product(weights.to(do.dtype), do, problem)
+        of_keys = product(slope, q, problem)
         # What lies outside the window must take nothing, not even 0 times NaN.
         in_window = (key_row >= window_row) & (key_row < window_row + problem.rows.window)
         in_window &= (key_column >= window_column) & (key_column < window_column + problem.columns.window)

@@ -4,13 +4,16 @@ import triton
 import triton.language as tl
 
 from halonet.ops.halo_attention.triton.tiles import (
+    add_product,
     addresses,
     keys_of_tile,
     load,
     load_tables,
     locate,
+    number_of,
     ones,
     position_logits,
+    product,
     queries_of,
     tiles_of_window,
     visible,
@@ -41,10 +44,8 @@ def attention_forward(
     row, column, exists = queries_of(local, block_row, block_column, rows, columns, problem)
     q = load(query, batch, row[0], column[0], head, exists, problem.channels, problem.padded_channels)
     tables = load_tables(row_table, column_table, q, problem)
-    rows_seen, columns_seen = (
-        visible(block_row, rows, problem.rows, problem.zeros),
-        visible(block_column, columns, problem.columns, problem.zeros),
-    )
+    rows_seen = visible(block_row, rows, problem.rows, problem.zeros)
+    columns_seen = visible(block_column, columns, problem.columns, problem.zeros)
     logits = position_logits(q, tables, row, column, (0, 0), rows_seen, columns_seen, problem, tile.slots)
 
     # Between what is hidden and what is real: a tile in which a query sees nothing then adds nothing.
@@ -58,11 +59,11 @@ def attention_forward(
             index, block_row, block_column, rows, columns, problem, tile
         )
         k = load(key, batch, key_row, key_column, head, key_exists, problem.channels, problem.padded_channels)
-        scores = tl.dot(q, tl.trans(k), input_precision=problem.precision, out_dtype=problem.accumulator)
+        scores = product(q, tl.trans(k), problem)
         in_row = ones(row_position, problem, tile.slots, q.dtype)
         in_column = ones(column_position, problem, tile.slots, q.dtype)
-        scores = tl.dot(logits[0], in_row, scores, input_precision=problem.precision, out_dtype=problem.accumulator)
-        scores = tl.dot(logits[1], in_column, scores, input_precision=problem.precision, out_dtype=problem.accumulator)
+        scores = add_product(scores, logits[0], in_row, problem)
+        scores = add_product(scores, logits[1], in_column, problem)
         now_highest = tl.maximum(highest, tl.max(scores, 1))
         weights = tl.exp2(scores * problem.unit - (now_highest * problem.unit)[:, None])
         kept = tl.exp2((highest - now_highest) * problem.unit)
@@ -70,13 +71,7 @@ def attention_forward(
         v = load(
             value, batch, key_row, key_column, head, key_exists, problem.value_channels, problem.padded_value_channels
         )
-        mixed = tl.dot(
-            weights.to(v.dtype),
-            v,
-            mixed * kept[:, None],
-            input_precision=problem.precision,
-            out_dtype=problem.accumulator,
-        )
+        mixed = add_product(mixed * kept[:, None], weights.to(v.dtype), v, problem)
         highest = now_highest
 
     mixed *= (1 / total)[:, None]
@@ -87,5 +82,5 @@ def attention_forward(
         mask=within(exists, problem.value_channels, problem.padded_value_channels),
     )
     if save:
-        pixel = (batch.to(tl.int64) * rows.num_queries + row[0]) * columns.num_queries + column[0]
-        tl.store(log_sum + pixel * heads + head, highest * problem.unit + tl.log2(total), mask=exists)
+        number = number_of(batch, row[0], column[0], head, heads, rows, columns)
+        tl.store(log_sum + number, highest * problem.unit + tl.log2(total), mask=exists)

@@ -8,12 +8,12 @@ import triton.language as tl
 from torch import Tensor
 from triton.runtime.jit import JITFunction
 
-from halonet.ops.halo_attention.geometry import Axis, Geometry
+from halonet.ops.halo_attention.geometry import Axis, Geometry, power_of_2
 from halonet.ops.halo_attention.registration import Inputs
 from halonet.ops.halo_attention.triton.backward import gradient_of_keys, gradient_of_queries
 from halonet.ops.halo_attention.triton.configurations import Configuration, configuration_for
 from halonet.ops.halo_attention.triton.forward import attention_forward
-from halonet.ops.halo_attention.triton.problem import Extent, Image, Problem, Tile, make_problem, power_of_2
+from halonet.ops.halo_attention.triton.problem import Extent, Image, Problem, Tile, make_problem
 
 # Programs, at most, that leave a part of the tables' gradients: enough to fill any GPU, few enough to add up.
 MOST_PARTS = 2048
@@ -45,6 +45,7 @@ class Launch(NamedTuple):
         return self.arguments | constants
 
 
+@cache
 def _constants(numbers: Any) -> Any:
     """Wrap what lies in a named tuple, and in those inside it, as constants."""
     return type(numbers)(*(tl.constexpr(_constants(each) if isinstance(each, tuple) else each) for each in numbers))
@@ -95,9 +96,9 @@ def launch_for_queries(
     count = _count(inputs, geometry, parts)
     items = -(-count // MOST_PARTS) if problem.has_tables else 1
     programs = -(-count // items)
-    gradients = [log_sum.new_empty(() if table is None else (programs, *table.shape)) for table in inputs[3:]]
-    if not problem.has_tables:
-        gradients = [each.new_zeros(1) for each in gradients]
+    gradients = [
+        log_sum.new_zeros(1) if table is None else log_sum.new_empty(programs, *table.shape) for table in inputs[3:]
+    ]
     delta = torch.empty_like(log_sum)
     arguments = {
         **_tensors(inputs),
@@ -133,12 +134,11 @@ def launch_for_keys(
     configuration = configuration or configuration_for("keys", problem, inputs.query.dtype)
     row_shift, row_tiles = _key_tiles(geometry.rows, configuration.key_rows)
     column_shift, column_tiles = _key_tiles(geometry.columns, configuration.key_columns)
-    tensors = _tensors(inputs)
     return Launch(
         gradient_of_keys,
         inputs.key.shape[0] * inputs.key.shape[3] * row_tiles * column_tiles,
         {
-            **tensors,
+            **_tensors(inputs),
             "log_sum": log_sum,
             "delta": delta,
             "grad_output": _image(grad_output),
@@ -183,7 +183,8 @@ def _compiled_for(problem: Problem, configuration: Configuration, windows: bool 
     if windows:
         sides = ((problem.rows.window, key_rows), (problem.columns.window, key_columns))
         slots = max(-(-window // side) * side for window, side in sides)
-    return {"problem": problem, "tile": Tile(queries, key_rows, key_columns, power_of_2(slots))}
+    tiles_across = -(-problem.columns.window // key_columns)
+    return {"problem": problem, "tile": Tile(queries, key_rows, key_columns, power_of_2(slots), tiles_across)}
 
 
 def _parts(problem: Problem, configuration: Configuration) -> int:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 import triton.language as tl
 
-from halonet.ops.halo_attention.geometry import Axis, Geometry
+from halonet.ops.halo_attention.geometry import Axis, Geometry, power_of_2
 from halonet.ops.halo_attention.registration import Inputs
 
 
@@ -98,12 +98,14 @@ class Tile(NamedTuple):
         key_rows: Rows of keys at a time.
         key_columns: Columns of keys at a time.
         slots: As many as the rows, or the columns, of all key tiles; a power of 2.
+        tiles_across: Key tiles beside each other in a window.
     """
 
     queries: int
     key_rows: int
     key_columns: int
     slots: int
+    tiles_across: int
 
 
 def make_problem(inputs: Inputs, geometry: Geometry, scale: float) -> Problem:
@@ -149,8 +151,3 @@ def _tile_axis(axis: Axis, table_width: int) -> TileAxis:
         entries=power_of_2(axis.table_length),
         table_width=table_width,
     )
-
-
-def power_of_2(number: int, least: int = 16) -> int:
-    """The smallest power of 2 that holds `number` and `least`; 16 is the least side of a product."""
-    return max(least, 1 << (number - 1).bit_length())

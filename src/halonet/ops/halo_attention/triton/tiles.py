@@ -4,14 +4,25 @@ A program takes a tile of the queries of one block and one head, and goes throug
 Along an axis a key is named by its position in the window, 0 to b + 2h - 1, a query by its pixel counted from the top
 of its block. Scores, [queries, keys], never leave the chip.
 
-Position logits and masks enter as one more product. A query has slots for the rows and for the columns of the window,
-by turns: [queries, 2 * slots], gathered from the products of query and tables. A matrix [2 * slots, keys] of ones says
-which row and which column a key lies in. What a query may not see has `hidden` in its slot, and costs nothing
-more.
+Position logits and masks enter as two more products, one for the rows and one for the columns. A query has a slot for
+every row of the window, [queries, slots], gathered from the product of query and table. A matrix [slots, keys] of ones
+says which row a key lies in. What a query may not see has `hidden` in its slot, and costs nothing more.
 """
 
 import triton
 import triton.language as tl
+
+
+@triton.jit
+def product(left, right, problem: tl.constexpr):
+    """Multiply matrices."""
+    return tl.dot(left, right, input_precision=problem.precision, out_dtype=problem.accumulator)
+
+
+@triton.jit
+def add_product(total, left, right, problem: tl.constexpr):
+    """Multiply matrices and add the result to `total`."""
+    return tl.dot(left, right, total, input_precision=problem.precision, out_dtype=problem.accumulator)
 
 
 @triton.jit
@@ -48,6 +59,12 @@ def visible(block, extent, axis: tl.constexpr, zeros: tl.constexpr):
     else:
         first, after = tl.maximum(-top, 0), tl.minimum(extent.size - top, axis.window)
     return first, after
+
+
+@triton.jit
+def number_of(batch, row, column, head, heads, rows, columns):
+    """Place of queries in what has one number for each query and head."""
+    return ((batch.to(tl.int64) * rows.num_queries + row) * columns.num_queries + column) * heads + head
 
 
 @triton.jit
@@ -117,13 +134,11 @@ def logits_along(
         visible_here = visible_here & (distance <= axis.halo) & (distance >= -axis.halo)
     if problem.has_tables:
         rounded = table.to(query.dtype)
-        of_entries = tl.dot(query, tl.trans(rounded), input_precision=problem.precision, out_dtype=problem.accumulator)
+        of_entries = product(query, tl.trans(rounded), problem)
         if table.dtype != query.dtype:
             # What rounding a table of fp32 took away, as a second number of the query's dtype.
             rest = (table - rounded.to(table.dtype)).to(query.dtype)
-            of_entries = tl.dot(
-                query, tl.trans(rest), of_entries, input_precision=problem.precision, out_dtype=problem.accumulator
-            )
+            of_entries = add_product(of_entries, query, tl.trans(rest), problem)
         entry = position + (axis.block - 1) - place_of_query[2][:, None]
         # Out of the table's range lies only what is not seen.
         logits = tl.gather(of_entries, entry & (axis.entries - 1), 1) * (1 / problem.one)
@@ -155,19 +170,17 @@ def tiles_of_window(exists, pixel, block_row, rows, problem: tl.constexpr, tile:
     if problem.centered:
         first = tl.maximum(first, tl.min(pixel))
         after = tl.minimum(after, tl.max(pixel) + 2 * problem.rows.halo + 1)
-    tiles_of_a_row = (problem.columns.window + tile.key_columns - 1) // tile.key_columns
-    first = first // tile.key_rows * tiles_of_a_row
-    after = (after + tile.key_rows - 1) // tile.key_rows * tiles_of_a_row
+    first = first // tile.key_rows * tile.tiles_across
+    after = (after + tile.key_rows - 1) // tile.key_rows * tile.tiles_across
     return first, tl.where(tl.max(exists.to(tl.int32)) > 0, after, first)
 
 
 @triton.jit
 def keys_of_tile(index, block_row, block_column, rows, columns, problem: tl.constexpr, tile: tl.constexpr):
     """Positions in the window, pixels of the image, and existence of the keys of a tile."""
-    tiles_of_a_row = (problem.columns.window + tile.key_columns - 1) // tile.key_columns
     n = tl.arange(0, tile.key_rows * tile.key_columns)
-    row_position = index // tiles_of_a_row * tile.key_rows + n // tile.key_columns
-    column_position = index % tiles_of_a_row * tile.key_columns + n % tile.key_columns
+    row_position = index // tile.tiles_across * tile.key_rows + n // tile.key_columns
+    column_position = index % tile.tiles_across * tile.key_columns + n % tile.key_columns
     row = block_row * problem.rows.block - problem.rows.halo + row_position
     column = block_column * problem.columns.block - problem.columns.halo + column_position
     in_window = (row_position < problem.rows.window) & (column_position < problem.columns.window)
