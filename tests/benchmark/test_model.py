@@ -224,3 +224,9 @@ def test_memory_is_measured_for_each_network(monkeypatch):
     row = model.measure_memory(["tiny28", "timm/resnet18"], "training", SETTINGS, 28)
     assert row.mebibytes == {"tiny28": 1, "timm/resnet18": 2}
     assert asked[0] == {"name": "tiny28", "image_size": 28, "training": True}
+
+
+def test_accelerated_networks_race_at_the_size_they_are_made_for_unless_another_is_asked_for():
+    asked = groups(["timm/haloregnetz_b", "timm/halonet26t"], accelerate=True)
+    assert [group.image_size for group in asked] == [224, 256]
+    assert groups(["tiny28"])[0].image_size == 256

@@ -39,7 +39,11 @@ def add_benchmarks(parser: argparse.ArgumentParser, add_command: AddCommand) -> 
     model.add_argument("--accelerate", action="store_true", help="timm's halo networks before and after accelerate")
     model.add_argument("--compare", metavar="WHAT", help="race forms of our rows: centered, strided")
     model.add_argument("--compile", action="store_true", help="race the halo networks compiled too")
-    model.add_argument("--image-size", type=int, default=256, help="side of the images in pixels")
+    model.add_argument(
+        "--image-size",
+        type=int,
+        help="side of the images in pixels (default: 256; with --accelerate the network's own)",
+    )
     _add_dtype_of_networks(model)
     _add_settings(model, batch=[1, 4], repeats=7)
     model.add_argument("--plot", type=Path, metavar="FILE", help="draw the figures (png, svg or pdf)")

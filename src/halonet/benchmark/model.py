@@ -17,6 +17,7 @@ from halonet.benchmark.networks import (
     attention_replaced_by_values,
     create_network,
     has_halo_attention,
+    own_image_size,
 )
 from halonet.benchmark.race import make_step, race
 from halonet.benchmark.record import Row
@@ -87,11 +88,13 @@ class Group:
         name: As printed.
         baseline: Label of the form that ratios are over.
         forms: Who takes part.
+        image_size: Side of the images in pixels, where none is asked for.
     """
 
     name: str
     baseline: str
     forms: list[Form]
+    image_size: int = 256
 
 
 def make_groups(models: list[str] | None, *, accelerate: bool, compare: str | None, compiled: bool) -> list[Group]:
@@ -109,7 +112,10 @@ def make_groups(models: list[str] | None, *, accelerate: bool, compare: str | No
     if compare is not None and compare not in COMPARISONS:
         raise UserError(unknown_name("comparison", compare, COMPARISONS))
     if accelerate:
-        return [Group(name, f"{name} accelerated", accelerated_forms(name)) for name in models or ACCELERATED]
+        return [
+            Group(name, f"{name} accelerated", accelerated_forms(name), own_image_size(name))
+            for name in models or ACCELERATED
+        ]
     if compare is not None:
         return [Group(name, name, compared_forms(name, compare)) for name in models or ["h1"]]
     forms = [form for name in models or DEFAULT_MODELS for form in forms_of(name, compiled)]
@@ -233,8 +239,10 @@ def _without_attention(step: Callable[[], None]) -> Callable[[], None]:
     return replaced
 
 
-def measure(groups: Iterable[Group], tasks: Iterable[str], every: Iterable[Settings], image_size: int) -> Iterator[Row]:
-    """Race the forms of each group, at each pass and with each settings' batch.
+def measure(
+    groups: Iterable[Group], tasks: Iterable[str], every: Iterable[Settings], image_size: int | None
+) -> Iterator[Row]:
+    """Race the forms of each group, at each pass and with each settings' batch, at that size or at the group's own.
 
     Yields:
         One row for each.
@@ -242,12 +250,12 @@ def measure(groups: Iterable[Group], tasks: Iterable[str], every: Iterable[Setti
     Raises:
         UserError: If the image size is below 1, or the group's baseline cannot run.
     """
-    if image_size < 1:
+    if image_size is not None and image_size < 1:
         raise UserError(f"--image-size is {image_size}; it must be at least 1 pixel")
     for group in groups:
         for settings in every:
             for task in tasks:
-                yield _measure_row(group, task, settings, image_size)
+                yield _measure_row(group, task, settings, image_size or group.image_size)
 
 
 def _measure_row(group: Group, task: str, settings: Settings, image_size: int) -> Row:

@@ -42,6 +42,16 @@ def create_network(name: str, **changes: Any) -> nn.Module:
         raise UserError(f"unknown model {name!r}: {error}") from error
 
 
+def own_image_size(name: str) -> int:
+    """Side in pixels of the images that one of timm's networks is made for, since some refuse others; 256 if unknown.
+
+    Args:
+        name: "timm/" and a name of timm.
+    """
+    config = timm.get_pretrained_cfg(name.removeprefix(TIMM))
+    return 256 if config is None else config.input_size[-1]
+
+
 def shake(network: nn.Module) -> nn.Module:
     """Give batch norms statistics and factors of a network in use, in place.
 
