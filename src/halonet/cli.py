@@ -157,8 +157,9 @@ def _command(
 
 def run_train(options: argparse.Namespace, overrides: list[str]) -> None:
     """Train or resume, then say what was written."""
+    from halonet.training.engine import read_result
     from halonet.training.recipes import resolve
-    from halonet.training.run import describe_result, read_result, resume, train
+    from halonet.training.run import describe_result, resume, train
 
     if options.resume is not None:
         if overrides or options.run_dir is not None:

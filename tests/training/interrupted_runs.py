@@ -18,7 +18,8 @@ import lightning
 import torch
 
 from halonet.training import checkpoints, files, run
-from halonet.training.run import read_result, resume, train
+from halonet.training.engine import read_result
+from halonet.training.run import resume, train
 from tests.training.tiny import make_images, tiny_recipe
 
 ACCUMULATE = 2

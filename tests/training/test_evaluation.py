@@ -5,8 +5,8 @@ import pytest
 
 from halonet.errors import UserError
 from halonet.training import evaluate, predict
+from halonet.training.engine import read_result
 from halonet.training.evaluation import choose_device, match_classes
-from halonet.training.run import read_result
 
 
 def test_evaluating_a_run_reproduces_its_result(finished_run: Path):

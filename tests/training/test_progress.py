@@ -28,7 +28,7 @@ def test_a_terminal_shows_a_bar_with_loss_accuracy_speed_and_time_left(
     monkeypatch.setattr("sys.stderr", terminal)
     train(tiny_recipe(images, epochs=1), tmp_path / "run")
     frames = terminal.getvalue().split("\r")
-    bar = re.compile(r"epoch 1/1 \|.*\| +17 %, loss \d\.\d+, top-1 \d+\.\d %, \d+ images/s, \d\d:\d\d left")
+    bar = re.compile(r"epoch 1/1 \|.*\| +17 %, loss \d\.\d+ top-1 +\d+\.\d+ %, \d+ images/s, \d\d:\d\d left")
     assert any(bar.match(frame) for frame in frames)
 
 

@@ -15,7 +15,8 @@ import halonet
 from halonet.errors import UserError, UserNote
 from halonet.training import checkpoints, list_recipes, resolve, resume, to_yaml, train
 from halonet.training.checkpoints import AtomicCheckpointIO
-from halonet.training.run import build_classifier, read_result
+from halonet.training.engine import read_result
+from halonet.training.run import build_classifier
 from tests.training.tiny import make_images, tiny_recipe
 
 LAST = "checkpoints/last.ckpt"

@@ -12,8 +12,8 @@ import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
 import halonet
-from halonet.training.classifier import Batch, Classifier
 from halonet.training.files import write_atomically
+from halonet.training.task import Batch, Task
 from halonet.training.weights import read_checkpoint
 
 
@@ -114,10 +114,10 @@ class BestCheckpoint(lightning.Callback):
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Save if this validation beat all before."""
-        assert isinstance(pl_module, Classifier)
-        top1 = pl_module.validation_metrics["top1"]
-        if not trainer.sanity_checking and top1 > self.best.get("validation_top1", -1.0):
-            self.best = {"epoch": trainer.current_epoch, "validation_top1": top1}
+        assert isinstance(pl_module, Task)
+        name, score = f"validation_{pl_module.score}", pl_module.validation_metrics[pl_module.score]
+        if not trainer.sanity_checking and score > self.best.get(name, -1.0):
+            self.best = {"epoch": trainer.current_epoch, name: score}
             trainer.save_checkpoint(self.path)
 
     def state_dict(self) -> dict[str, Any]:

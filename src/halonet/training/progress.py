@@ -1,12 +1,13 @@
 """The progress bar: where the run is, how well it does, how fast, and how long it will still take."""
 
+import math
 import time
 from typing import Any
 
 import lightning
 from tqdm import tqdm
 
-from halonet.training.classifier import Batch, Classifier
+from halonet.training.task import Batch, Task
 
 _BAR = "{desc} |{bar}| {percentage:3.0f} %{postfix}"
 
@@ -57,27 +58,27 @@ class Progress(lightning.Callback):
         self._train_mark = now
         if self._bar is None or self._bar.disable or now - self._drawn < self.interval:
             return
-        assert isinstance(pl_module, Classifier)
+        assert isinstance(pl_module, Task)
         self._drawn = now
         metrics = pl_module.local_epoch_metrics()
         left = self._seconds_left(trainer.global_step, self._bar.total, now)
         self._bar.n = trainer.global_step
-        self._bar.set_description_str(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", refresh=False)
-        self._bar.set_postfix_str(
-            f"loss {metrics['loss']:.3f}, top-1 {metrics['top1']:.1f} %, {self._speed():.0f} images/s, {left} left"
-        )
+        self._bar.set_description_str(f"epoch {trainer.current_epoch + 1}/{_epochs(trainer)}", refresh=False)
+        self._bar.set_postfix_str(f"{pl_module.describe_metrics(metrics)}, {self._speed_in_words()}, {left} left")
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Print the epoch's line."""
-        assert isinstance(pl_module, Classifier)
+        assert isinstance(pl_module, Task)
         metrics = pl_module.epoch_metrics()
         if self._bar is None:
             return
-        line = f"epoch {trainer.current_epoch + 1:3d}/{trainer.max_epochs}  training {_describe(metrics)}"
+        line = (
+            f"epoch {trainer.current_epoch + 1:3d}/{_epochs(trainer)}  training {pl_module.describe_metrics(metrics)}"
+        )
         if pl_module.validation_metrics:
-            line += f"  validation {_describe(pl_module.validation_metrics)}"
+            line += f"  validation {pl_module.describe_metrics(pl_module.validation_metrics)}"
         left = self._seconds_left(trainer.global_step, self._bar.total, time.monotonic())
-        tqdm.write(f"{line}  {self._speed():.0f} images/s  {left} left")
+        tqdm.write(f"{line}  {self._speed_in_words()}  {left} left")
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Take the bar away; the lines stay."""
@@ -91,8 +92,9 @@ class Progress(lightning.Callback):
         """Take the bar away, so that the message stands on a line of its own."""
         self.on_train_end(trainer, pl_module)
 
-    def _speed(self) -> float:
-        return self._train_images / max(self._train_seconds, 1e-9)
+    def _speed_in_words(self) -> str:
+        speed = self._train_images / max(self._train_seconds, 1e-9)
+        return f"{speed:.0f} images/s" if speed >= 10 else f"{speed:.2g} images/s"
 
     def _seconds_left(self, step: int, total_steps: int, now: float) -> str:
         """Validation and checkpoints included."""
@@ -100,5 +102,7 @@ class Progress(lightning.Callback):
         return tqdm.format_interval(int(per_step * (total_steps - step)))
 
 
-def _describe(metrics: dict[str, float]) -> str:
-    return f"loss {metrics['loss']:.4f} top-1 {metrics['top1']:5.2f} %"
+def _epochs(trainer: lightning.Trainer) -> int:
+    """How many there will be; a run that is measured in steps may end within the last."""
+    steps = trainer.num_training_batches / trainer.accumulate_grad_batches
+    return math.ceil(trainer.estimated_stepping_batches / math.ceil(steps))

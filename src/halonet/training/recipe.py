@@ -157,6 +157,7 @@ class Recipe:
 
     Attributes:
         name: Its path among the recipes, without suffix; a file elsewhere is named by its stem.
+        task: What is trained.
         description: What is trained, and how.
         reproduces: Which figure of the paper, or that it is our own.
         provenance: What it took and gave here.
@@ -173,6 +174,7 @@ class Recipe:
     """
 
     name: str = ""
+    task: Literal["classification"] = "classification"
     description: str
     reproduces: str
     provenance: ProvenanceSection = ProvenanceSection()

@@ -8,13 +8,16 @@ from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from halonet.errors import UserError, unknown_name
 from halonet.training.recipe import Recipe
+
+# What runs the recipes of each task.
+COMMANDS = {"classification": "halonet train", "detection": "halonet detect train"}
 
 
 def list_recipes() -> list[str]:
@@ -26,34 +29,36 @@ def list_recipes() -> list[str]:
     return sorted(name for name, _ in _packaged())
 
 
-def resolve(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+SchemaT = TypeVar("SchemaT")
+
+
+def resolve(name_or_path: str | Path, overrides: Sequence[str] = (), schema: type[SchemaT] = Recipe) -> SchemaT:
     """Read a recipe.
 
     Args:
         name_or_path: One of `list_recipes()`, or a YAML file.
         overrides: Such as "--schedule.epochs=10", "schedule.epochs=10" or "--schedule.epochs", "10". Hyphens in a key
             stand for underscores.
+        schema: The recipe's class, with the task as the default of its field `task`.
 
     Returns:
         The recipe, complete and checked.
 
     Raises:
-        UserError: There is no such recipe, the file is not YAML, a key is unknown or missing, or a value is of the
-            wrong type or out of its range.
+        UserError: There is no such recipe, it is for another task, the file is not YAML, a key is unknown or missing,
+            or a value is of the wrong type or out of its range.
     """
-    name, text, source = _find(str(name_or_path))
-    try:
-        values = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        raise UserError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{source} is not a recipe: it holds no keys")
-    _check_keys(values, Recipe, source)
+    name, values, source = _read(name_or_path)
+    task = task_of(name_or_path)
+    if task != getattr(schema, "task"):  # noqa: B009 - a field of every schema
+        command = COMMANDS.get(task, f"no command: known are {', '.join(COMMANDS)}")
+        raise UserError(f"{source} is a recipe of {task}, which is for {command}")
+    _check_keys(values, schema, source)
     for key, value in _split(overrides):
-        _override(values, key, value)
+        _override(values, key, value, schema)
     values.setdefault("name", name)
     try:
-        return _build(Recipe, _parser().parse_object(values).as_dict())
+        return _build(schema, _parser(schema).parse_object(values).as_dict())
     except ArgumentError as error:
         message = re.sub(r"Parser key |typing\.|<class '|(?<=\w)'>", "", " ".join(str(error).split()))
         raise UserError(f"{source}: {message.replace('Expected a ', 'expected ')}") from error
@@ -61,11 +66,26 @@ def resolve(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise UserError(f"{source}: {error}") from error
 
 
-def to_yaml(recipe: Recipe) -> str:
+def task_of(name_or_path: str | Path) -> str:
+    """Tell what a recipe is for.
+
+    Args:
+        name_or_path: As for `resolve`.
+
+    Returns:
+        A key of `COMMANDS`, if it is one of ours.
+
+    Raises:
+        UserError: There is no such recipe, or the file is not YAML.
+    """
+    return str(_read(name_or_path)[1].get("task", "classification"))
+
+
+def to_yaml(recipe: Any) -> str:
     """Write a recipe so that `resolve` reads the same one.
 
     Args:
-        recipe: Any.
+        recipe: Of any task.
 
     Returns:
         YAML, every field included.
@@ -118,6 +138,18 @@ def _find(name_or_path: str) -> tuple[str, str, str]:
         raise UserError(f"cannot read recipe {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
+def _read(name_or_path: str | Path) -> tuple[str, dict[str, Any], str]:
+    """The recipe's name, its keys, and what to call it in messages."""
+    name, text, source = _find(str(name_or_path))
+    try:
+        values = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise UserError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{source} is not a recipe: it holds no keys")
+    return name, values, source
+
+
 def _split(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
     words = iter(overrides)
     for word in words:
@@ -140,8 +172,8 @@ def _check_keys(values: dict[str, Any], section: type, source: str, prefix: str 
             _check_keys(value, hints[key], source, f"{prefix}{key}.")
 
 
-def _override(values: dict[str, Any], key: str, text: str) -> None:
-    section: Any = Recipe
+def _override(values: dict[str, Any], key: str, text: str, schema: type) -> None:
+    section: Any = schema
     path = key.split(".")
     for depth, part in enumerate(path):
         if dataclasses.is_dataclass(section):
@@ -172,13 +204,13 @@ def _is_text(hint: Any) -> bool:
 
 
 @cache
-def _parser() -> ArgumentParser:
+def _parser(schema: type) -> ArgumentParser:
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(Recipe)
+    parser.add_class_arguments(schema)
     return parser
 
 
-def _build(section: type, values: Any) -> Any:
+def _build(section: Any, values: Any) -> Any:
     """Build a dataclass from the nested dictionaries of its fields."""
     if dataclasses.is_dataclass(values):
         return values

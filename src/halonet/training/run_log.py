@@ -11,8 +11,8 @@ import lightning
 from torch.utils.tensorboard import SummaryWriter
 
 from halonet.errors import UserError
-from halonet.training.classifier import Batch, Classifier
 from halonet.training.files import explain_full_disk
+from halonet.training.task import Batch, Task
 
 
 class JsonLines:
@@ -67,7 +67,7 @@ class RunLog(lightning.Callback):
     """Writes `log.jsonl`, `timing.jsonl` and TensorBoard's files.
 
     A run that was killed and resumed leaves the same `log.jsonl`, byte for byte, as one that was not; all that
-    depends on the clock goes to `timing.jsonl`. Lines of kind `train` have the mean loss and accuracy since the
+    depends on the clock goes to `timing.jsonl`. Lines of kind `train` have the training metrics since the
     previous one, lines of kind `epoch` those of the epoch and of its validation. `step` counts optimizer steps done.
 
     Args:
@@ -116,7 +116,7 @@ class RunLog(lightning.Callback):
         batch_idx: int,
     ) -> None:
         """Count the images, and write a line if one is due."""
-        assert isinstance(pl_module, Classifier)
+        assert isinstance(pl_module, Task)
         now = time.monotonic()
         self.clock["train_seconds"] += now - self._train_mark
         self.clock["train_images"] += len(batch[1]) * trainer.world_size
@@ -129,7 +129,7 @@ class RunLog(lightning.Callback):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Write the epoch's lines."""
-        assert isinstance(pl_module, Classifier)
+        assert isinstance(pl_module, Task)
         record = {f"train_{name}": value for name, value in pl_module.epoch_metrics().items()}
         record |= {f"validation_{name}": value for name, value in pl_module.validation_metrics.items()}
         self._write(trainer, "epoch", trainer.global_step, record)

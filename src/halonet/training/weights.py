@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 import halonet
-from halonet.data import AugmentationConfig
 from halonet.errors import UserError
 from halonet.training.files import write_atomically
+from halonet.training.keyed_data import KeyedData
 
 _PREFIX = "network."  # of the network's tensors in a Lightning checkpoint
 _METADATA_KEY = "halonet"  # of the JSON in a safetensors file, and of the dictionary in a Lightning checkpoint
@@ -25,23 +25,20 @@ def describe(network: nn.Module, data: Any = None) -> dict[str, Any]:
 
     Args:
         network: A HaloNet; of any other module only the class is told.
-        data: A `ClassificationData` that it was trained on, or None.
+        data: A data module of this package that it was trained on, or None.
 
     Returns:
-        JSON values: `network` (the class), `config`, `num_classes`, `in_chans`, `class_names`, `preprocessing` (the
-        fields of an `AugmentationConfig`), `data` and `test_split`, as far as they are known.
+        JSON values: `network` (the class), `config` (if it is a dataclass), `num_classes`, `in_chans`, and what the
+        data module says of itself, such as `class_names`, `preprocessing`, `data` and `test_split`.
     """
     information: dict[str, Any] = {"network": type(network).__name__}
-    if isinstance(network, halonet.HaloNet):
-        information["config"] = dataclasses.asdict(network.config)
+    if dataclasses.is_dataclass(config := getattr(network, "config", None)) and not isinstance(config, type):
+        information["config"] = dataclasses.asdict(config)
     for name in ("num_classes", "in_chans"):
         if hasattr(network, name):
             information[name] = getattr(network, name)
-    if isinstance(augmentation := getattr(data, "augmentation", None), AugmentationConfig):
-        information["preprocessing"] = dataclasses.asdict(augmentation)
-        information["class_names"] = list(data.class_names)
-        information["data"] = data.data
-        information["test_split"] = data.test_split
+    if isinstance(data, KeyedData):
+        information |= data.describe()
     return json.loads(json.dumps(information))
 
 
@@ -73,13 +70,8 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     Raises:
         UserError: The file is missing, truncated, no checkpoint, from another model, or holds pickled code.
     """
-    path = Path(path)
-    if path.is_dir():
-        path = path / "model.safetensors"
-    if not path.exists():
-        raise UserError(f"there is no checkpoint {path}: give a run folder, a model.safetensors or a .ckpt file")
-    state, information = _read_safetensors(path) if path.suffix == ".safetensors" else _read_lightning(path)
-    if "config" not in information:
+    state, information, path = read_weights(path)
+    if "config" not in information or information["network"] != halonet.HaloNet.__name__:
         kind = information.get("network")
         raise UserError(
             f"{path} does not say which HaloNet its weights belong to"
@@ -89,6 +81,27 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     network = _build(information, path)
     load_state(network, state, str(path))
     return network.eval(), information
+
+
+def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any], Path]:
+    """Read what a checkpoint holds, without building anything.
+
+    Args:
+        path: A run folder, a `model.safetensors` or a `.ckpt`. Of a checkpoint of a run with EMA, the average.
+
+    Returns:
+        The network's state dictionary, what `describe` knew of it, and the file.
+
+    Raises:
+        UserError: The file is missing, truncated, no checkpoint, or holds pickled code.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "model.safetensors"
+    if not path.exists():
+        raise UserError(f"there is no checkpoint {path}: give a run folder, a model.safetensors or a .ckpt file")
+    state, information = _read_safetensors(path) if path.suffix == ".safetensors" else _read_lightning(path)
+    return state, information, path
 
 
 def load_state(network: nn.Module, state: dict[str, Tensor], source: str) -> None:
