@@ -60,8 +60,8 @@ SECTIONS = (
     Section("benchmark_operator.json", "The operator and its peers", "H1's stages at 256 px."),
     Section(
         "benchmark_operator_avx512.json",
-        "The same with AVX-512, an earlier version",
-        "H1's stages at 256 px on another machine, one run of a script that this command has replaced.",
+        "The same with AVX-512",
+        "H1's stages at 256 px on another machine.",
     ),
     Section("benchmark_sizes.json", "Every size of H0 to H7, and awkward ones", "Each model at its own image size."),
     Section(
@@ -77,9 +77,15 @@ SECTIONS = (
     Section("benchmark_scaling_image.json", "Growth with the image", "The same number of pixels in every batch."),
     Section("benchmark_scaling_window.json", "Growth with the window", "Time for each pair of query and key in it."),
     Section("benchmark_model.json", "Networks", "Images of 256 px."),
+    Section("benchmark_model_avx512.json", "Networks with AVX-512", "Images of 256 px, on another machine."),
     Section("benchmark_model_centered.json", "H1 with centered windows", "The whole network."),
     Section("benchmark_model_strided.json", "H1 with pooling", "The whole network."),
     Section("benchmark_accelerate.json", "timm's networks, accelerated", "`halonet.accelerate`, before and after."),
+    Section(
+        "benchmark_accelerate_avx512.json",
+        "All of timm's halo networks, accelerated, with AVX-512",
+        "On another machine, each at the size it is made for.",
+    ),
     Section("benchmark_memory.json", "Memory of a step", "Activations and gradients, without optimizer."),
 )
 
