@@ -18,6 +18,7 @@ OPTIONS = {
     "predict": {"--batch-size", "--csv", "--device", "--help", "--json", "--save-maps", "--top-k"},
     "info": {"--help", "--image-size", "--json"},
     "recipes": {"--help", "--json"},
+    "detect": {"--help"},
     "benchmark": {"--help"},
 }
 

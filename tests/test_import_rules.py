@@ -9,6 +9,7 @@ import halonet
 
 PACKAGE = Path(halonet.__file__).parent
 ORDER = {
+    "console": 0,
     "errors": 0,
     "ops": 1,
     "layers": 2,
@@ -17,7 +18,9 @@ ORDER = {
     "visual": 4,
     "benchmark": 4,
     "training": 5,
-    "cli": 6,
+    "detection": 6,
+    "deploy": 7,
+    "cli": 8,
 }
 
 

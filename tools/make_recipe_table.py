@@ -8,7 +8,9 @@ From the root of a checkout:
 from collections.abc import Sequence
 from pathlib import Path
 
-from halonet.training import Recipe, list_recipes, resolve
+from halonet.detection import DetectionRecipe
+from halonet.detection.recipe import resolve_any
+from halonet.training import Recipe, list_recipes
 
 PAGE = Path(__file__).parents[1] / "docs/recipes.md"
 
@@ -21,6 +23,7 @@ SECTIONS = {
     "imagenet/windows": "ImageNet: windows and halos",
     "imagenet21k": "ImageNet-21k: pre-training",
     "detection_pretraining": "ImageNet: pre-training of the detection backbones",
+    "detection": "COCO and nuclei: Mask R-CNN",
 }
 
 INTRODUCTION = """\
@@ -35,12 +38,16 @@ The recipes for ImageNet take `data/imagenet`, a folder with the folders `train`
 Beyond what they state they use random crops of 8 to 100 % of the image, flips, bicubic resampling and ImageNet's mean
 and deviation: ours too, for the paper does not state them.
 
+The recipes for COCO are run by `halonet detect train NAME`. They take `data/coco`, a folder with the folders
+`annotations`, `train2017` and `val2017` as COCO gives them, and begin with the backbone that the recipe of the same
+name under `detection_pretraining` trains: run that first, or name other weights with `--init`.
+
 `accumulate` says how many parts a batch of 4096 is computed in, on one device; on eight, divide it by eight and add
 `--engine.devices 8`. Batch norm sees one part at a time.
 """
 
 
-def make_page(recipes: Sequence[Recipe]) -> str:
+def make_page(recipes: Sequence[Recipe | DetectionRecipe]) -> str:
     folders = {recipe.name.rpartition("/")[0] for recipe in recipes}
     if unknown := folders - set(SECTIONS):
         raise ValueError(f"no heading for the recipes in {', '.join(sorted(unknown))}: add one to SECTIONS")
@@ -53,13 +60,13 @@ def make_page(recipes: Sequence[Recipe]) -> str:
     return "\n".join(parts)
 
 
-def _row(recipe: Recipe) -> str:
+def _row(recipe: Recipe | DetectionRecipe) -> str:
     cells = (f"`{recipe.name}`", recipe.reproduces, recipe.provenance.result)
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
 def main() -> None:
-    PAGE.write_text(make_page([resolve(name) for name in list_recipes()]), encoding="utf-8")
+    PAGE.write_text(make_page([resolve_any(name) for name in list_recipes()]), encoding="utf-8")
     print(f"wrote {PAGE}")
 
 

@@ -12,7 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from halonet.benchmark.command_line import add_benchmarks
+from halonet.console import print_table
+from halonet.deploy.command_line import add_detector_export
+from halonet.detection.command_line import add_detection
 from halonet.errors import UserError, UserNote
+from halonet.training.command_line import add_training_flags, run_training
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in TRAIN_MODULES:
             raise
-        print(f"halonet: {options.command} needs {error.name}: pip install 'halonet[train]'", file=sys.stderr)
+        extra = "detection" if options.command == "detect" else "train"
+        print(f"halonet: {options.command} needs {error.name}: pip install 'halonet[{extra}]'", file=sys.stderr)
         return 2
     return 0
 
@@ -64,7 +69,7 @@ def _notes_on_stderr() -> Iterator[None]:
 
 
 def split_overrides(words: list[str]) -> tuple[list[str], list[str]]:
-    """Take the recipe's fields out of the words of `halonet train`.
+    """Take the recipe's fields out of the words of `halonet train` and `halonet detect train`.
 
     Args:
         words: All words after the program's name.
@@ -72,7 +77,7 @@ def split_overrides(words: list[str]) -> tuple[list[str], list[str]]:
     Returns:
         The words for the parser, and the overrides: `--a.b VALUE`, `--a.b=VALUE` and `a.b=VALUE`.
     """
-    if words[:1] != ["train"]:
+    if words[:1] != ["train"] and words[:2] != ["detect", "train"]:
         return words, []
     rest, overrides, coming = [], [], iter(words)
     for word in coming:
@@ -86,7 +91,7 @@ def split_overrides(words: list[str]) -> tuple[list[str], list[str]]:
     return rest, overrides
 
 
-TRAIN_MODULES = ("lightning", "jsonargparse", "matplotlib", "tensorboard", "torchmetrics")
+TRAIN_MODULES = ("lightning", "jsonargparse", "matplotlib", "tensorboard", "torchmetrics", "torchvision")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -97,13 +102,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     train = _command(commands, "train", run_train, "train a recipe; with no arguments, the quickstart")
-    train.add_argument("recipe", nargs="?", default="fashion_mnist", help="a name from `halonet recipes`, or a file")
-    train.add_argument("--run-dir", type=Path, help="the run folder (default: runs/NAME)")
-    train.add_argument("--resume", type=Path, metavar="RUN_DIR", help="complete the interrupted run in this folder")
-    train.epilog = (
-        "Any field of the recipe can be set: --schedule.epochs 10, --optimizer.learning-rate=0.1, --data.source DIR. "
-        "`halonet recipes NAME` prints them all."
-    )
+    add_training_flags(train, "fashion_mnist")
 
     evaluate = _command(commands, "evaluate", run_evaluate, "measure a checkpoint on a data set")
     evaluate.add_argument("checkpoint", help="a run folder, a model.safetensors or a .ckpt")
@@ -133,6 +132,9 @@ def make_parser() -> argparse.ArgumentParser:
     recipes.add_argument("recipe", nargs="?", help="print this one in full")
     recipes.add_argument("--json", action="store_true", help="print JSON")
 
+    detect = _command(commands, "detect", None, "train, measure, run and export Mask R-CNN on our backbones")
+    add_detector_export(add_detection(detect, _command), _command)
+
     benchmark = _command(commands, "benchmark", None, "time and memory of the operator and of whole networks")
     add_benchmarks(benchmark, _command)
     return parser
@@ -157,18 +159,16 @@ def _command(
 
 def run_train(options: argparse.Namespace, overrides: list[str]) -> None:
     """Train or resume, then say what was written."""
-    from halonet.training.engine import read_result
     from halonet.training.recipes import resolve
     from halonet.training.run import describe_result, resume, train
 
-    if options.resume is not None:
-        if overrides or options.run_dir is not None:
-            raise UserError("--resume takes the recipe and the folder of the run as they are: give nothing else")
-        folder = resume(options.resume)
-    else:
-        folder = train(resolve(options.recipe, overrides), options.run_dir)
-    print(describe_result(read_result(folder)))
-    print(f"written to {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+    run_training(
+        options,
+        overrides,
+        begin=lambda recipe, changes, folder: train(resolve(recipe, changes), folder),
+        resume=resume,
+        describe=describe_result,
+    )
 
 
 def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
@@ -212,7 +212,7 @@ def run_predict(options: argparse.Namespace, overrides: list[str]) -> None:
             for rank, guess in enumerate(row["top"], 1):
                 writer.writerow([row["file"], rank, guess["label"], f"{guess['probability']:.6f}"])
     else:
-        _print_table(
+        print_table(
             ["file", *(f"guess {rank + 1}" for rank in range(len(rows[0]["top"])))],
             [
                 [row["file"], *(f"{guess['label']} {100 * guess['probability']:.1f} %" for guess in row["top"])]
@@ -239,7 +239,7 @@ def run_info(options: argparse.Namespace, overrides: list[str]) -> None:
     if options.json:
         print(json.dumps({"versions": versions, "backends": backends, "models": models}, indent=2))
         return
-    _print_table(
+    print_table(
         ["model", "px", "layers", "M params", "paper", "G MACs", "attention", "in image"],
         [
             [
@@ -259,18 +259,19 @@ def run_info(options: argparse.Namespace, overrides: list[str]) -> None:
         "\nM params with 1,000 classes; the paper's column for H3 does not follow from its own table.\n"
         "MACs count (b + 2h)^2 keys for each query, padding included (Table 1); `in image` is the share inside.\n"
     )
-    _print_table(["backend", "auto takes it on", "what it is"], [list(row.values()) for row in backends])
+    print_table(["backend", "auto takes it on", "what it is"], [list(row.values()) for row in backends])
     print("\n" + ", ".join(f"{name} {version}" for name, version in versions.items()))
 
 
 def run_recipes(options: argparse.Namespace, overrides: list[str]) -> None:
     """List the recipes, or print one."""
-    from halonet.training.recipes import list_recipes, resolve, to_yaml
+    from halonet.detection.recipe import resolve_any
+    from halonet.training.recipes import list_recipes, to_yaml
 
     if options.recipe is not None:
-        print(to_yaml(resolve(options.recipe)), end="")
+        print(to_yaml(resolve_any(options.recipe)), end="")
         return
-    rows = [resolve(name) for name in list_recipes()]
+    rows = [resolve_any(name) for name in list_recipes()]
     if options.json:
         print(
             json.dumps(
@@ -278,13 +279,7 @@ def run_recipes(options: argparse.Namespace, overrides: list[str]) -> None:
             )
         )
         return
-    _print_table(["recipe", "reproduces", "here"], [[row.name, row.reproduces, row.provenance.result] for row in rows])
-
-
-def _print_table(head: list[str], rows: list[list[str]]) -> None:
-    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
-    for row in [head, *rows]:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print_table(["recipe", "reproduces", "here"], [[row.name, row.reproduces, row.provenance.result] for row in rows])
 
 
 if __name__ == "__main__":

@@ -7,15 +7,18 @@ import pytest
 from halonet.errors import UserError
 from halonet.training import list_recipes, resolve, to_yaml
 from halonet.training.recipe import Recipe
+from halonet.training.recipes import task_of
 from tests.training.tiny import NETWORK, tiny_recipe
 
+CLASSIFIERS = [name for name in list_recipes() if task_of(name) == "classification"]
 
-@pytest.mark.parametrize("name", list_recipes())
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_every_recipe_reads_and_is_named_by_its_path(name: str):
     assert resolve(name).name == name
 
 
-@pytest.mark.parametrize("name", list_recipes())
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_a_resolved_recipe_reads_back_the_same(name: str, tmp_path: Path):
     recipe = resolve(name, ["optimizer.weight_decay=1.23456789e-7", "engine.clip_gradient=0.1"])
     (tmp_path / "recipe.yaml").write_text(to_yaml(recipe))
@@ -120,3 +123,14 @@ def test_an_unknown_recipe_is_told_with_the_nearest():
         resolve("fashion_mist")
     with pytest.raises(UserError, match=r"cannot read recipe .*gone.yaml: No such file"):
         resolve("gone.yaml")
+
+
+def test_a_recipe_of_another_task_is_refused_with_the_command_that_runs_it():
+    with pytest.raises(UserError, match="recipe detection/r50se is a recipe of detection.*halonet detect train"):
+        resolve("detection/r50se")
+
+
+def test_a_recipe_of_no_known_task_is_refused(tmp_path: Path):
+    (tmp_path / "odd.yaml").write_text("task: juggling")
+    with pytest.raises(UserError, match="is a recipe of juggling, which is for no command: known are classification"):
+        resolve(tmp_path / "odd.yaml")

@@ -1,6 +1,13 @@
 """Real images for training and evaluation: sources, transforms, and the dataset that keys its randomness."""
 
 from halonet.data.classification import KeyedDataset
+from halonet.data.coco import (
+    CocoImages,
+    DetectionSource,
+    available_detection_splits,
+    load_detection_source,
+)
+from halonet.data.detection import DetectionAugmentation, KeyedDetections, build_detection_transform
 from halonet.data.images import find_images, open_image
 from halonet.data.randomness import derive_seed
 from halonet.data.sources import ImageSource, available_splits, load_source
@@ -8,12 +15,19 @@ from halonet.data.transforms import AugmentationConfig, build_transform
 
 __all__ = [
     "AugmentationConfig",
+    "CocoImages",
+    "DetectionAugmentation",
+    "DetectionSource",
     "ImageSource",
     "KeyedDataset",
+    "KeyedDetections",
+    "available_detection_splits",
     "available_splits",
+    "build_detection_transform",
     "build_transform",
     "derive_seed",
     "find_images",
+    "load_detection_source",
     "load_source",
     "open_image",
 ]

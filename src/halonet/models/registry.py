@@ -56,12 +56,7 @@ def create_model(
     for keyword in overrides:
         if keyword not in known:
             raise UserError(unknown_name("model argument", keyword, known))
-    changes = {keyword: overrides.pop(keyword) for keyword in CONFIG_FIELDS if keyword in overrides}
-    changes = {keyword: tuple(value) if isinstance(value, list) else value for keyword, value in changes.items()}
-    try:
-        config = dataclasses.replace(HALONETS[name], **changes)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"model {name!r}: {error}") from error
+    config = configure(name, **{keyword: overrides.pop(keyword) for keyword in CONFIG_FIELDS if keyword in overrides})
     if overrides.pop("output_stride", 32) != 32:
         raise UserError("output_stride: only 32 is possible, attention has no dilation")
     if features_only:
@@ -77,6 +72,28 @@ def create_model(
         in_chans=in_chans,
         **overrides,
     )
+
+
+def configure(name: str, **changes: Any) -> HaloNetConfig:
+    """Take a row of the tables, with some of its fields changed.
+
+    Args:
+        name: A row of `halonet.HALONETS`, e.g. "h0".
+        **changes: Fields of `halonet.HaloNetConfig`; lists, as YAML and JSON give them, serve as tuples.
+
+    Raises:
+        UserError: If the name or a field is unknown (it names the nearest), or a value breaks the rules.
+    """
+    if name not in HALONETS:
+        raise UserError(unknown_name("model", name, HALONETS))
+    for field in changes:
+        if field not in CONFIG_FIELDS:
+            raise UserError(unknown_name("model argument", field, CONFIG_FIELDS))
+    changes = {field: tuple(value) if isinstance(value, list) else value for field, value in changes.items()}
+    try:
+        return dataclasses.replace(HALONETS[name], **changes)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"model {name!r}: {error}") from error
 
 
 def pretrained_cfg(config: HaloNetConfig) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The LightningModule of classification: one training step, one evaluation step."""
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -113,8 +114,9 @@ class Classifier(Task):
         loss, right, images = sums.tolist()
         return {"loss": loss / images, "top1": 100 * right / images}
 
-    def factors(self, steps_per_epoch: int, total_steps: int) -> Callable[[int], float]:
+    def factors(self, total_steps: int) -> Callable[[int], float]:
         """A linear warm-up, then a cosine."""
+        steps_per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
         warmup_steps = round(self.warmup_epochs * steps_per_epoch)
         return lambda step: learning_rate_factor(step, warmup_steps, total_steps, self.final_fraction)
 

@@ -117,7 +117,7 @@ def start(job: Job, run_dir: str | Path | None = None, *, callbacks: Sequence[li
             diverges, or the disk is full.
     """
     folder = Path(run_dir) if run_dir is not None else Path("runs") / job.recipe.name
-    if _is_first_process():
+    if is_first_process():
         _refuse_used(folder)
     return _run(folder, job, callbacks)
 
@@ -168,8 +168,8 @@ def anchored(source: str) -> str:
     return str(path.resolve()) if path.exists() else source
 
 
-def _is_first_process() -> bool:
-    """Known from the launcher's environment before Lightning has started."""
+def is_first_process() -> bool:
+    """Whether this is the process that writes and prints; known before Lightning has started, from the environment."""
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
@@ -201,7 +201,7 @@ def _run(folder: Path, job: Job, callbacks: Sequence[lightning.Callback]) -> Pat
             del checkpoint  # as large as the model, and read again by the Trainer
             _fit(folder, job, data, known, callbacks)
             begin = time.monotonic()
-        if _is_first_process():
+        if is_first_process():
             _finish(folder, job, begin)
     return folder
 

@@ -187,41 +187,68 @@ class Recipe:
     engine: EngineSection = EngineSection()
 
     def __post_init__(self) -> None:
-        optimizer, schedule, engine = self.optimizer, self.schedule, self.engine
-        micro_batches = optimizer.accumulate * engine.devices * engine.nodes
-        rules = {
-            "model.num_classes": (self.model.num_classes >= 1, "at least 1"),
-            "model.in_chans": (
-                self.model.in_chans == self.data.augmentation.in_chans,
-                f"data.augmentation.in_chans, which is {self.data.augmentation.in_chans}",
-            ),
-            "data.workers": (self.data.workers >= 0, "at least 0"),
-            "optimizer.learning_rate": (optimizer.learning_rate > 0, "above 0"),
-            "optimizer.momentum": (0 <= optimizer.momentum < 1, "at least 0 and below 1"),
-            "optimizer.weight_decay": (optimizer.weight_decay >= 0, "at least 0"),
-            "optimizer.accumulate": (optimizer.accumulate >= 1, "at least 1"),
-            "engine.devices": (engine.devices >= 1, "at least 1"),
-            "engine.nodes": (engine.nodes >= 1, "at least 1"),
-            "optimizer.batch_size": (
-                optimizer.batch_size >= 1 and micro_batches >= 1 and optimizer.batch_size % micro_batches == 0,
-                f"a positive multiple of accumulate x devices x nodes, which is {micro_batches}",
-            ),
-            "schedule.epochs": (schedule.epochs >= 1, "at least 1"),
-            "schedule.warmup_epochs": (
-                0 <= schedule.warmup_epochs <= schedule.epochs,
-                f"from 0 to schedule.epochs, which is {schedule.epochs}",
-            ),
-            "schedule.final_fraction": (0 < schedule.final_fraction <= 1, "above 0 and at most 1"),
-            "regularization.label_smoothing": (
-                0 <= self.regularization.label_smoothing < 1,
-                "at least 0 and below 1",
-            ),
-            "ema.decay": (0 <= self.ema.decay < 1, "at least 0 and below 1"),
-            "engine.clip_gradient": (engine.clip_gradient is None or engine.clip_gradient > 0, "above 0, or null"),
-            "engine.checkpoint_every_steps": (engine.checkpoint_every_steps >= 1, "at least 1"),
-            "engine.log_every_steps": (engine.log_every_steps >= 1, "at least 1"),
-        }
-        for key, (holds, rule) in rules.items():
-            if not holds:
-                section, name = key.split(".")
-                raise UserError(f"{key} is {getattr(getattr(self, section), name)}, but must be {rule}")
+        schedule = self.schedule
+        check_values(
+            self,
+            common_rules(self)
+            | {
+                "schedule.epochs": (schedule.epochs >= 1, "at least 1"),
+                "schedule.warmup_epochs": (
+                    0 <= schedule.warmup_epochs <= schedule.epochs,
+                    f"from 0 to schedule.epochs, which is {schedule.epochs}",
+                ),
+                "schedule.final_fraction": (0 < schedule.final_fraction <= 1, "above 0 and at most 1"),
+                "regularization.label_smoothing": (
+                    0 <= self.regularization.label_smoothing < 1,
+                    "at least 0 and below 1",
+                ),
+            },
+        )
+
+
+Rules = dict[str, tuple[bool, str]]
+"""By the key of a value: whether it is within its range, and what it must be."""
+
+
+def common_rules(recipe: Any) -> Rules:
+    """What holds for every task's recipe.
+
+    Args:
+        recipe: With the sections `model`, `data`, `optimizer`, `ema` and `engine`.
+    """
+    optimizer, engine = recipe.optimizer, recipe.engine
+    micro_batches = optimizer.accumulate * engine.devices * engine.nodes
+    return {
+        "model.num_classes": (recipe.model.num_classes >= 1, "at least 1"),
+        "model.in_chans": (
+            recipe.model.in_chans == recipe.data.augmentation.in_chans,
+            f"data.augmentation.in_chans, which is {recipe.data.augmentation.in_chans}",
+        ),
+        "data.workers": (recipe.data.workers >= 0, "at least 0"),
+        "optimizer.learning_rate": (optimizer.learning_rate > 0, "above 0"),
+        "optimizer.momentum": (0 <= optimizer.momentum < 1, "at least 0 and below 1"),
+        "optimizer.weight_decay": (optimizer.weight_decay >= 0, "at least 0"),
+        "optimizer.accumulate": (optimizer.accumulate >= 1, "at least 1"),
+        "engine.devices": (engine.devices >= 1, "at least 1"),
+        "engine.nodes": (engine.nodes >= 1, "at least 1"),
+        "optimizer.batch_size": (
+            optimizer.batch_size >= 1 and micro_batches >= 1 and optimizer.batch_size % micro_batches == 0,
+            f"a positive multiple of accumulate x devices x nodes, which is {micro_batches}",
+        ),
+        "ema.decay": (0 <= recipe.ema.decay < 1, "at least 0 and below 1"),
+        "engine.clip_gradient": (engine.clip_gradient is None or engine.clip_gradient > 0, "above 0, or null"),
+        "engine.checkpoint_every_steps": (engine.checkpoint_every_steps >= 1, "at least 1"),
+        "engine.log_every_steps": (engine.log_every_steps >= 1, "at least 1"),
+    }
+
+
+def check_values(recipe: Any, rules: Rules) -> None:
+    """Refuse a recipe with a value out of its range.
+
+    Raises:
+        UserError: It names the first such key, its value and its rule.
+    """
+    for key, (holds, rule) in rules.items():
+        if not holds:
+            section, name = key.split(".")
+            raise UserError(f"{key} is {getattr(getattr(recipe, section), name)}, but must be {rule}")

@@ -1,6 +1,5 @@
 """What the training of every task shares: seeds by place, sums that survive interruptions, SGD under a schedule."""
 
-import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
@@ -68,7 +67,7 @@ class Task(lightning.LightningModule):
         """Turn the sums [summed + 1], images last, into training metrics; `loss` is among them."""
 
     @abstractmethod
-    def factors(self, steps_per_epoch: int, total_steps: int) -> Callable[[int], float]:
+    def factors(self, total_steps: int) -> Callable[[int], float]:
         """Give the function from an optimizer step, from 0, to the learning rate as a fraction of the peak."""
 
     @abstractmethod
@@ -136,11 +135,10 @@ class Task(lightning.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Nesterov SGD, and the schedule over as many optimizer steps as the Trainer will take."""
         total_steps = int(self.trainer.estimated_stepping_batches)
-        steps_per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
         optimizer = torch.optim.SGD(
             self._parameter_groups(), lr=self.learning_rate, momentum=self.momentum, nesterov=self.momentum > 0
         )
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.factors(steps_per_epoch, total_steps))
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.factors(total_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

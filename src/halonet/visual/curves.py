@@ -12,12 +12,21 @@ from matplotlib.ticker import MaxNLocator
 TRAINING, VALIDATION, RATE, INK = "#4c78a8", "#e4572e", "#8a8f98", "#2b2f36"
 
 
-def draw_curves(log_path: str | Path, out_path: str | Path) -> None:
-    """Draw loss, accuracy and learning rate over the epochs of a run.
+def draw_curves(
+    log_path: str | Path,
+    out_path: str | Path,
+    *,
+    scores: dict[str, str] | None = None,
+    title: str = "top-1 accuracy (%)",
+) -> None:
+    """Draw loss, scores and learning rate over the epochs of a run.
 
     Args:
         log_path: A run's `log.jsonl`.
         out_path: The picture; its suffix names the format (`.png`, `.svg`, `.pdf`).
+        scores: The metrics of the middle panel, which is left out if the log has none of them, with the name to write
+            at the end of a curve; None takes accuracy.
+        title: Of the middle panel.
 
     Raises:
         ValueError: The log has no finished epoch.
@@ -33,20 +42,31 @@ def draw_curves(log_path: str | Path, out_path: str | Path) -> None:
     # What is measured while training is the mean over an epoch, so it stands in the epoch's middle.
     means = [epoch | {"epochs_done": epoch["epochs_done"] - 0.5} for epoch in epochs]
 
-    figure = Figure(figsize=(10, 3.4), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
-    loss, accuracy, rate = figure.subplots(1, 3, width_ratios=(4, 4, 2.5))
-    _draw(loss, steps, "loss", color=TRAINING, alpha=0.3, linewidth=1)
-    _draw(accuracy, steps, "top1", color=TRAINING, alpha=0.3, linewidth=1)
-    for axes, metric in ((loss, "loss"), (accuracy, "top1")):
-        _draw(axes, means, f"train_{metric}", color=TRAINING, linewidth=2, label="training")
-        _draw(axes, epochs, f"validation_{metric}", color=VALIDATION, linewidth=2, label="validation")
+    scores = {"top1": ""} if scores is None else scores
+    shown = {metric: name for metric, name in scores.items() if any(metric in _plain(record) for record in records)}
+    figure = Figure(figsize=(10 if shown else 6.5, 3.4), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
+    panels = figure.subplots(1, 3 if shown else 2, width_ratios=(4, 4, 2.5) if shown else (4, 2.5))
+    loss, *middle, rate = panels
+    for axes, metrics in ((loss, ["loss"]), *((axes, list(shown)) for axes in middle)):
+        for metric, dashes in zip(metrics, ("-", "--", ":"), strict=False):
+            _draw(axes, steps, metric, color=TRAINING, alpha=0.3, linewidth=1)
+            _draw(axes, means, f"train_{metric}", color=TRAINING, linewidth=2, label="training")
+            style = {"color": VALIDATION, "linewidth": 2, "linestyle": dashes}
+            _draw(axes, epochs, f"validation_{metric}", label="validation", **style)
     _draw(rate, steps, "learning_rate", color=RATE, linewidth=2)
     rate.set_ylim(bottom=0)
-    for axes, title in ((loss, "loss"), (accuracy, "top-1 accuracy (%)"), (rate, "learning rate")):
-        _tidy(axes, title, epochs[-1]["epochs_done"])
+    for axes, heading in ((loss, "loss"), *((axes, title) for axes in middle), (rate, "learning rate")):
+        _tidy(axes, heading, epochs[-1]["epochs_done"])
     loss.legend(frameon=False, labelcolor=INK)
-    _name_end(accuracy, epochs[-1], "validation_top1")
+    for axes in middle:
+        for place, (metric, name) in enumerate(shown.items()):
+            _name_end(axes, epochs[-1], f"validation_{metric}", name, above=place % 2 == 1)
     figure.savefig(out_path, dpi=160)
+
+
+def _plain(record: dict[str, Any]) -> set[str]:
+    """The metrics of a line, wherever they were measured."""
+    return {name.removeprefix("train_").removeprefix("validation_") for name in record}
 
 
 def _draw(axes: Axes, records: list[dict[str, Any]], metric: str, **style: Any) -> None:
@@ -68,18 +88,18 @@ def _tidy(axes: Axes, title: str, last_epoch: float) -> None:
     axes.set_axisbelow(True)
 
 
-def _name_end(axes: Axes, record: dict[str, Any], metric: str) -> None:
+def _name_end(axes: Axes, record: dict[str, Any], metric: str, name: str, above: bool) -> None:
     """Write the last value at the end of its curve."""
     if metric in record:
         place = (record["epochs_done"], record[metric])
         axes.plot(*place, "o", color=VALIDATION, markersize=5, clip_on=False)
         axes.annotate(
-            f"{record[metric]:.1f}",
+            f"{name} {record[metric]:.1f}".strip(),
             place,
-            (0, -8),
+            (0, 8 if above else -8),
             textcoords="offset points",
             ha="right",
-            va="top",
+            va="bottom" if above else "top",
             color=VALIDATION,
             weight="bold",
         )

@@ -1,0 +1,145 @@
+"""`halonet detect`: parse, call one function, print."""
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from halonet.console import print_table
+from halonet.training.command_line import add_training_flags, run_training
+
+AddCommand = Callable[[Any, str, Callable[[argparse.Namespace, list[str]], None], str], argparse.ArgumentParser]
+
+
+def add_detection(parser: argparse.ArgumentParser, add_command: AddCommand) -> Any:
+    """Add the commands of detection to the parser of `halonet detect`.
+
+    Args:
+        parser: That parser.
+        add_command: Makes a command's parser of the list of commands, its name, its function and its summary.
+
+    Returns:
+        The list of commands, for others to add to.
+    """
+    commands = parser.add_subparsers(dest="detection", required=True, metavar="WHAT")
+
+    train = add_command(commands, "train", run_train, "train a detector; with no arguments, on nuclei")
+    add_training_flags(train, "detection/nuclei")
+    train.add_argument("--init", metavar="CHECKPOINT", help="begin with a classifier's weights, or a detector's")
+
+    evaluate = add_command(commands, "evaluate", run_evaluate, "measure a detector: COCO's average precision")
+    evaluate.add_argument("checkpoint", help="a run folder, a model.safetensors or a .ckpt")
+    evaluate.add_argument("--data", metavar="DIR_OR_NAME", help="default: what it was trained on")
+    evaluate.add_argument("--split", help="default: the split that training measured at its end")
+    evaluate.add_argument("--workers", type=int, default=0, help="processes that load images")
+    evaluate.add_argument("--device", default="auto", help="cpu, cuda, ...")
+    evaluate.add_argument("--fast", action="store_true", help="compare by faster-coco-eval instead of pycocotools")
+    evaluate.add_argument("--results", type=Path, metavar="FILE", help="write the detections as COCO results")
+    evaluate.add_argument("--plot", type=Path, metavar="FILE", help="draw precision over recall (png, svg or pdf)")
+    evaluate.add_argument("--json", action="store_true", help="print JSON")
+
+    predict = add_command(commands, "predict", run_predict, "find instances in images")
+    predict.add_argument("checkpoint", help="a run folder, a model.safetensors or a .ckpt")
+    predict.add_argument("images", nargs="+", help="image files and folders")
+    predict.add_argument("--min-score", type=float, default=0.5, help="leave out detections of a lower score")
+    predict.add_argument("--device", default="auto", help="cpu, cuda, ...")
+    predict.add_argument("--results", type=Path, metavar="FILE", help="write the detections as COCO results")
+    predict.add_argument("--pictures", type=Path, metavar="DIR", help="draw boxes, masks, names and scores")
+    predict.add_argument("--json", action="store_true", help="print JSON")
+    return commands
+
+
+def run_train(options: argparse.Namespace, overrides: list[str]) -> None:
+    """Train or resume, then say what was written."""
+    from halonet.detection.recipe import DetectionRecipe
+    from halonet.detection.run import describe_result, resume, train
+    from halonet.training.recipes import resolve
+
+    if options.init is not None:
+        overrides = [*overrides, f"model.init={options.init}"]
+    run_training(
+        options,
+        overrides,
+        begin=lambda recipe, changes, folder: train(resolve(recipe, changes, DetectionRecipe), folder),
+        resume=resume,
+        describe=describe_result,
+    )
+
+
+def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
+    """Measure, then print the figures."""
+    from halonet.detection.evaluation import evaluate
+    from halonet.detection.run import describe_value
+
+    result = evaluate(
+        options.checkpoint,
+        options.data,
+        options.split,
+        workers=options.workers,
+        device=options.device,
+        evaluator="faster-coco-eval" if options.fast else "pycocotools",
+        results_file=options.results,
+        plot_file=options.plot,
+    )
+    if options.json:
+        print(json.dumps(result, indent=2))
+        return
+    columns = {"AP": "ap", "AP50": "ap50", "AP75": "ap75", "small": "ap_small", "medium": "ap_medium"}
+    columns |= {"large": "ap_large", "AR100": "ar100"}
+    print_table(
+        ["%", *columns],
+        [
+            [name, *(describe_value(result[f"{kind}_{column}"]) for column in columns.values())]
+            for name, kind in (("boxes", "box"), ("masks", "mask"))
+        ],
+    )
+    print()
+    print_table(
+        ["class", "box AP", "mask AP"],
+        [
+            [name, describe_value(values["box_ap"]), describe_value(values["mask_ap"])]
+            for name, values in result["per_class"].items()
+        ],
+    )
+    print(
+        f"\n{result['images']:,} images of {result['data']} ({result['split']}), "
+        f"{result['images_per_second']:.2g} images/s on {result['device']}, compared by {result['evaluator']}"
+    )
+    for kind, path in (("detections", options.results), ("curves", options.plot)):
+        if path is not None:
+            print(f"{kind} written to {path}")
+
+
+def run_predict(options: argparse.Namespace, overrides: list[str]) -> None:
+    """Find, draw and write if asked, and print."""
+    from halonet.data import find_images
+    from halonet.detection.prediction import predict
+    from halonet.training.files import write_atomically
+
+    rows = predict(
+        options.checkpoint,
+        find_images(options.images),
+        min_score=options.min_score,
+        device=options.device,
+        pictures=options.pictures,
+    )
+    if options.results is not None:
+        results = [result | {"file_name": Path(row["file"]).name} for row in rows for result in row["instances"]]
+        content = json.dumps(results).encode()
+        write_atomically(options.results, lambda file: file.write(content))
+    if options.json:
+        print(json.dumps(rows, indent=2))
+        return
+    counts = [Counter(instance["label"] for instance in row["instances"]) for row in rows]
+    print_table(
+        ["file", "instances"],
+        [
+            [row["file"], ", ".join(f"{number} {label}" for label, number in count.most_common()) or "none"]
+            for row, count in zip(rows, counts, strict=True)
+        ],
+    )
+    for kind, path in (("detections", options.results), ("pictures", options.pictures)):
+        if path is not None:
+            print(f"{kind} written to {path}")

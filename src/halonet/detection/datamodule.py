@@ -1,0 +1,114 @@
+"""The LightningDataModule of detection: images and instances in an order that depends on the seed alone."""
+
+import dataclasses
+from typing import Any
+
+from halonet.data.coco import DetectionSource, load_detection_source
+from halonet.data.detection import DetectionAugmentation, KeyedDetections, build_detection_transform, collate
+from halonet.errors import UserError
+from halonet.training.keyed_data import KeyedData
+
+
+class DetectionData(KeyedData):
+    """Training, validation and test images of a data set with instances.
+
+    Nothing depends on the number of workers. The module knows how far training got, so the training loader of a
+    resumed run begins at the next batch. Evaluation takes one image at a time: a batch pads its smaller images, and a
+    detector takes padding for image.
+
+    Args:
+        data: As `halonet.data.load_detection_source` takes it.
+        augmentation: Image size, channels, normalization and the training augmentations.
+        batch_size: Images per optimizer step, over all processes and accumulated micro-batches.
+        validation_split: The split of `data` that is validated on; None for no validation.
+        test_split: The split that the test takes.
+        repeats: How often an epoch takes each image.
+        skip_empty: Whether training leaves out images without instances.
+        workers: Processes that load images; 0 loads in this one.
+        seed: Of order and augmentation.
+    """
+
+    def __init__(
+        self,
+        data: str,
+        augmentation: DetectionAugmentation,
+        *,
+        batch_size: int = 16,
+        validation_split: str | None = "validation",
+        test_split: str = "validation",
+        repeats: int = 1,
+        skip_empty: bool = True,
+        workers: int = 0,
+        seed: int = 0,
+    ):
+        super().__init__(
+            data,
+            batch_size=batch_size,
+            validation_split=validation_split,
+            test_split=test_split,
+            workers=workers,
+            seed=seed,
+        )
+        self.collate = collate
+        self.augmentation = augmentation
+        self.repeats = repeats
+        self.skip_empty = skip_empty
+        self._sources: dict[tuple[str, bool], DetectionSource] = {}
+
+    @property
+    def class_names(self) -> list[str]:
+        """The class names, by label - 1."""
+        return self._train_source().class_names
+
+    @property
+    def evaluation_batch_size(self) -> int:
+        """One image at a time."""
+        return 1
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open the splits, so that what is wrong with them is said before training.
+
+        Args:
+            stage: Lightning's: "fit" opens those of training and validation, "test" that of the test, None all.
+
+        Raises:
+            UserError: A split is missing, has nothing to be measured against, or there are fewer training images than
+                one batch.
+        """
+        super().setup(stage)
+        for split in {self.validation_split if stage != "test" else None, self.test_split if stage != "fit" else None}:
+            if split is not None and not self.evaluation_source(split).ground_truth["annotations"]:
+                raise UserError(f"split {split!r} of {self.data!r} has no instances, so nothing can be measured on it")
+
+    def evaluation_source(self, split: str) -> DetectionSource:
+        """The images of a split with their ground truth, those without instances included."""
+        return self._source(split, skip_empty=False)
+
+    def train_dataset(self) -> KeyedDetections:
+        """The augmented images, by (epoch, index)."""
+        transform = build_detection_transform(self.augmentation, train=True)
+        return KeyedDetections(self._train_source(), transform, self.seed, train=True, repeats=self.repeats)
+
+    def evaluation_dataset(self, split: str) -> KeyedDetections:
+        """The images of a split as evaluation takes them, by index."""
+        transform = build_detection_transform(self.augmentation, train=False)
+        return KeyedDetections(self.evaluation_source(split), transform, self.seed, train=False)
+
+    def describe(self) -> dict[str, Any]:
+        """What a checkpoint must say: `preprocessing`, `class_names`, `category_ids`, `data` and `test_split`."""
+        source = self._train_source()
+        return {
+            "preprocessing": dataclasses.asdict(self.augmentation),
+            "class_names": list(source.class_names),
+            "category_ids": list(source.category_ids),
+            "data": self.data,
+            "test_split": self.test_split,
+        }
+
+    def _train_source(self) -> DetectionSource:
+        return self._source("train", skip_empty=self.skip_empty)
+
+    def _source(self, split: str, skip_empty: bool) -> DetectionSource:
+        if (split, skip_empty) not in self._sources:
+            self._sources[split, skip_empty] = load_detection_source(self.data, split, skip_empty=skip_empty)
+        return self._sources[split, skip_empty]

@@ -1,0 +1,122 @@
+"""The LightningModule of detection: one training step, and average precision after each epoch."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from halonet.detection.average_precision import average_precision
+from halonet.detection.datamodule import DetectionData
+from halonet.detection.evaluation import KINDS
+from halonet.detection.mask_rcnn import MaskRCNN
+from halonet.detection.results import to_results
+from halonet.training.task import Batch, Task
+
+LOSSES = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_mask")
+TARGETS = ("boxes", "labels", "masks")
+VALIDATED = ("ap", "ap50")
+
+
+class Detector(Task):
+    """Trains a Mask R-CNN with Nesterov SGD under a schedule of steps; needs a `DetectionData`.
+
+    A run under `halonet.detection.train` can be killed at any moment and resumed to the same bits: the samples of
+    anchors and boxes draw from a stream seeded anew for every batch.
+
+    Args:
+        network: The detector.
+        factor: From an optimizer step, counted from 0, to the learning rate as a fraction of the peak.
+        learning_rate: The peak, for the whole batch.
+        momentum: Nesterov's.
+        weight_decay: L2 penalty.
+        decay: `matrices` spares tensors with fewer than two axes and the position tables; `all` spares none.
+        seed: Of the samples.
+
+    Training metrics are `loss` and its five parts, as torchvision names them. Validation logs `validation_box_ap`,
+    `validation_box_ap50`, `validation_mask_ap` and `validation_mask_ap50`, in percent.
+    """
+
+    summed = 1 + len(LOSSES)
+    score = "mask_ap"
+
+    def __init__(
+        self,
+        network: MaskRCNN,
+        *,
+        factor: Callable[[int], float],
+        learning_rate: float = 0.02,
+        momentum: float = 0.9,
+        weight_decay: float = 4e-5,
+        decay: Literal["matrices", "all"] = "matrices",
+        seed: int = 0,
+    ):
+        super().__init__(
+            network, learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay, decay=decay, seed=seed
+        )
+        self._factor = factor
+        self._results: list[dict[str, Any]] = []
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The sum of the losses of proposals, boxes and masks, each a mean over the batch."""
+        images, targets = batch
+        losses = self.network(images, [{name: target[name] for name in TARGETS} for target in targets])
+        loss = torch.stack([losses[name] for name in LOSSES]).sum()
+        self.add([len(images) * each.detach() for each in (loss, *(losses[name] for name in LOSSES))], len(images))
+        self.log("loss", loss, prog_bar=True, batch_size=len(images))
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin to collect."""
+        self._results = []
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Collect the detections of a batch."""
+        images, targets = batch
+        category_ids = self._data.evaluation_source(self._split).category_ids
+        for detection, target in zip(self.network(images), targets, strict=True):
+            self._results += to_results(detection, target["image_id"], category_ids)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the average precision over all processes."""
+        ground_truth = self._data.evaluation_source(self._split).ground_truth
+        results = self._of_all_processes()
+        metrics = {}
+        for name, kind in KINDS.items():
+            summary = average_precision(ground_truth, results, kind, evaluator="faster-coco-eval").summary
+            metrics |= {f"{name}_{key}": 100 * (summary[key] or 0.0) for key in VALIDATED}
+        self.validation_metrics = metrics
+        self.log_dict({f"validation_{name}": value for name, value in metrics.items()}, sync_dist=True, batch_size=1)
+
+    def means(self, sums: Tensor) -> dict[str, float]:
+        """Training metrics from the sums of the losses and of images."""
+        *losses, images = sums.tolist()
+        return {name: loss / images for name, loss in zip(("loss", *LOSSES), losses, strict=True)}
+
+    def factors(self, total_steps: int) -> Callable[[int], float]:
+        """The schedule that the task was given."""
+        return lambda step: self._factor(step)  # a plain function, which checkpoints leave out
+
+    def describe_metrics(self, metrics: dict[str, float]) -> str:
+        """The loss, or the average precision."""
+        if "loss" in metrics:
+            return f"loss {metrics['loss']:.4f}"
+        return f"box AP {metrics['box_ap']:5.2f} mask AP {metrics['mask_ap']:5.2f} %"
+
+    @property
+    def _data(self) -> DetectionData:
+        data = getattr(self.trainer, "datamodule", None)
+        assert isinstance(data, DetectionData)
+        return data
+
+    @property
+    def _split(self) -> str:
+        assert self._data.validation_split is not None
+        return self._data.validation_split
+
+    def _of_all_processes(self) -> list[dict[str, Any]]:
+        if self.trainer.world_size == 1:
+            return self._results
+        shares: list[Any] = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(shares, self._results)
+        return sorted((result for share in shares for result in share), key=lambda result: result["image_id"])

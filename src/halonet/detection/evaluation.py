@@ -1,0 +1,152 @@
+"""Measuring a detector on a data set: COCO's average precision of boxes and masks."""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from halonet.data.coco import DetectionSource, load_detection_source
+from halonet.data.detection import DetectionAugmentation, KeyedDetections, build_detection_transform, collate
+from halonet.detection.average_precision import average_precision
+from halonet.detection.checkpoint import load_detector
+from halonet.detection.results import to_results
+from halonet.errors import UserError
+from halonet.training.evaluation import choose_device
+from halonet.training.files import write_atomically
+from halonet.training.weights import with_tuples
+from halonet.visual.precision_recall import draw_precision_recall
+
+KINDS: dict[str, Literal["bbox", "segm"]] = {"box": "bbox", "mask": "segm"}
+
+
+def evaluate(
+    checkpoint: str | Path,
+    data: str | None = None,
+    split: str | None = None,
+    *,
+    workers: int = 0,
+    device: str = "auto",
+    evaluator: Literal["pycocotools", "faster-coco-eval"] = "pycocotools",
+    results_file: str | Path | None = None,
+    plot_file: str | Path | None = None,
+) -> dict[str, Any]:
+    """Measure a detector on the images of a data set, one at a time.
+
+    Args:
+        checkpoint: A run folder, a `model.safetensors` or a `.ckpt`.
+        data: "nuclei" or a folder, as `halonet.data.load_detection_source` takes it; None takes what the checkpoint was
+            trained on.
+        split: Of the data; None takes what the training took for its test.
+        workers: Processes that load images; 0 loads in this one.
+        device: "cpu", "cuda", ...; "auto" takes an accelerator if there is one.
+        evaluator: "pycocotools", the figure of record, or "faster-coco-eval".
+        results_file: Where to write the detections, in COCO's results format, or None.
+        plot_file: Where to draw precision over recall, or None.
+
+    Returns:
+        In percent, `box_ap`, `box_ap50`, `box_ap75`, `box_ap_small`, `box_ap_medium`, `box_ap_large`, the average
+        recalls `box_ar1` ... `box_ar_large`, the same for `mask_` (None where there is no such ground truth), and
+        `per_class`: by class, its `box_ap` and `mask_ap`. Also `images`, `images_per_second` (without the comparison),
+        `seconds`, and what was measured where: `checkpoint`, `parameters`, `data`, `split`, `device`, `evaluator`.
+
+    Raises:
+        UserError: The checkpoint or the data cannot be read, or the data's classes are not the checkpoint's.
+    """
+    detector, information = load_detector(checkpoint)
+    data = str(information["data"] if data is None else data)
+    split = str(split or information["test_split"])
+    source = load_detection_source(data, split)
+    category_ids = match_categories(source, information["class_names"])
+    target = choose_device(device)
+    augmentation = DetectionAugmentation(**with_tuples(information["preprocessing"]))
+    start = time.monotonic()
+    results = list(detect(detector.to(target), source, augmentation, category_ids, target, workers))
+    seconds = time.monotonic() - start
+    measured: dict[str, Any] = {}
+    per_class: dict[str, dict[str, float | None]] = {name: {} for name in source.class_names}
+    curves = {}
+    for name, kind in KINDS.items():
+        precision = average_precision(source.ground_truth, results, kind, evaluator=evaluator)
+        measured |= {f"{name}_{key}": _percent(value) for key, value in precision.summary.items()}
+        for class_name, value in precision.per_class.items():
+            per_class[class_name][f"{name}_ap"] = _percent(value)
+        curves[name] = precision.precision
+    if results_file is not None:
+        content = json.dumps(results).encode()
+        write_atomically(Path(results_file), lambda file: file.write(content))
+    if plot_file is not None:
+        draw_precision_recall(curves, plot_file)
+    return measured | {
+        "per_class": per_class,
+        "images": len(source),
+        "images_per_second": len(source) / seconds,
+        "seconds": time.monotonic() - start,
+        "checkpoint": str(checkpoint),
+        "parameters": sum(parameter.numel() for parameter in detector.parameters()),
+        "data": data,
+        "split": split,
+        "device": str(target),
+        "evaluator": evaluator,
+    }
+
+
+@torch.inference_mode()
+def detect(
+    detector: nn.Module,
+    source: DetectionSource,
+    augmentation: DetectionAugmentation,
+    category_ids: Sequence[int | None],
+    device: torch.device,
+    workers: int = 0,
+) -> Iterator[dict[str, Any]]:
+    """Yield the detections in the images of a source, in COCO's results format.
+
+    Args:
+        detector: A `MaskRCNN` in evaluation mode, on its device.
+        source: The images.
+        augmentation: How they are converted.
+        category_ids: The data's category by the detector's label - 1; None for a class that the data does not have,
+            of which nothing is yielded.
+        device: The detector's.
+        workers: Processes that load images; 0 loads in this one.
+    """
+    dataset = KeyedDetections(source, build_detection_transform(augmentation, train=False), seed=0, train=False)
+    loader = DataLoader(dataset, batch_size=1, num_workers=workers, collate_fn=collate)
+    known = torch.tensor([False, *(category is not None for category in category_ids)])
+    places = [0 if category is None else category for category in category_ids]
+    for images, targets in loader:
+        (detection,) = detector([image.to(device) for image in images])
+        kept = known.to(device)[detection["labels"]]
+        yield from to_results({name: each[kept] for name, each in detection.items()}, targets[0]["image_id"], places)
+
+
+def match_categories(source: DetectionSource, class_names: Sequence[str]) -> list[int | None]:
+    """Find the data's category for each class of a checkpoint, by name.
+
+    Args:
+        source: The data; its classes may be some of the checkpoint's, in any order.
+        class_names: The checkpoint's, by label - 1.
+
+    Returns:
+        The data's category id, or None where the data has no such class, by label - 1.
+
+    Raises:
+        UserError: A class of the data is none of the checkpoint's.
+    """
+    ids = dict(zip(source.class_names, source.category_ids, strict=True))
+    for name in ids:
+        if name not in class_names:
+            raise UserError(
+                f"the data's class {name!r} is none of the checkpoint's {len(class_names)} classes "
+                f"({', '.join(class_names[:3])}{', ...' if len(class_names) > 3 else ''}): it was trained on other data"
+            )
+    return [ids.get(name) for name in class_names]
+
+
+def _percent(value: float | None) -> float | None:
+    return None if value is None else 100 * value

@@ -1,0 +1,188 @@
+"""Mask R-CNN: torchvision's modules on our backbones, put together as one typed configuration says."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.mask_rcnn import MaskRCNN as TorchvisionMaskRCNN, MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops.poolers import initLevelMapper
+
+from halonet.data.detection import DetectionAugmentation
+from halonet.detection.pyramid import BATCH_NORMS, Pyramid
+from halonet.errors import UserError, unknown_name
+from halonet.models import HaloNet, HaloNetConfig, configure
+
+ASPECT_RATIOS = (0.5, 1.0, 2.0)
+SIZE_DIVISOR = 32  # images are padded at the right and bottom to a multiple of it
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DetectorConfig:
+    """What a Mask R-CNN is built from.
+
+    The defaults are torchvision's, which are those of arXiv:1703.06870 with a feature pyramid.
+
+    Attributes:
+        backbone: The HaloNet under the pyramid.
+        batch_norm: Of the backbone: "batch" learns and takes the statistics of each batch, "synchronized" likewise over
+            all processes, "frozen" keeps what the initial weights came with.
+        frozen_stages: How many of the backbone's first stages, with the stem, do not learn.
+        pyramid_channels: Width of the feature pyramid.
+        box_channels: Width of the two layers that judge a box.
+        mask_channels: Width of the four convolutions that draw a mask.
+        anchor_scale: Side of a square anchor, in pixels of its level.
+        anchors_per_image: Anchors that the proposals' loss samples from an image.
+        boxes_per_image: Proposals that the boxes' loss samples from an image.
+        score_threshold: Detections of a lower score are dropped.
+        detections_per_image: At most so many are kept, the best.
+
+    Raises:
+        UserError: A value is out of its range.
+    """
+
+    backbone: HaloNetConfig
+    batch_norm: str = "batch"
+    frozen_stages: int = 0
+    pyramid_channels: int = 256
+    box_channels: int = 1024
+    mask_channels: int = 256
+    anchor_scale: float = 8.0
+    anchors_per_image: int = 256
+    boxes_per_image: int = 512
+    score_threshold: float = 0.05
+    detections_per_image: int = 100
+
+    def __post_init__(self) -> None:
+        if self.batch_norm not in BATCH_NORMS:
+            raise UserError(unknown_name("batch_norm", self.batch_norm, BATCH_NORMS))
+        stages = len(self.backbone.depths)
+        if not 0 <= self.frozen_stages <= stages:
+            raise UserError(f"frozen_stages is {self.frozen_stages}, but the backbone has stages 1 to {stages}")
+        for name in ("pyramid_channels", "box_channels", "mask_channels", "anchors_per_image", "boxes_per_image"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}, but must be at least 1")
+        if self.detections_per_image < 1:
+            raise UserError(f"detections_per_image is {self.detections_per_image}, but must be at least 1")
+        if self.anchor_scale <= 0:
+            raise UserError(f"anchor_scale is {self.anchor_scale}, but must be above 0")
+        if not 0 <= self.score_threshold < 1:
+            raise UserError(f"score_threshold is {self.score_threshold}, but must be at least 0 and below 1")
+
+
+class Preparation(GeneralizedRCNNTransform):
+    """Normalizes and batches images, and scales them in evaluation; in training the augmentation has done that."""
+
+    def resize(self, image: Tensor, target: dict[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor] | None]:
+        """Scale an image [channels, height, width], and in evaluation only."""
+        return (image, target) if self.training else super().resize(image, target)
+
+
+class MaskRCNN(TorchvisionMaskRCNN):
+    """torchvision's Mask R-CNN on a HaloNet; takes and returns what that does.
+
+    In training it maps (images, targets) to a dictionary of losses, in evaluation images to detections: a list of
+    images [channels, height, width] of any sizes, of values in [0, 1], to a list of dictionaries with `boxes` [n, 4]
+    (x0, y0, x1, y1 in pixels), `labels` [n] (from 1), `scores` [n] and `masks` [n, 1, height, width] (probabilities).
+
+    Args:
+        config: What it is built from.
+        num_classes: Classes, without background.
+        augmentation: How images are scaled and normalized.
+    """
+
+    def __init__(self, config: DetectorConfig, num_classes: int, augmentation: DetectionAugmentation) -> None:
+        body = HaloNet(config.backbone, num_classes=0, in_chans=augmentation.in_chans)
+        backbone = Pyramid(
+            body,
+            config.pyramid_channels,
+            frozen_stages=config.frozen_stages,
+            frozen_batch_norm=config.batch_norm == "frozen",
+        )
+        sizes = tuple((config.anchor_scale * reduction,) for reduction in backbone.reductions)
+        super().__init__(
+            backbone,
+            image_mean=list(augmentation.mean),
+            image_std=list(augmentation.std),
+            rpn_anchor_generator=AnchorGenerator(sizes, (ASPECT_RATIOS,) * len(sizes)),
+            rpn_batch_size_per_image=config.anchors_per_image,
+            box_roi_pool=make_pool(backbone, 7),
+            box_head=TwoMLPHead(config.pyramid_channels * 7**2, config.box_channels),
+            box_predictor=FastRCNNPredictor(config.box_channels, num_classes + 1),
+            box_batch_size_per_image=config.boxes_per_image,
+            box_score_thresh=config.score_threshold,
+            box_detections_per_img=config.detections_per_image,
+            mask_roi_pool=make_pool(backbone, 14),
+            mask_head=MaskRCNNHeads(config.pyramid_channels, (config.mask_channels,) * 4, 1),
+            mask_predictor=MaskRCNNPredictor(config.mask_channels, config.mask_channels, num_classes + 1),
+        )
+        self.transform = Preparation(
+            augmentation.min_size,
+            augmentation.max_size,
+            list(augmentation.mean),
+            list(augmentation.std),
+            size_divisible=SIZE_DIVISOR,
+        )
+        self.config = config
+        self.num_classes = num_classes
+        self.in_chans = augmentation.in_chans
+
+    @property
+    def pyramid(self) -> Pyramid:
+        """The backbone, with its pyramid."""
+        assert isinstance(self.backbone, Pyramid)
+        return self.backbone
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the position tables, which take no weight decay (ours)."""
+        return {f"backbone.body.{name}" for name in self.pyramid.body.no_weight_decay()}
+
+
+def make_pool(backbone: Pyramid, side: int) -> MultiScaleRoIAlign:
+    """Build what cuts boxes out of the levels of a pyramid, the extra one aside, as squares of `side` x `side`.
+
+    torchvision's would guess the levels' reductions from the first image it sees, and keep the guess. In small images,
+    whose padding counts, it guesses wrongly; and a resumed run would see another first image.
+    """
+    reductions = backbone.reductions[:-1]
+    pool = MultiScaleRoIAlign([str(level) for level in range(len(reductions))], side, sampling_ratio=2)
+    pool.scales = [1 / reduction for reduction in reductions]
+    pool.map_levels = initLevelMapper(int(math.log2(reductions[0])), int(math.log2(reductions[-1])))
+    return pool
+
+
+def create_detector(
+    backbone: str,
+    num_classes: int,
+    augmentation: DetectionAugmentation | None = None,
+    *,
+    backbone_overrides: dict[str, Any] | None = None,
+    **settings: Any,
+) -> MaskRCNN:
+    """Build a Mask R-CNN, freshly initialized.
+
+    Args:
+        backbone: A row of `halonet.HALONETS`; the paper's are "r50se", "r50se_halo_b8", "r50se_halo_b32", "r101se" and
+            "r101se_halo_b8" (section 4.6, Table 5).
+        num_classes: Classes, without background.
+        augmentation: How images are scaled and normalized; None takes torchvision's 800 and 1,333 pixels.
+        backbone_overrides: Other fields of the backbone's `HaloNetConfig`.
+        **settings: Fields of `DetectorConfig`.
+
+    Returns:
+        The detector, in training mode.
+
+    Raises:
+        UserError: A name is unknown, or a value is out of its range.
+    """
+    known = [field.name for field in dataclasses.fields(DetectorConfig) if field.name != "backbone"]
+    for name in settings:
+        if name not in known:
+            raise UserError(unknown_name("setting of a detector", name, known))
+    config = DetectorConfig(backbone=configure(backbone, **(backbone_overrides or {})), **settings)
+    return MaskRCNN(config, num_classes, augmentation or DetectionAugmentation())

@@ -1,0 +1,98 @@
+"""Finding instances in image files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from halonet.data.detection import DetectionAugmentation, build_detection_transform
+from halonet.data.images import open_image
+from halonet.detection.checkpoint import load_detector
+from halonet.detection.results import to_results
+from halonet.errors import UserError
+from halonet.training.evaluation import choose_device
+from halonet.training.weights import with_tuples
+from halonet.visual.instances import draw_instances
+
+
+def predict(
+    checkpoint: str | Path,
+    images: Sequence[str | Path],
+    *,
+    min_score: float = 0.5,
+    device: str = "auto",
+    pictures: str | Path | None = None,
+) -> list[dict[str, Any]]:
+    """Find the instances in image files, one image at a time.
+
+    Args:
+        checkpoint: A run folder, a `model.safetensors` or a `.ckpt`.
+        images: Image files; see `halonet.data.images.find_images` for folders.
+        min_score: Detections of a lower score are left out.
+        device: "cpu", "cuda", ...; "auto" takes an accelerator if there is one.
+        pictures: A folder for pictures of the images with their instances, as NUMBER_STEM.png; made if it does not
+            exist. None draws none.
+
+    Returns:
+        For each image, in the order given: `file`, `image_id`, `width` and `height` (pixels), `picture` (if drawn), and
+        `instances`, best first, in COCO's results format, with the class's name as `label`. An image's id is the
+        number that its file is named by, as COCO's are; where not all are, or some are equal, its place from 1.
+
+    Raises:
+        UserError: The checkpoint or an image cannot be read, or `min_score` is not between 0 and 1.
+    """
+    if not 0 <= min_score <= 1:
+        raise UserError(f"min_score is {min_score}, but must be from 0 to 1")
+    detector, information = load_detector(checkpoint)
+    augmentation = DetectionAugmentation(**with_tuples(information["preprocessing"]))
+    transform = build_detection_transform(augmentation, train=False)
+    target = choose_device(device)
+    detector.to(target)
+    rows = []
+    for number, (file, image_id) in enumerate(zip(images, _image_ids(images), strict=True)):
+        picture = open_image(file)
+        pixels, _ = transform(picture, empty_target(picture.width, picture.height, image_id))
+        with torch.inference_mode():
+            (detection,) = detector([pixels.to(target)])
+        kept = detection["scores"] >= min_score
+        detection = {name: each[kept].cpu() for name, each in detection.items()}
+        labels = [information["class_names"][label - 1] for label in detection["labels"].tolist()]
+        row: dict[str, Any] = {
+            "file": str(file),
+            "image_id": image_id,
+            "width": picture.width,
+            "height": picture.height,
+            "instances": [
+                result | {"label": label}
+                for result, label in zip(
+                    to_results(detection, image_id, information["category_ids"]), labels, strict=True
+                )
+            ],
+        }
+        if pictures is not None:
+            path = Path(pictures) / f"{number:04}_{Path(file).stem}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            masks = np.asarray(detection["masks"][:, 0] >= 0.5)
+            boxes, scores = detection["boxes"].numpy(), detection["scores"].numpy()
+            draw_instances(picture, boxes, labels, scores, masks, min_score=min_score).save(path)
+            row["picture"] = str(path)
+        rows.append(row)
+    return rows
+
+
+def empty_target(width: int, height: int, image_id: int) -> Any:
+    """A target without instances, for an image of which none are known."""
+    return {
+        "boxes": torch.zeros(0, 4),
+        "labels": torch.zeros(0, dtype=torch.int64),
+        "masks": torch.zeros(0, height, width, dtype=torch.uint8),
+        "image_id": image_id,
+    }
+
+
+def _image_ids(images: Sequence[str | Path]) -> list[int]:
+    stems = [Path(image).stem for image in images]
+    ids = [int(stem) for stem in stems if stem.isascii() and stem.isdigit()]
+    return ids if len(set(ids)) == len(stems) else list(range(1, len(stems) + 1))

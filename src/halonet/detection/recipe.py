@@ -1,0 +1,175 @@
+"""A recipe of detection: one experiment as a typed record. What it shares with classification is that one's."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from halonet.data.detection import DetectionAugmentation
+from halonet.training.recipe import (
+    EmaSection,
+    EngineSection,
+    OptimizerSection,
+    ProvenanceSection,
+    Recipe,
+    check_values,
+    common_rules,
+)
+from halonet.training.recipes import resolve, task_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorSection:
+    """The detector, as `halonet.detection.create_detector` takes it; the fields it shares have that one's defaults.
+
+    Attributes:
+        name: The backbone, a row of `halonet.HALONETS`.
+        num_classes: Of the data, without background.
+        in_chans: Channels of an image.
+        init: A checkpoint of a classifier, for the backbone, or of a detector; null draws all weights.
+        overrides: Other fields of the backbone's config.
+        batch_norm: Of the backbone: "batch", "synchronized" over all processes, or "frozen".
+        frozen_stages: How many of the backbone's first stages, with the stem, do not learn.
+        pyramid_channels: Width of the feature pyramid.
+        box_channels: Width of the two layers that judge a box.
+        mask_channels: Width of the four convolutions that draw a mask.
+        anchor_scale: Side of a square anchor, in pixels of its level.
+        anchors_per_image: Anchors that the proposals' loss samples from an image.
+        boxes_per_image: Proposals that the boxes' loss samples from an image.
+        score_threshold: Detections of a lower score are dropped.
+        detections_per_image: At most so many are kept, the best.
+    """
+
+    name: str
+    num_classes: int = 80
+    in_chans: int = 3
+    init: str | None = None
+    overrides: dict[str, Any] = field(default_factory=dict)
+    batch_norm: Literal["batch", "synchronized", "frozen"] = "batch"
+    frozen_stages: int = 0
+    pyramid_channels: int = 256
+    box_channels: int = 1024
+    mask_channels: int = 256
+    anchor_scale: float = 8.0
+    anchors_per_image: int = 256
+    boxes_per_image: int = 512
+    score_threshold: float = 0.05
+    detections_per_image: int = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionDataSection:
+    """The images and their instances.
+
+    Attributes:
+        source: "nuclei", or a folder in COCO's or Roboflow's layout.
+        augmentation: Image size, channels, normalization, and what training does to images.
+        validation_split: What is measured after each epoch, for choosing; null for nothing.
+        test_split: What is measured once, at the end.
+        repeats: How often an epoch takes each image, augmented anew each time.
+        skip_empty: Whether training leaves out images without instances.
+        workers: Processes that load images; 0 loads in the training process.
+    """
+
+    source: str
+    augmentation: DetectionAugmentation
+    validation_split: str | None = "validation"
+    test_split: str = "validation"
+    repeats: int = 1
+    skip_empty: bool = True
+    workers: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepSchedule:
+    """A warm-up, then a learning rate that drops in steps.
+
+    Attributes:
+        steps: Optimizer steps of the whole run.
+        warmup_steps: May be 0.
+        warmup_fraction: Of the peak learning rate, where the warm-up begins.
+        warmup: "linear" rises from there to the peak, "constant" stays there.
+        drops: The steps from which the learning rate is lower.
+        drop_factor: By which each drop multiplies it.
+    """
+
+    steps: int
+    warmup_steps: int = 0
+    warmup_fraction: float = 1 / 15
+    warmup: Literal["linear", "constant"] = "linear"
+    drops: tuple[int, ...] = ()
+    drop_factor: float = 0.1
+
+    def factor(self, step: int) -> float:
+        """The learning rate of an optimizer step, counted from 0, as a fraction of the peak."""
+        if step < self.warmup_steps:
+            risen = 0.0 if self.warmup == "constant" else step / self.warmup_steps
+            return self.warmup_fraction + (1 - self.warmup_fraction) * risen
+        return self.drop_factor ** sum(step >= drop for drop in self.drops)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionRecipe:
+    """One experiment.
+
+    Attributes:
+        name: Its path among the recipes, without suffix; a file elsewhere is named by its stem.
+        task: What is trained.
+        description: What is trained, and how.
+        reproduces: Which figure of the paper, or that it is our own.
+        provenance: What it took and gave here.
+        model: The detector.
+        data: The images.
+        optimizer: Nesterov SGD.
+        schedule: The learning rate over the run.
+        ema: The average of the weights.
+        engine: How the computer does it.
+
+    Raises:
+        UserError: A value is out of its range.
+    """
+
+    name: str = ""
+    task: Literal["detection"] = "detection"
+    description: str
+    reproduces: str
+    provenance: ProvenanceSection = field(default_factory=ProvenanceSection)
+    model: DetectorSection
+    data: DetectionDataSection
+    optimizer: OptimizerSection
+    schedule: StepSchedule
+    ema: EmaSection = field(default_factory=EmaSection)
+    engine: EngineSection = field(default_factory=EngineSection)
+
+    def __post_init__(self) -> None:
+        data, schedule = self.data, self.schedule
+        check_values(
+            self,
+            common_rules(self)
+            | {
+                "data.repeats": (data.repeats >= 1, "at least 1"),
+                "schedule.steps": (schedule.steps >= 1, "at least 1"),
+                "schedule.warmup_steps": (
+                    0 <= schedule.warmup_steps <= schedule.steps,
+                    f"from 0 to schedule.steps, which is {schedule.steps}",
+                ),
+                "schedule.warmup_fraction": (0 < schedule.warmup_fraction <= 1, "above 0 and at most 1"),
+                "schedule.drops": (
+                    list(schedule.drops) == sorted(schedule.drops) and all(drop >= 1 for drop in schedule.drops),
+                    "steps from 1 on, in ascending order",
+                ),
+                "schedule.drop_factor": (0 < schedule.drop_factor <= 1, "above 0 and at most 1"),
+            },
+        )
+
+
+def resolve_any(name_or_path: str | Path) -> Recipe | DetectionRecipe:
+    """Read a recipe of either task, see `halonet.training.resolve`.
+
+    Args:
+        name_or_path: A packaged recipe's name, or a YAML file.
+
+    Raises:
+        UserError: As there.
+    """
+    schema = DetectionRecipe if task_of(name_or_path) == "detection" else Recipe
+    return resolve(name_or_path, schema=schema)

@@ -1,0 +1,58 @@
+"""What `halonet train` and `halonet detect train` share: their flags, and what they print."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from halonet.errors import UserError
+
+
+def add_training_flags(parser: argparse.ArgumentParser, default_recipe: str) -> None:
+    """Add a recipe, a run folder and a run to resume.
+
+    Args:
+        parser: Of the command.
+        default_recipe: What is trained if none is named.
+    """
+    parser.add_argument("recipe", nargs="?", default=default_recipe, help="a name from `halonet recipes`, or a file")
+    parser.add_argument("--run-dir", type=Path, help="the run folder (default: runs/NAME)")
+    parser.add_argument("--resume", type=Path, metavar="RUN_DIR", help="complete the interrupted run in this folder")
+    parser.epilog = (
+        "Any field of the recipe can be set: --schedule.warmup-steps 10, --optimizer.learning-rate=0.1, "
+        "--data.source DIR. `halonet recipes NAME` prints them all."
+    )
+
+
+def run_training(
+    options: argparse.Namespace,
+    overrides: list[str],
+    *,
+    begin: Callable[[str, list[str], Path | None], Path],
+    resume: Callable[[Path], Path],
+    describe: Callable[[dict[str, Any]], str],
+) -> None:
+    """Train or resume, then say what was written, in the first of several processes.
+
+    Args:
+        options: As `add_training_flags` makes them.
+        overrides: Fields of the recipe, with their values.
+        begin: Trains a recipe with its overrides into a folder, and returns the folder.
+        resume: Completes the run in a folder, and returns the folder.
+        describe: Puts a result into a line.
+
+    Raises:
+        UserError: If --resume comes with anything else, or the training fails.
+    """
+    from halonet.training.engine import is_first_process, read_result
+
+    if options.resume is not None:
+        if overrides or options.run_dir is not None:
+            raise UserError("--resume takes the recipe and the folder of the run as they are: give nothing else")
+        folder = resume(options.resume)
+    else:
+        folder = begin(options.recipe, overrides, options.run_dir)
+    if not is_first_process():
+        return
+    print(describe(read_result(folder)))
+    print(f"written to {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")

@@ -1,0 +1,19 @@
+"""One small data set, and one finished run, for all tests of detection."""
+
+from pathlib import Path
+
+import pytest
+
+from halonet.detection import train
+from tests.detection.tiny import make_scenes, tiny_recipe
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_scenes(tmp_path_factory.mktemp("scenes") / "coco")
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory, scenes: Path) -> Path:
+    """Nobody may write into it."""
+    return train(tiny_recipe(scenes), tmp_path_factory.mktemp("runs") / "finished")

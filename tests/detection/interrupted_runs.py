@@ -1,0 +1,73 @@
+"""A run that kills itself at chosen moments and is resumed; prints what was left in the end.
+
+Run as a program, because it forks before any thread was started: `python -m tests.detection.interrupted_runs FOLDER`.
+"""
+
+import hashlib
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from halonet.detection import resume, train
+from halonet.training import engine
+from halonet.training.engine import read_result
+from tests.detection.tiny import make_scenes, tiny_recipe
+from tests.training.interrupted_runs import Killer, digest
+
+SCENARIOS = {"never": (0, []), "twice, with a worker": (1, ["step 2", "step 5"])}
+
+
+def attempt(folder: Path, data: Path, workers: int, kill: str) -> int:
+    """Train or resume in a process of its own; returns the number of the signal that ended it."""
+    child = os.fork()
+    if child == 0:
+        try:
+            moment, _, number = kill.rpartition(" ")
+            engine.draw_curves = lambda *_, **__: None
+            callbacks = [Killer(moment, int(number or 0))]
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            if (folder / "recipe.yaml").exists():
+                resume(folder, callbacks=callbacks)
+            else:
+                train(tiny_recipe(data, workers=workers), folder, callbacks=callbacks)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    if os.WIFEXITED(status) and os.WEXITSTATUS(status):
+        raise RuntimeError(f"{folder.name}, {kill or 'the last attempt'}: failed")
+    return os.WTERMSIG(status)
+
+
+def traces(folder: Path) -> dict[str, Any]:
+    """All of a finished run that must not depend on its interruptions."""
+    checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    result = read_result(folder)
+    return {
+        "log": (folder / "log.jsonl").read_text(),
+        "weights": digest([checkpoint["current_model_state"], checkpoint["state_dict"]]),
+        "optimizer": digest([checkpoint["optimizer_states"], checkpoint["lr_schedulers"]]),
+        "model.safetensors": hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
+        "detections": hashlib.sha256((folder / "detections.json").read_bytes()).hexdigest(),
+        "result": {name: result[name] for name in ("box_ap", "mask_ap", "best", "steps")},
+    }
+
+
+def main(folder: Path) -> None:
+    data = make_scenes(folder / "coco")
+    found = {}
+    for name, (workers, kills) in SCENARIOS.items():
+        run = folder / name.replace(" ", "_").replace(",", "")
+        signals = [attempt(run, data, workers, kill) for kill in [*kills, ""]]
+        found[name] = {"signals": signals, "traces": traces(run)}
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,112 @@
+import json
+
+import pytest
+import safetensors.torch
+import torch
+
+import halonet
+from halonet.detection.checkpoint import initialize, load_detector
+from halonet.detection.datamodule import DetectionData
+from halonet.errors import UserError, UserNote
+from halonet.training.weights import describe, load_checkpoint, read_weights, save_weights
+from tests.detection.test_mask_rcnn import tiny_detector
+from tests.detection.tiny import BACKBONE, tiny_augmentation
+
+
+def saved(detector, path, scenes):
+    data = DetectionData(str(scenes), tiny_augmentation(), batch_size=2)
+    save_weights(path, detector.state_dict(), describe(detector, data))
+    return path
+
+
+def test_a_run_loads_with_all_that_is_known_of_it(finished_run, scenes):
+    detector, information = load_detector(finished_run)
+    assert not detector.training
+    assert information["class_names"] == ["box", "disc"]
+    assert information["category_ids"] == [3, 7]
+    assert information["data"] == str(scenes)
+    state, _, _ = read_weights(finished_run)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in detector.state_dict().items())
+
+
+def test_a_loaded_detector_detects_as_the_saved_one(tmp_path, scenes):
+    detector = tiny_detector(score_threshold=0.0, anchor_scale=5.0).eval()
+    loaded, _ = load_detector(saved(detector, tmp_path / "model.safetensors", scenes))
+    image = [torch.rand(3, 48, 64)]
+    with torch.inference_mode():
+        expected, found = detector(image)[0], loaded(image)[0]
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_a_classifier_begins_a_detector(tmp_path):
+    torch.manual_seed(1)
+    classifier = halonet.create_model("tiny28", num_classes=5, in_chans=3, final_width=12, **BACKBONE)
+    save_weights(tmp_path / "model.safetensors", classifier.state_dict(), describe(classifier))
+    detector = tiny_detector()
+    heads = {name: tensor.clone() for name, tensor in detector.roi_heads.state_dict().items()}
+    initialize(detector, tmp_path / "model.safetensors")
+    body, state = detector.pyramid.body.state_dict(), classifier.state_dict()
+    assert body
+    assert all(torch.equal(tensor, state[name]) for name, tensor in body.items())
+    assert all(torch.equal(tensor, heads[name]) for name, tensor in detector.roi_heads.state_dict().items())
+
+
+def test_another_classifier_is_refused(tmp_path):
+    classifier = halonet.create_model("tiny28", num_classes=5, in_chans=3, **(BACKBONE | {"block_size": 7}))
+    save_weights(tmp_path / "model.safetensors", classifier.state_dict(), describe(classifier))
+    with pytest.raises(UserError, match="from another model than this HaloNet: .*of another shape"):
+        initialize(tiny_detector(), tmp_path / "model.safetensors")
+
+
+def test_a_detector_begins_a_detector(finished_run):
+    detector = tiny_detector()
+    initialize(detector, finished_run)
+    state, _, _ = read_weights(finished_run)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in detector.state_dict().items())
+
+
+def test_a_detector_of_other_classes_begins_all_but_the_layers_that_name_them(finished_run):
+    torch.manual_seed(3)
+    from halonet.detection import create_detector
+    from tests.detection.tiny import SMALL
+
+    detector = create_detector("tiny28", 4, tiny_augmentation(), backbone_overrides=BACKBONE, **SMALL)
+    before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
+    with pytest.warns(UserNote, match="tells 2 classes apart and the data has 4: the layers that name boxes"):
+        initialize(detector, finished_run)
+    state, _, _ = read_weights(finished_run)
+    kept = {name for name, tensor in detector.state_dict().items() if torch.equal(tensor, before[name])}
+    anew = {name for name in kept if not torch.equal(before[name], state[name])} if kept else set()
+    assert {name.rpartition(".")[0] for name in anew} <= {
+        "roi_heads.box_predictor.cls_score",
+        "roi_heads.box_predictor.bbox_pred",
+        "roi_heads.mask_predictor.mask_fcn_logits",
+    }
+    assert torch.equal(detector.state_dict()["rpn.head.cls_logits.weight"], state["rpn.head.cls_logits.weight"])
+
+
+def test_a_file_of_a_classifier_is_no_detector_and_says_what_to_do(tmp_path):
+    classifier = halonet.create_model("tiny28", num_classes=5, in_chans=3)
+    save_weights(tmp_path / "model.safetensors", classifier.state_dict(), describe(classifier))
+    with pytest.raises(UserError, match="holds no detector \\(it was saved from a HaloNet\\).*--init"):
+        load_detector(tmp_path)
+
+
+def test_a_file_of_a_detector_is_no_classifier(finished_run):
+    with pytest.raises(UserError, match="does not say which HaloNet its weights belong to .*from a MaskRCNN"):
+        load_checkpoint(finished_run)
+
+
+def test_weights_of_nobody_are_refused(tmp_path):
+    safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
+    with pytest.raises(UserError, match="neither a HaloNet nor a detector of this package .*something unknown"):
+        initialize(tiny_detector(), tmp_path / "a.safetensors")
+
+
+def test_a_detector_of_another_version_is_refused(finished_run, tmp_path):
+    state, information, _ = read_weights(finished_run)
+    information["config"] |= {"colour": 3}
+    metadata = {"format": "pt", "halonet": json.dumps(information)}
+    safetensors.torch.save_file(state, tmp_path / "model.safetensors", metadata)
+    with pytest.raises(UserError, match="describes a detector that this version of halonet cannot build: .*colour"):
+        load_detector(tmp_path)

@@ -1,0 +1,91 @@
+import json
+
+import pytest
+
+from halonet.cli import main, make_parser, split_overrides
+from halonet.training.recipes import to_yaml
+from tests.command_line import assert_a_users_mistake
+from tests.detection.tiny import tiny_recipe
+
+OPTIONS = {
+    "train": {"--help", "--init", "--resume", "--run-dir"},
+    "evaluate": {"--data", "--device", "--fast", "--help", "--json", "--plot", "--results", "--split", "--workers"},
+    "predict": {"--device", "--help", "--json", "--min-score", "--pictures", "--results"},
+    "export": {"--help", "--skip-check"},
+}
+
+
+def commands():
+    top = next(action for action in make_parser()._actions if action.dest == "command").choices
+    return next(action for action in top["detect"]._actions if action.dest == "detection").choices
+
+
+def test_the_commands_and_their_options_are_exactly_these():
+    found = {
+        name: {option for action in parser._actions for option in action.option_strings if option.startswith("--")}
+        for name, parser in commands().items()
+    }
+    assert found == OPTIONS
+
+
+def test_fields_of_the_recipe_are_told_from_other_words():
+    words = ["detect", "train", "--schedule.steps", "3", "--init", "a"]
+    assert split_overrides(words) == (["detect", "train", "--init", "a"], ["--schedule.steps", "3"])
+    assert split_overrides(["detect", "predict", "a.b=c"])[1] == []
+
+
+def test_a_detector_is_trained_measured_and_run(scenes, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(to_yaml(tiny_recipe(scenes)))
+    assert main(["detect", "train", "tiny.yaml", "--schedule.steps", "5", "--schedule.drops=[4]"]) == 0
+    shown = capsys.readouterr().out
+    assert "box AP" in shown
+    assert "after 5 steps" in shown
+    assert "written to runs/tiny: checkpoints, curves.png, detections.json" in shown
+
+    assert main(["detect", "evaluate", "runs/tiny", "--fast", "--results", "found.json"]) == 0
+    shown = capsys.readouterr().out
+    assert "compared by faster-coco-eval" in shown
+    assert "disc" in shown
+    assert "detections written to found.json" in shown
+    assert isinstance(json.loads((tmp_path / "found.json").read_text()), list)
+
+    images = str(scenes / "val")
+    words = ["detect", "predict", "runs/tiny", images, "--min-score", "0", "--pictures", "drawn", "--results", "r.json"]
+    assert main(words) == 0
+    assert "pictures written to drawn" in capsys.readouterr().out
+    assert len(list((tmp_path / "drawn").iterdir())) == 3
+    assert {result["file_name"] for result in json.loads((tmp_path / "r.json").read_text())} <= {
+        *("001.png", "002.png", "003.png")
+    }
+
+
+def test_json_is_printed_alone(finished_run, scenes, capsys):
+    assert main(["detect", "evaluate", str(finished_run), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 3
+    assert main(["detect", "predict", str(finished_run), str(scenes / "val"), "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "imagenet/h0"], "recipe imagenet/h0 is a recipe of classification, which is for halonet train"),
+        (["train", "--schedule.step", "3"], "unknown key 'schedule.step'. Did you mean 'schedule.steps'"),
+        (["train", "--init", "nowhere"], "there is no checkpoint .*nowhere"),
+        (["train", "--data.source", "nowhere"], "nowhere"),
+        (["train", "--resume", "nowhere"], "nowhere holds no run to resume"),
+        (["evaluate", "nowhere"], "there is no checkpoint nowhere"),
+        (["predict", "nowhere", "."], "folder . holds no images"),
+        (["export", "nowhere", "a.onnx"], "there is no checkpoint nowhere"),
+    ],
+)
+def test_a_mistake_is_one_line(words, message, capsys, tmp_path, monkeypatch):
+    assert_a_users_mistake(["detect", *words], message, capsys, tmp_path, monkeypatch)
+
+
+def test_the_recipes_list_those_of_detection(capsys):
+    assert main(["recipes"]) == 0
+    assert "detection/r50se_halo_b8 " in capsys.readouterr().out
+    assert main(["recipes", "detection/r50se"]) == 0
+    assert "task: detection" in capsys.readouterr().out

@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as run_lengths
+
+from halonet.detection import predict
+from halonet.errors import UserError
+
+
+@pytest.fixture
+def files(scenes):
+    return sorted((scenes / "val").glob("*.png"))
+
+
+def test_every_image_has_a_row_with_its_instances_best_first(finished_run, files):
+    rows = predict(finished_run, files, min_score=0.0)
+    assert [row["file"] for row in rows] == [str(file) for file in files]
+    assert all((row["width"], row["height"]) == (64, 48) for row in rows)
+    instances = [instance for row in rows for instance in row["instances"]]
+    assert instances
+    for row in rows:
+        scores = [instance["score"] for instance in row["instances"]]
+        assert scores == sorted(scores, reverse=True)
+    for instance in instances:
+        assert (instance["label"], instance["category_id"]) in (("box", 3), ("disc", 7))
+        assert instance["segmentation"]["size"] == [48, 64]
+        assert run_lengths.area(instance["segmentation"]) >= 0
+
+
+def test_images_named_by_numbers_have_these_as_their_ids(finished_run, files):
+    assert [row["image_id"] for row in predict(finished_run, files, min_score=1.0)] == [1, 2, 3]
+    assert [row["image_id"] for row in predict(finished_run, files[2:], min_score=1.0)] == [3]
+
+
+def test_images_named_otherwise_are_counted(finished_run, files, tmp_path):
+    for name in ("a.png", "7.png"):
+        Image.open(files[0]).save(tmp_path / name)
+    rows = predict(finished_run, [tmp_path / "a.png", tmp_path / "7.png"], min_score=1.0)
+    assert [row["image_id"] for row in rows] == [1, 2]
+
+
+def test_a_higher_score_leaves_fewer_instances(finished_run, files):
+    everything = predict(finished_run, files, min_score=0.0)
+    threshold = float(np.median([each["score"] for row in everything for each in row["instances"]]))
+    some = predict(finished_run, files, min_score=threshold)
+    for all_of, kept in zip(everything, some, strict=True):
+        assert kept["instances"] == [each for each in all_of["instances"] if each["score"] >= threshold]
+
+
+def test_pictures_show_the_instances(finished_run, files, tmp_path):
+    rows = predict(finished_run, files, min_score=0.0, pictures=tmp_path / "drawn")
+    for number, (row, file) in enumerate(zip(rows, files, strict=True)):
+        assert row["picture"] == str(tmp_path / "drawn" / f"{number:04}_{file.stem}.png")
+        drawn = Image.open(row["picture"])
+        assert drawn.size == (64, 48)
+        assert np.any(np.asarray(drawn) != np.asarray(Image.open(file))) == bool(row["instances"])
+
+
+def test_a_gray_image_is_taken_for_color(finished_run, tmp_path):
+    Image.new("L", (30, 20), 90).save(tmp_path / "gray.png")
+    (row,) = predict(finished_run, [tmp_path / "gray.png"])
+    assert (row["width"], row["height"]) == (30, 20)
+
+
+@pytest.mark.parametrize("score", [-0.1, 1.1])
+def test_a_score_that_is_none_is_refused(finished_run, files, score):
+    with pytest.raises(UserError, match=f"min_score is {score}, but must be from 0 to 1"):
+        predict(finished_run, files, min_score=score)

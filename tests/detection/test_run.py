@@ -1,0 +1,153 @@
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import halonet
+from halonet.detection import evaluate, resume, train
+from halonet.detection.run import build_detector, describe_result
+from halonet.errors import UserError
+from halonet.training.engine import read_result
+from halonet.training.recipes import to_yaml
+from halonet.training.weights import describe, read_weights, save_weights
+from tests.detection.tiny import BACKBONE, tiny_recipe
+
+
+def lines(run, kind):
+    records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [record for record in records if record["kind"] == kind]
+
+
+def test_a_run_leaves_its_files(finished_run: Path):
+    names = {path.name for path in finished_run.iterdir()}
+    assert names == {
+        *("recipe.yaml", "log.jsonl", "timing.jsonl", "tensorboard", "checkpoints", "model.safetensors"),
+        *("curves.png", "result.json", "detections.json", "precision_recall.png"),
+    }
+    result = read_result(finished_run)
+    assert result["steps"] == 7
+    assert result["images"] == 3
+    assert set(result["per_class"]) == {"box", "disc"}
+    assert result["evaluator"] == "pycocotools"
+    assert "steps" in describe_result(result)
+
+
+def test_the_log_has_losses_and_average_precision(finished_run: Path):
+    assert [line["step"] for line in lines(finished_run, "train")] == [2, 4, 6]
+    first = lines(finished_run, "train")[0]
+    parts = ("objectness", "rpn_box_reg", "classifier", "box_reg", "mask")
+    assert first["loss"] == pytest.approx(sum(first[f"loss_{part}"] for part in parts), rel=1e-5)
+    epochs = lines(finished_run, "epoch")
+    assert [line["step"] for line in epochs] == [3, 6, 7]
+    assert {"validation_box_ap", "validation_box_ap50", "validation_mask_ap"} <= set(epochs[0])
+    assert "validation_mask_ap" not in epochs[-1]  # the run ended within that epoch: nothing was validated
+
+
+def test_the_learning_rate_follows_the_schedule(finished_run: Path):
+    recipe = tiny_recipe("")
+    rates = [line["learning_rate"] for line in lines(finished_run, "train")]
+    assert rates == pytest.approx([0.02 * recipe.schedule.factor(step) for step in (1, 3, 5)])
+    assert rates[-1] == pytest.approx(0.002)
+
+
+def test_a_run_that_was_killed_ends_with_the_bits_of_one_that_was_not(tmp_path: Path):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    words = [sys.executable, "-m", "tests.detection.interrupted_runs", str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["twice, with a worker"]["signals"] == [9, 9, 0]
+    assert found["twice, with a worker"]["traces"] == found["never"]["traces"]
+
+
+def test_two_processes_train_and_measure_as_one_run(scenes: Path, tmp_path: Path):
+    (tmp_path / "tiny.yaml").write_text(to_yaml(tiny_recipe(scenes, batch_size=2)))
+    words = ["detect", "train", str(tmp_path / "tiny.yaml"), "--run-dir", str(tmp_path / "run")]
+    # Frozen, for each process has batch statistics of its own.
+    words += ["--engine.devices", "2", "--engine.strategy", "ddp", "--model.batch-norm", "frozen"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*launcher, "-m", "halonet.cli", *words], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("written to") == 1
+    result = read_result(tmp_path / "run")
+    assert (result["world_size"], result["steps"]) == (2, 7)
+    # What both processes found together while training is what one finds in all the images.
+    best = evaluate(tmp_path / "run" / "checkpoints" / "best.ckpt")
+    assert best["mask_ap"] == pytest.approx(result["best"]["validation_mask_ap"])
+
+
+def test_a_resumed_run_needs_its_initial_weights_no_more(scenes: Path, tmp_path: Path):
+    classifier = halonet.create_model("tiny28", num_classes=5, in_chans=3, **BACKBONE)
+    init = tmp_path / "classifier.safetensors"
+    save_weights(init, classifier.state_dict(), describe(classifier))
+    recipe = tiny_recipe(scenes, steps=3, init=str(init))
+    body = build_detector(recipe).network.pyramid.body
+    assert body.state_dict().keys() < classifier.state_dict().keys()
+
+    import lightning
+
+    class Stop(lightning.Callback):
+        def on_train_batch_end(self, trainer, *_):
+            if trainer.global_step == 2:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path / "run", callbacks=[Stop()])
+    init.unlink()
+    resume(tmp_path / "run")
+    assert read_result(tmp_path / "run")["steps"] == 3
+
+
+def test_initial_weights_that_do_not_exist_are_named_before_anything_is_written(scenes: Path, tmp_path: Path):
+    with pytest.raises(UserError, match="there is no checkpoint .*nowhere"):
+        train(tiny_recipe(scenes, init=str(tmp_path / "nowhere")), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_wrong_number_of_classes_is_refused(scenes: Path, tmp_path: Path):
+    recipe = tiny_recipe(scenes)
+    recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, num_classes=80))
+    with pytest.raises(UserError, match="has 2 classes, but model.num_classes is 80: set it to 2"):
+        train(recipe, tmp_path / "run")
+
+
+def test_the_end_is_the_average_of_the_weights(finished_run: Path):
+    import torch
+
+    state, _, _ = read_weights(finished_run)
+    checkpoint = torch.load(finished_run / "checkpoints" / "last.ckpt", weights_only=True)
+    name = "backbone.body.stem.conv.weight"
+    assert torch.equal(state[name], checkpoint["state_dict"][f"network.{name}"])
+    assert not torch.equal(state[name], checkpoint["current_model_state"][f"network.{name}"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 0}, "schedule.steps is 0, but must be at least 1"),
+        ({"steps": 1}, "schedule.warmup_steps is 2, but must be from 0 to schedule.steps, which is 1"),
+        ({"batch_size": 0}, "optimizer.batch_size is 0"),
+    ],
+)
+def test_values_out_of_range_are_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        tiny_recipe("data", **changes)
+
+
+@pytest.mark.parametrize("drops", [(5, 3), (0,)])
+def test_drops_must_ascend_from_one(drops):
+    recipe = tiny_recipe("data")
+    with pytest.raises(UserError, match="schedule.drops is .*ascending order"):
+        dataclasses.replace(recipe, schedule=dataclasses.replace(recipe.schedule, drops=drops))
+
+
+def test_a_linear_warm_up_rises_to_the_peak():
+    schedule = dataclasses.replace(tiny_recipe("data").schedule, warmup_steps=4, warmup_fraction=0.2, drops=(6,))
+    assert [schedule.factor(step) for step in range(7)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1, 0.1])

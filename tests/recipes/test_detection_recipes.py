@@ -1,0 +1,84 @@
+"""The packaged recipes of detection against the paper's numbers, which are typed here a second time."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import halonet
+from halonet.detection import DetectionRecipe, build_detector
+from halonet.detection.recipe import resolve_any
+from halonet.training import list_recipes, resolve, to_yaml
+from halonet.training.recipes import task_of
+
+# Table 5: backbone, box AP, mask AP.
+TABLE_5 = {
+    "r50": ("resnet50_twin", 42.1, 37.7),
+    "r50se": ("r50se", 44.5, 39.6),
+    "r50se_halo_b8": ("r50se_halo_b8", 45.2, 40.3),
+    "r50se_halo_b32": ("r50se_halo_b32", 45.4, 40.5),
+    "r101se": ("r101se", 45.9, 40.6),
+    "r101se_halo_b8": ("r101se_halo_b8", 46.8, 41.2),
+}
+DETECTORS = [name for name in list_recipes() if task_of(name) == "detection"]
+
+
+def read(name: str) -> DetectionRecipe:
+    return resolve(f"detection/{name}", schema=DetectionRecipe)
+
+
+def test_there_is_a_recipe_for_every_row_of_table_5_and_two_of_our_own():
+    assert sorted(DETECTORS) == sorted(f"detection/{name}" for name in [*TABLE_5, "r50se_halo_b8_lsj", "nuclei"])
+
+
+@pytest.mark.parametrize("name", TABLE_5)
+def test_table_5_is_trained_as_appendix_d4_says(name: str):
+    recipe = read(name)
+    backbone, box, mask = TABLE_5[name]
+    schedule, augmentation = recipe.schedule, recipe.data.augmentation
+    assert recipe.model.name == backbone
+    assert f"{box} box AP, {mask} mask AP" in recipe.reproduces
+    assert (schedule.steps, schedule.drops, schedule.drop_factor) == (67_500, (60_000, 65_000), 0.1)
+    assert (recipe.optimizer.batch_size, recipe.optimizer.learning_rate) == (64, 0.1)
+    assert (recipe.optimizer.momentum, recipe.optimizer.weight_decay) == (0.9, 4e-5)
+    assert [0.1 * schedule.factor(step) for step in (0, 499)] == pytest.approx([2 / 300, 2 / 300])
+    assert [schedule.factor(step) for step in (500, 59_999, 60_000, 64_999, 65_000)] == pytest.approx(
+        [1, 1, 0.1, 0.1, 0.01]
+    )
+    assert (augmentation.train_resize, augmentation.jitter_size) == ("jitter", 1024)
+    assert augmentation.jitter_scale == (4 / 5, 5 / 4)
+    assert (augmentation.min_size, augmentation.max_size) == (1024, 1024)
+
+
+def test_large_scale_jitter_differs_in_scale_and_length_alone():
+    jitter, base = read("r50se_halo_b8_lsj"), read("r50se_halo_b8")
+    assert jitter.data.augmentation.jitter_scale == (0.1, 2.0)
+    assert jitter.model == base.model
+    assert jitter.optimizer == base.optimizer
+    assert jitter.schedule.steps == 4 * base.schedule.steps
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_a_recipe_builds_its_detector(name: str):
+    recipe = resolve_any(name)
+    assert isinstance(recipe, DetectionRecipe)
+    with torch.device("meta"):
+        network = build_detector(recipe, initialized=True).network
+    assert network.config.backbone.depths
+    if recipe.model.name in halonet.HALONETS and not recipe.model.overrides:
+        assert network.config.backbone == halonet.HALONETS[recipe.model.name]
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_a_recipe_reads_back_the_same(name: str, tmp_path: Path):
+    recipe = resolve(name, ["optimizer.weight_decay=1.23456789e-7"], DetectionRecipe)
+    (tmp_path / "recipe.yaml").write_text(to_yaml(recipe))
+    assert resolve(tmp_path / "recipe.yaml", schema=DetectionRecipe) == recipe
+
+
+@pytest.mark.parametrize("name", TABLE_5)
+def test_a_recipe_begins_with_the_run_that_pre_trains_its_backbone(name: str):
+    init = read(name).model.init
+    assert init is not None
+    assert init.removeprefix("runs/") in list_recipes()
+    assert resolve(init.removeprefix("runs/")).model.name == TABLE_5[name][0]
