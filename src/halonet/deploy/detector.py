@@ -88,7 +88,7 @@ def export_detector(
 def _translate(detector: MaskRCNN) -> Any:
     """The detector as an `onnx.ModelProto`."""
     image = torch.zeros(detector.in_chans, *EXAMPLE_SIZE)
-    with _silence():
+    with contextlib.nullcontext():
         program = torch.onnx.export(
             ExportableDetector(detector).eval(),
             (image,),
