@@ -3,7 +3,7 @@
     python tools/time_detectors.py --output results/detector_time.json
 
 All take the same image of 800 x 1333 pixels, batch 1, in turns. Weights are random: each detector proposes and judges
-1,000 boxes, but none passes the threshold, so that no masks are drawn. Of a trained detector attention would be a smaller
+1,000 boxes, but none passes the threshold, so that no masks are drawn. Of a trained detector attention is a smaller
 part. The backbones, with their pyramids, are timed alone too.
 """
 
@@ -34,6 +34,7 @@ class Backbone(torch.nn.Module):
         self.detector = detector
 
     def forward(self, images: list[torch.Tensor]) -> object:
+        """Compute the levels of the pyramid."""
         prepared, _ = self.detector.transform(images)
         return self.detector.backbone(prepared.tensors)
 

@@ -1,12 +1,8 @@
 """Mask R-CNN as an ONNX file."""
 
-import contextlib
 import copy
-import io
 import json
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -88,18 +84,17 @@ def export_detector(
 def _translate(detector: MaskRCNN) -> Any:
     """The detector as an `onnx.ModelProto`."""
     image = torch.zeros(detector.in_chans, *EXAMPLE_SIZE)
-    with contextlib.nullcontext():
-        program = torch.onnx.export(
-            ExportableDetector(detector).eval(),
-            (image,),
-            dynamo=True,
-            verbose=False,
-            dynamic_shapes={"image": {1: "height", 2: "width"}},
-            input_names=["image"],
-            output_names=OUTPUTS,
-            opset_version=OPSET,
-            custom_translation_table=make_translations(),
-        )
+    program = torch.onnx.export(
+        ExportableDetector(detector).eval(),
+        (image,),
+        dynamo=True,
+        verbose=False,
+        dynamic_shapes={"image": {1: "height", 2: "width"}},
+        input_names=["image"],
+        output_names=OUTPUTS,
+        opset_version=OPSET,
+        custom_translation_table=make_translations(),
+    )
     assert program is not None
     # The exporter notes where in whose source each node comes from.
     for node in program.model.graph.all_nodes():
@@ -110,16 +105,3 @@ def _translate(detector: MaskRCNN) -> Any:
         assert output.shape is not None
         output.shape[0] = "detections"
     return program.model_proto
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Keep the exporter's many words to itself; what goes wrong, it raises."""
-    level = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
