@@ -104,7 +104,7 @@ def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
         ],
     )
     print(
-        f"\n{result['images']:,} images of {result['data']} ({result['split']}), "
+        f"\n{result['images']:,} image{'s' * (result['images'] != 1)} of {result['data']} ({result['split']}), "
         f"{result['images_per_second']:.2g} images/s on {result['device']}, compared by {result['evaluator']}"
     )
     for kind, path in (("detections", options.results), ("curves", options.plot)):

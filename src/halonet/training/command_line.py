@@ -19,8 +19,8 @@ def add_training_flags(parser: argparse.ArgumentParser, default_recipe: str) -> 
     parser.add_argument("--run-dir", type=Path, help="the run folder (default: runs/NAME)")
     parser.add_argument("--resume", type=Path, metavar="RUN_DIR", help="complete the interrupted run in this folder")
     parser.epilog = (
-        "Any field of the recipe can be set: --schedule.warmup-steps 10, --optimizer.learning-rate=0.1, "
-        "--data.source DIR. `halonet recipes NAME` prints them all."
+        "Any field of the recipe can be set: --engine.seed 1, --optimizer.learning-rate=0.1, --data.source DIR. "
+        "`halonet recipes NAME` prints them all."
     )
 
 
