@@ -78,6 +78,11 @@ SECTIONS = (
     Section("benchmark_scaling_window.json", "Growth with the window", "Time for each pair of query and key in it."),
     Section("benchmark_model.json", "Networks", "Images of 256 px."),
     Section("benchmark_model_avx512.json", "Networks with AVX-512", "Images of 256 px, on another machine."),
+    Section(
+        "benchmark_model_compiled_avx512.json",
+        "Compiled networks, with AVX-512",
+        "`torch.compile`, which takes minutes for timm's; images of 256 px, inference.",
+    ),
     Section("benchmark_model_centered.json", "H1 with centered windows", "The whole network."),
     Section("benchmark_model_strided.json", "H1 with pooling", "The whole network."),
     Section("benchmark_accelerate.json", "timm's networks, accelerated", "`halonet.accelerate`, before and after."),
