@@ -9,7 +9,7 @@ import pytest
 
 import halonet
 from halonet.detection import evaluate, resume, train
-from halonet.detection.run import build_detector, describe_result
+from halonet.detection.run import build_data, build_detector, describe_result
 from halonet.errors import UserError
 from halonet.training.engine import read_result
 from halonet.training.recipes import to_yaml
@@ -45,6 +45,14 @@ def test_the_log_has_losses_and_average_precision(finished_run: Path):
     assert [line["step"] for line in epochs] == [3, 6, 7]
     assert {"validation_box_ap", "validation_box_ap50", "validation_mask_ap"} <= set(epochs[0])
     assert "validation_mask_ap" not in epochs[-1]  # the run ended within that epoch: nothing was validated
+
+
+def test_training_metrics_are_means_over_the_images(scenes: Path, monkeypatch: pytest.MonkeyPatch):
+    task = build_detector(tiny_recipe(scenes)).train()
+    monkeypatch.setattr(task, "log", lambda *_, **__: None)
+    batches = list(build_data(tiny_recipe(scenes)).train_dataloader())
+    losses = [task.training_step(batch, number).item() for number, batch in enumerate(batches)]
+    assert task.local_epoch_metrics()["loss"] == pytest.approx(sum(losses) / len(losses))
 
 
 def test_the_learning_rate_follows_the_schedule(finished_run: Path):
