@@ -5,9 +5,7 @@ Run as a program, because it forks before any thread was started: `python -m tes
 
 import hashlib
 import json
-import os
 import sys
-import traceback
 from pathlib import Path
 from typing import Any
 
@@ -17,32 +15,24 @@ from halonet.detection import resume, train
 from halonet.training import engine
 from halonet.training.engine import read_result
 from tests.detection.tiny import make_scenes, tiny_recipe
-from tests.training.interrupted_runs import Killer, digest
+from tests.training.interrupted_runs import Killer, digest, in_a_child
 
 SCENARIOS = {"never": (0, []), "twice, with a worker": (1, ["step 2", "step 5"])}
 
 
 def attempt(folder: Path, data: Path, workers: int, kill: str) -> int:
     """Train or resume in a process of its own; returns the number of the signal that ended it."""
-    child = os.fork()
-    if child == 0:
-        try:
-            moment, _, number = kill.rpartition(" ")
-            engine.draw_curves = lambda *_, **__: None
-            callbacks = [Killer(moment, int(number or 0))]
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            if (folder / "recipe.yaml").exists():
-                resume(folder, callbacks=callbacks)
-            else:
-                train(tiny_recipe(data, workers=workers), folder, callbacks=callbacks)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    status = os.waitpid(child, 0)[1]
-    if os.WIFEXITED(status) and os.WEXITSTATUS(status):
-        raise RuntimeError(f"{folder.name}, {kill or 'the last attempt'}: failed")
-    return os.WTERMSIG(status)
+
+    def work() -> None:
+        moment, _, number = kill.rpartition(" ")
+        engine.draw_curves = lambda *_, **__: None
+        callbacks = [Killer(moment, int(number or 0))]
+        if (folder / "recipe.yaml").exists():
+            resume(folder, callbacks=callbacks)
+        else:
+            train(tiny_recipe(data, workers=workers), folder, callbacks=callbacks)
+
+    return in_a_child(work, f"{folder.name}, {kill or 'the last attempt'}")
 
 
 def traces(folder: Path) -> dict[str, Any]:

@@ -83,30 +83,39 @@ SAVE = torch.save
 
 def attempt(folder: Path, data: Path, workers: int, kill: str) -> int:
     """Train or resume in a process of its own; returns the number of the signal that ended it."""
+
+    def work() -> None:
+        moment, _, number = kill.rpartition(" ")
+        if moment == "writing":
+            checkpoints.torch.save = on_call(int(number), SAVE, write_half_and_die)
+        if moment == "renaming":
+            files.os.replace = on_call(int(number), os.replace, die)
+        if moment == "result":
+            run.evaluate = die
+        engine.draw_curves = lambda *_: None  # a third of the time, and nothing here looks at it
+        callbacks = [Killer(moment, int(number or 0))]
+        if (folder / "recipe.yaml").exists():
+            resume(folder, callbacks=callbacks)
+        else:
+            train(tiny_recipe(data, workers=workers, accumulate=ACCUMULATE), folder, callbacks=callbacks)
+
+    return in_a_child(work, f"{folder.name}, {kill or 'the last attempt'}")
+
+
+def in_a_child(work: Callable[[], None], name: str) -> int:
+    """Work in a process of its own, silently; returns the number of the signal that ended it."""
     child = os.fork()
     if child == 0:
         try:
-            moment, _, number = kill.rpartition(" ")
-            if moment == "writing":
-                checkpoints.torch.save = on_call(int(number), SAVE, write_half_and_die)
-            if moment == "renaming":
-                files.os.replace = on_call(int(number), os.replace, die)
-            if moment == "result":
-                run.evaluate = die
-            engine.draw_curves = lambda *_: None  # a third of the time, and nothing here looks at it
-            callbacks = [Killer(moment, int(number or 0))]
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            if (folder / "recipe.yaml").exists():
-                resume(folder, callbacks=callbacks)
-            else:
-                train(tiny_recipe(data, workers=workers, accumulate=ACCUMULATE), folder, callbacks=callbacks)
+            work()
         except BaseException:
             traceback.print_exc()
             os._exit(1)
         os._exit(0)
     status = os.waitpid(child, 0)[1]
     if os.WIFEXITED(status) and os.WEXITSTATUS(status):
-        raise RuntimeError(f"{folder.name}, {kill or 'the last attempt'}: failed")
+        raise RuntimeError(f"{name}: failed")
     return os.WTERMSIG(status)
 
 

@@ -7,7 +7,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torchvision.ops import MultiScaleRoIAlign
-from torchvision.ops.poolers import LevelMapper
 
 from halonet.deploy.detector_parts import align, clip, keep_best, paste, prepare, suppress
 from halonet.detection.mask_rcnn import SIZE_DIVISOR, MaskRCNN
@@ -20,8 +19,7 @@ SMALLEST_DETECTION = 1e-2  # torchvision's, in pixels of the scaled image
 class ExportableDetector(nn.Module):
     """What a `MaskRCNN` does in evaluation to one image, with no branch or loop that depends on the data.
 
-    It computes with the detector's own modules: the weights are shared. The levels' reductions are the backbone's,
-    which torchvision guesses from the first image it sees.
+    It computes with the detector's own modules: the weights are shared.
 
     Args:
         detector: In evaluation mode whenever this is called.
@@ -115,11 +113,10 @@ class ExportableDetector(nn.Module):
         return logits.gather(1, places)[:, 0].sigmoid()
 
     def _pool(self, features: list[Tensor], boxes: Tensor, pool: MultiScaleRoIAlign) -> Tensor:
+        assert pool.map_levels is not None  # `make_pool` has set it
         # The last level is for proposals alone.
         reductions = self.detector.pyramid.reductions[:-1]
-        finest, coarsest = (reductions[level].bit_length() - 1 for level in (0, -1))
-        mapper = LevelMapper(finest, coarsest, pool.canonical_scale, pool.canonical_level)
-        return align(features[:-1], reductions, boxes, mapper, pool.output_size[0], pool.sampling_ratio)
+        return align(features[:-1], reductions, boxes, pool.map_levels, pool.output_size[0], pool.sampling_ratio)
 
 
 def _has_sides(boxes: Float[Tensor, "*boxes 4"], smallest: float) -> Tensor:

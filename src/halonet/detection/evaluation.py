@@ -18,7 +18,6 @@ from halonet.detection.results import to_results
 from halonet.errors import UserError
 from halonet.training.evaluation import choose_device
 from halonet.training.files import write_atomically
-from halonet.training.weights import with_tuples
 from halonet.visual.precision_recall import draw_precision_recall
 
 KINDS: dict[str, Literal["bbox", "segm"]] = {"box": "bbox", "mask": "segm"}
@@ -63,9 +62,8 @@ def evaluate(
     source = load_detection_source(data, split)
     category_ids = match_categories(source, information["class_names"])
     target = choose_device(device)
-    augmentation = DetectionAugmentation(**with_tuples(information["preprocessing"]))
     start = time.monotonic()
-    results = list(detect(detector.to(target), source, augmentation, category_ids, target, workers))
+    results = list(detect(detector.to(target), source, detector.augmentation, category_ids, target, workers))
     seconds = time.monotonic() - start
     measured: dict[str, Any] = {}
     per_class: dict[str, dict[str, float | None]] = {name: {} for name in source.class_names}

@@ -129,6 +129,7 @@ class MaskRCNN(TorchvisionMaskRCNN):
             size_divisible=SIZE_DIVISOR,
         )
         self.config = config
+        self.augmentation = augmentation
         self.num_classes = num_classes
         self.in_chans = augmentation.in_chans
 

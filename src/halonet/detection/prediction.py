@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from halonet.data.detection import DetectionAugmentation, build_detection_transform
+from halonet.data.detection import build_detection_transform
 from halonet.data.images import open_image
 from halonet.detection.checkpoint import load_detector
 from halonet.detection.results import to_results
 from halonet.errors import UserError
 from halonet.training.evaluation import choose_device
-from halonet.training.weights import with_tuples
 from halonet.visual.instances import draw_instances
 
 
@@ -46,14 +45,13 @@ def predict(
     if not 0 <= min_score <= 1:
         raise UserError(f"min_score is {min_score}, but must be from 0 to 1")
     detector, information = load_detector(checkpoint)
-    augmentation = DetectionAugmentation(**with_tuples(information["preprocessing"]))
-    transform = build_detection_transform(augmentation, train=False)
+    transform = build_detection_transform(detector.augmentation, train=False)
     target = choose_device(device)
     detector.to(target)
     rows = []
     for number, (file, image_id) in enumerate(zip(images, _image_ids(images), strict=True)):
         picture = open_image(file)
-        pixels, _ = transform(picture, empty_target(picture.width, picture.height, image_id))
+        pixels, _ = transform(picture, {})
         with torch.inference_mode():
             (detection,) = detector([pixels.to(target)])
         kept = detection["scores"] >= min_score
@@ -80,16 +78,6 @@ def predict(
             row["picture"] = str(path)
         rows.append(row)
     return rows
-
-
-def empty_target(width: int, height: int, image_id: int) -> Any:
-    """A target without instances, for an image of which none are known."""
-    return {
-        "boxes": torch.zeros(0, 4),
-        "labels": torch.zeros(0, dtype=torch.int64),
-        "masks": torch.zeros(0, height, width, dtype=torch.uint8),
-        "image_id": image_id,
-    }
 
 
 def _image_ids(images: Sequence[str | Path]) -> list[int]:

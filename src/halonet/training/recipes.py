@@ -49,7 +49,7 @@ def resolve(name_or_path: str | Path, overrides: Sequence[str] = (), schema: typ
             or a value is of the wrong type or out of its range.
     """
     name, values, source = _read(name_or_path)
-    task = task_of(name_or_path)
+    task = _task(values)
     if task != getattr(schema, "task"):  # noqa: B009 - a field of every schema
         command = COMMANDS.get(task, f"no command: known are {', '.join(COMMANDS)}")
         raise UserError(f"{source} is a recipe of {task}, which is for {command}")
@@ -78,7 +78,7 @@ def task_of(name_or_path: str | Path) -> str:
     Raises:
         UserError: There is no such recipe, or the file is not YAML.
     """
-    return str(_read(name_or_path)[1].get("task", "classification"))
+    return _task(_read(name_or_path)[1])
 
 
 def to_yaml(recipe: Any) -> str:
@@ -148,6 +148,10 @@ def _read(name_or_path: str | Path) -> tuple[str, dict[str, Any], str]:
     if not isinstance(values, dict):
         raise UserError(f"{source} is not a recipe: it holds no keys")
     return name, values, source
+
+
+def _task(values: dict[str, Any]) -> str:
+    return str(values.get("task", "classification"))
 
 
 def _split(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -10,6 +10,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 TRAINING, VALIDATION, RATE, INK = "#4c78a8", "#e4572e", "#8a8f98", "#2b2f36"
+GRID = "#e8eaee"
 
 
 def draw_curves(
@@ -77,14 +78,19 @@ def _draw(axes: Axes, records: list[dict[str, Any]], metric: str, **style: Any) 
 
 
 def _tidy(axes: Axes, title: str, last_epoch: float) -> None:
-    axes.set_title(title, loc="left", fontsize=11, color=INK)
-    axes.set_xlabel("epochs", color=INK)
+    set_style(axes, title, "epochs")
     axes.set_xlim(0, last_epoch)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.grid(axis="y", color=GRID, linewidth=0.8)
+
+
+def set_style(axes: Axes, title: str, xlabel: str) -> None:
+    """Give a panel its title and the plain frame that the pictures of this package share."""
+    axes.set_title(title, loc="left", fontsize=11, color=INK)
+    axes.set_xlabel(xlabel, color=INK)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#c8ccd2")
     axes.tick_params(color="#c8ccd2", labelcolor=INK)
-    axes.grid(axis="y", color="#e8eaee", linewidth=0.8)
     axes.set_axisbelow(True)
 
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import PercentFormatter
 
-from halonet.visual.curves import INK, RATE, TRAINING, VALIDATION
+from halonet.visual.curves import GRID, INK, RATE, TRAINING, VALIDATION, set_style
 
 COLORS = {"0.50": TRAINING, "0.75": RATE, "0.50:0.95": VALIDATION}
 
@@ -56,15 +56,10 @@ def _draw(axes: Axes, curves: Mapping[str, Sequence[float]]) -> None:
 
 
 def _tidy(axes: Axes, title: str) -> None:
-    axes.set_title(title, loc="left", fontsize=11, color=INK)
-    axes.set_xlabel("recall", color=INK)
+    set_style(axes, title, "recall")
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.set_box_aspect(1)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(1))
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#c8ccd2")
-    axes.tick_params(color="#c8ccd2", labelcolor=INK)
-    axes.grid(color="#e8eaee", linewidth=0.8)
-    axes.set_axisbelow(True)
+    axes.grid(color=GRID, linewidth=0.8)
