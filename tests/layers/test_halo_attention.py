@@ -4,6 +4,7 @@ import torch.nn.functional as F
 
 from halonet import HaloAttention, halo_attention
 from halonet.layers import resize_table
+from halonet.ops import cpu_library
 
 
 def layer(**changes):
@@ -113,3 +114,16 @@ def test_resizing_a_table_keeps_offset_zero_and_the_ends():
     torch.testing.assert_close(resized, torch.linspace(-5, 5, 21)[:, None].expand(-1, 2))
     assert resized[10].abs().max() == 0
     assert resize_table(table, 11) is table
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.skipif(cpu_library.MISSING is not None, reason=str(cpu_library.MISSING))
+def test_compiled_code_copies_no_gradient_between_the_kernel_and_the_projection():
+    from torch._inductor.utils import fresh_cache, run_fw_bw_and_get_code
+
+    compiled = torch.compile(layer(backend="cpu"), fullgraph=True)
+    image = torch.randn(1, 8, 5, 6).to(memory_format=torch.channels_last).requires_grad_()
+    with fresh_cache():  # what was compiled before knows nothing of our derivatives
+        _, (_, backward) = run_fw_bw_and_get_code(lambda: compiled(image))
+    assert "cpu_attention_backward" in backward
+    assert "cpp_fused" not in backward, "what is fused is a copy: all else are matrix products"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from halonet.errors import UserError, unknown_name
 from halonet.layers import HaloAttention
 from halonet.models import HALONETS, create_model
-from halonet.ops.halo_attention.cpu import zeros_for_gradients
+from halonet.ops.halo_attention import gradients
 
 TIMM = "timm/"
 # The modules that call the operator, by its name in them.
@@ -85,10 +85,13 @@ class _Values(torch.autograd.Function):
         return value[:, :: strides[0], :: strides[1]].contiguous()
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = gradients
-        # Laid out as the CPU kernel returns them.
-        query, key, value = zeros_for_gradients(*ctx.saved_tensors, joined=True)
+    def backward(ctx: Any, *given: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = given
+        # Laid out as a fused kernel returns them.
+        saved = ctx.saved_tensors
+        joined = gradients.count_joined(*saved)
+        memory = tuple(each.zero_() for each in gradients.allocate(joined, *saved))
+        query, key, value = gradients.parts(joined, memory, saved)
         value[:, :: ctx.strides[0], :: ctx.strides[1]] = gradient
         return query, key, value, None
 

@@ -161,8 +161,8 @@ class HaloAttention(nn.Module):
         return query, key, value
 
     def _split(self, x: Tensor, sizes: list[int]) -> tuple[Tensor, ...]:
-        names = {self.backend, backend_of_context()}
-        if x.device.type != "cpu" or torch.compiler.is_compiling() or not names <= {"auto", "cpu"}:
+        names = {"auto", "cpu" if x.device.type == "cpu" else "triton"}
+        if torch.compiler.is_compiling() or not {self.backend, backend_of_context()} <= names:
             return x.split(sizes, -1)
         return _Split.apply(x, sizes)  # pyright: ignore[reportReturnType]
 
@@ -188,7 +188,7 @@ class HaloAttention(nn.Module):
 class _Split(torch.autograd.Function):
     """`Tensor.split` along the last axis, whose backward copies nothing where the gradients lie side by side.
 
-    Those that the CPU kernel returns for parts of one tensor do.
+    Those that a fused kernel returns for parts of one tensor do.
     """
 
     @staticmethod

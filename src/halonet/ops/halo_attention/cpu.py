@@ -55,12 +55,20 @@ def _forward(inputs: Inputs, geometry: Geometry, scale: float, output: Tensor, l
 
 
 def _backward(
-    grad_output: Tensor, inputs: Inputs, output: Tensor, log_sum: Tensor, geometry: Geometry, scale: float, joined: bool
+    grad_output: Tensor,
+    inputs: Inputs,
+    output: Tensor,
+    log_sum: Tensor,
+    geometry: Geometry,
+    scale: float,
+    gradients: list[Tensor],
 ) -> tuple[Tensor, ...]:
     dtype = log_sum.dtype
     ready = _ready_inputs(inputs, dtype)
-    grads = zeros_for_gradients(ready.query, ready.key, ready.value, joined=joined)  # blocks add to them
-    grads += [torch.zeros(() if table is None else table.shape, dtype=dtype) for table in inputs[3:]]
+    grads = [each if each.dtype == dtype else torch.empty(each.shape, dtype=dtype) for each in gradients]
+    grads += [torch.empty(() if table is None else table.shape, dtype=dtype) for table in inputs[3:]]
+    for grad in grads:
+        grad.zero_()  # blocks add to them
     call = _call(ready, geometry, scale)
     output, grad_output = _ready(output, dtype), _ready(grad_output, dtype)
     call.output, call.grad_output = _image(output), _image(grad_output)
@@ -68,7 +76,12 @@ def _backward(
     call.grad_row_table, call.grad_column_table = (grad.data_ptr() for grad in grads[3:])
     call.log_sum = log_sum.data_ptr()
     cpu_library.run("halonet_run", call, dtype, backward=True)
-    return tuple(grad if each is None else grad.to(each.dtype) for grad, each in zip(grads, inputs, strict=True))
+    for gradient, grad in zip(gradients, grads[:3], strict=True):
+        if grad is not gradient:
+            gradient.copy_(grad)
+    return tuple(
+        grad if table is None else grad.to(table.dtype) for grad, table in zip(grads[3:], inputs[3:], strict=True)
+    )
 
 
 _OPERATOR = Operator("cpu", _forward, _backward, ["CPU"])
@@ -117,29 +130,3 @@ def _ready(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     """Cast, and copy where the channels of a head are not contiguous."""
     tensor = tensor.to(dtype)
     return tensor if tensor.stride(-1) == 1 or tensor.shape[-1] == 1 else tensor.contiguous()
-
-
-def zeros_for_gradients(query: Tensor, key: Tensor, value: Tensor, *, joined: bool) -> list[Tensor]:
-    """Make zeros for gradients; where `joined`, slices of one tensor, as projections make them, get slices of one."""
-    if joined and _are_neighbors(query, key) and _are_neighbors(key, value):
-        return _slices(query, key, value)
-    if joined and _are_neighbors(key, value):
-        return [*_slices(query), *_slices(key, value)]
-    return [each.new_zeros(each.shape) for each in (query, key, value)]
-
-
-def _are_neighbors(first: Tensor, second: Tensor) -> bool:
-    end = first.data_ptr() + first.shape[3:].numel() * first.element_size()
-    return (
-        end == second.data_ptr()
-        and first.shape[:3] == second.shape[:3]
-        and first.stride()[:3] == second.stride()[:3]
-        and first.stride(3) == first.shape[4]
-    )
-
-
-def _slices(*tensors: Tensor) -> list[Tensor]:
-    """Make one tensor of zeros whose slices along its last axis have the shapes of `tensors`."""
-    widths = [each.shape[3:].numel() for each in tensors]
-    whole = tensors[0].new_zeros(*tensors[0].shape[:3], sum(widths))
-    return [part.unflatten(-1, each.shape[3:]) for part, each in zip(whole.split(widths, -1), tensors, strict=True)]

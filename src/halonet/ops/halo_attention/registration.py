@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from halonet.ops.halo_attention import gradients
 from halonet.ops.halo_attention.geometry import Geometry, make_geometry
 
 _NUMBERS_OF_AN_AXIS = ("block", "halo", "stride", "offset_stride")
@@ -33,10 +34,9 @@ class Inputs(NamedTuple):
 # Fills the output and, where it is wanted, the base-2 log-sum-exp [batch, Hq, Wq, heads] of the logits:
 # (inputs, geometry, scale, output, log_sum).
 Forward = Callable[[Inputs, Geometry, float, Tensor, Tensor | None], None]
-# Gives the gradients of the inputs, in their dtypes; of a table that is None, anything:
-# (grad_output, inputs, output, log_sum, geometry, scale, joined). Where `joined`, those of slices of one tensor may be
-# slices of one tensor; else they are contiguous, as a compiler was told.
-Backward = Callable[[Tensor, Inputs, Tensor, Tensor, Geometry, float, bool], tuple[Tensor, ...]]
+# Fills gradients of query, key and value, which may be slices of one tensor, and gives those of the tables in their
+# dtypes; of a table that is None, anything: (grad_output, inputs, output, log_sum, geometry, scale, gradients).
+Backward = Callable[[Tensor, Inputs, Tensor, Tensor, Geometry, float, list[Tensor]], tuple[Tensor, ...]]
 
 
 class Operator:
@@ -55,7 +55,7 @@ class Operator:
         _OPERATORS.define(f"{forward}({_ARGUMENTS}, {_NUMBERS}, bool save) -> (Tensor output, Tensor log_sum)")
         _OPERATORS.define(
             f"{backward}(Tensor grad_output, {_ARGUMENTS}, Tensor output, Tensor log_sum, {_NUMBERS},"
-            " bool joined) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+            " int joined) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
         )
         for device in devices:
             _OPERATORS.impl(forward, self._forward, device)
@@ -94,16 +94,25 @@ class Operator:
         inputs = Inputs(*tensors)
         if not output.numel():
             return tuple(gradient.zero_() for gradient in _empty_gradients(*arguments))
-        geometry = _geometry(numbers, inputs.key)
-        return self.run_backward(grad_output, inputs, output, log_sum, geometry, scale, joined)
+        memory = gradients.allocate(joined, *inputs[:3])
+        tables = self.run_backward(
+            grad_output,
+            inputs,
+            output,
+            log_sum,
+            _geometry(numbers, inputs.key),
+            scale,
+            gradients.parts(joined, tuple(memory), inputs[:3]),
+        )
+        return *memory, *tables
 
     def _differentiate(self, ctx: Any, grad_output: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors  # read once: activation checkpointing recomputes them
         operator = getattr(torch.ops.halonet, f"{self.name}_attention_backward")
-        joined = not torch.compiler.is_compiling()
-        grads = operator(grad_output, *saved, ctx.numbers, ctx.scale, joined)
-        tables = (None if table is None else grad for table, grad in zip(saved[3:5], grads[3:], strict=True))
-        return *grads[:3], *tables, None, None, None
+        joined = gradients.count_joined(*saved[:3])
+        *memory, row, column = operator(grad_output, *saved, ctx.numbers, ctx.scale, joined)
+        tables = (None if table is None else grad for table, grad in zip(saved[3:5], (row, column), strict=True))
+        return *gradients.parts(joined, tuple(memory), saved[:3]), *tables, None, None, None
 
     def _refuse_second_derivative(self, ctx: Any, *grads: Tensor) -> None:
         raise NotImplementedError(
@@ -165,10 +174,11 @@ def _empty_gradients(
     log_sum: Tensor,
     numbers: Sequence[int],
     scale: float,
-    joined: bool,
+    joined: int,
 ) -> tuple[Tensor, ...]:
     tables = (log_sum.new_empty(()) if table is None else table for table in (row_embedding, column_embedding))
-    return tuple(each.new_empty(each.shape) for each in (query, key, value, *tables))
+    memory = gradients.allocate(joined, query, key, value)
+    return *memory, *(each.new_empty(each.shape) for each in tables)
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -102,20 +102,25 @@ def _forward(inputs: Inputs, geometry: Geometry, scale: float, output: Tensor, l
 
 
 def _backward(
-    grad_output: Tensor, inputs: Inputs, output: Tensor, log_sum: Tensor, geometry: Geometry, scale: float, joined: bool
+    grad_output: Tensor,
+    inputs: Inputs,
+    output: Tensor,
+    log_sum: Tensor,
+    geometry: Geometry,
+    scale: float,
+    gradients: list[Tensor],
 ) -> tuple[Tensor, ...]:
     from halonet.ops.halo_attention.triton.launch import launch_for_keys, launch_for_queries
 
-    grad_query, grad_key, grad_value = (each.new_empty(each.shape) for each in inputs[:3])
+    grad_query, grad_key, grad_value = gradients
     with _device_of(output):
         of_queries, parts, delta = launch_for_queries(grad_output, inputs, output, log_sum, geometry, scale, grad_query)
         of_queries.run()
         launch_for_keys(grad_output, inputs, log_sum, delta, geometry, scale, grad_key, grad_value).run()
-    tables = (
+    return tuple(
         part.sum(0, dtype=torch.float64).to(part.dtype if table is None else table.dtype)
         for part, table in zip(parts, inputs[3:], strict=True)
     )
-    return grad_query, grad_key, grad_value, *tables
 
 
 _OPERATOR = Operator("triton", _forward, _backward, ["CUDA", "CPU"])
