@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +26,9 @@ from triton.compiler import ASTSource
 from halonet.benchmark.sizes import Size, find_sizes
 from halonet.ops.halo_attention.geometry import Geometry
 from halonet.ops.halo_attention.registration import Inputs
+from halonet.ops.halo_attention.triton.configurations import ARCHITECTURES, Configuration, configuration_for
 from halonet.ops.halo_attention.triton.launch import Launch, forward_launch, launch_for_keys, launch_for_queries
+from halonet.ops.halo_attention.triton.problem import Problem, make_problem
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -49,18 +52,29 @@ def inputs_of(size: Size, dtype: torch.dtype, batch: int = 256) -> Inputs:
     )
 
 
-def launches(inputs: Inputs, geometry: Geometry) -> dict[str, Launch]:
-    """The three kernels of a call."""
+def launches(inputs: Inputs, geometry: Geometry, choose: Callable[[str, Problem], Configuration]) -> dict[str, Launch]:
+    """The three kernels of a call, cut as `choose` says of a kernel and what it is compiled for."""
     query, key, value = inputs[:3]
     output = query.new_empty(*query.shape[:4], value.shape[4])
     log_sum = query.new_empty(query.shape[:4], dtype=torch.float32)
-    call = (geometry, query.shape[4] ** -0.5)
-    of_queries, _, delta = launch_for_queries(output, inputs, output, log_sum, *call, query)
+    scale = query.shape[4] ** -0.5
+    problem = make_problem(inputs, geometry, scale)
+    call = (geometry, scale)
+    of_queries, _, delta = launch_for_queries(
+        output, inputs, output, log_sum, *call, query, configuration=choose("queries", problem)
+    )
     return {
-        "forward": forward_launch(inputs, *call, output, log_sum),
+        "forward": forward_launch(inputs, *call, output, log_sum, configuration=choose("forward", problem)),
         "queries": of_queries,
-        "keys": launch_for_keys(output, inputs, log_sum, delta, *call, key, value),
+        "keys": launch_for_keys(
+            output, inputs, log_sum, delta, *call, key, value, configuration=choose("keys", problem)
+        ),
     }
+
+
+def of_table(dtype: torch.dtype, architecture: int) -> Callable[[str, Problem], Configuration]:
+    """How the table cuts."""
+    return lambda kernel, problem: configuration_for(kernel, problem, dtype, architecture)
 
 
 def signature_of(argument: Any, path: tuple[int, ...], constants: dict, attributes: dict) -> Any:
@@ -159,7 +173,7 @@ def trips_of(kernel: str, size: Size, launched: Launch) -> list[float]:
     seen = [(max(-top, 0), min(rows.size - top, rows.window)) for top in tops]
     row_tiles = sum(-(-after // tile.key_rows) - first // tile.key_rows for first, after in seen) / rows.num_blocks
     tiles = row_tiles * tile.tiles_across
-    return [tiles] if kernel == "forward" else [1, tiles]
+    return [tiles] if kernel == "forward" or launched.arguments["items"] == 1 else [1, tiles]
 
 
 class Card(NamedTuple):
@@ -177,6 +191,16 @@ class Card(NamedTuple):
     shared: int = 228 * 1024
     warps: int = 64
     programs: int = 32
+
+
+def programs_at_once(figures: dict[str, Any], warps: int, card: Card) -> int:
+    """How many programs of so many warps a multiprocessor holds."""
+    return min(
+        card.registers // (-(-figures["registers"] // 8) * 8 * 32 * warps),
+        card.shared // (figures["shared"] + 1024),
+        card.warps // warps,
+        card.programs,
+    )
 
 
 def predict(kernel: str, size: Size, batch: int, launched: Launch, figures: dict[str, Any], card: Card) -> dict:
@@ -203,12 +227,7 @@ def predict(kernel: str, size: Size, batch: int, launched: Launch, figures: dict
     }[kernel]
     rate = card.multiprocessors * card.clocks_per_ms
     return {
-        "at once": min(
-            card.registers // (-(-figures["registers"] // 8) * 8 * 32 * warps),
-            card.shared // max(figures["shared"] + 1024, 1),
-            card.warps // warps,
-            card.programs,
-        ),
+        "at once": programs_at_once(figures, warps, card),
         "issue ms": figures["instructions"] * warps * count / (card.issued * rate),
         "bytes ms": 2 * (per_query * queries + per_key * keys) / card.bytes_per_ms,
         "products ms": pairs * depth / (card.multiply_adds * rate),
@@ -222,7 +241,9 @@ def report(names: list[str], dtypes: list[str], architectures: list[int], batch:
     for name, size in find_sizes(names).items():
         for dtype in dtypes:
             for architecture in architectures:
-                for kernel, launched in launches(inputs_of(size, DTYPES[dtype], batch), size.geometry).items():
+                inputs = inputs_of(size, DTYPES[dtype], batch)
+                cuts = of_table(DTYPES[dtype], architecture)
+                for kernel, launched in launches(inputs, size.geometry, cuts).items():
                     figures = figures_of(compile_launch(launched, architecture), trips_of(kernel, size, launched))
                     row = {"size": name, "dtype": dtype, "architecture": architecture, "kernel": kernel, **figures}
                     row |= launched.configuration._asdict()
@@ -234,10 +255,12 @@ def report(names: list[str], dtypes: list[str], architectures: list[int], batch:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--sizes", nargs="+", default=["h1"], help="as of `halonet benchmark operator`")
     parser.add_argument("--dtypes", nargs="+", default=["bf16"], choices=list(DTYPES), help="of the tensors")
-    parser.add_argument("--architectures", nargs="+", type=int, default=[80, 90, 100], help="compute capability x 10")
+    parser.add_argument(
+        "--architectures", nargs="+", type=int, default=ARCHITECTURES, choices=ARCHITECTURES, help="capability x 10"
+    )
     parser.add_argument("--batch", type=int, default=256, help="images at a time")
     parser.add_argument("--output", type=Path, help="write the report here, not to the screen")
     options = parser.parse_args()

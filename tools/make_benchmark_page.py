@@ -39,6 +39,8 @@ appends to it when run again. How they measure:
 - `timm` is its `HaloAttn` and `halonet-pytorch` its `HaloAttention`, both without their projections. FlexAttention is
   compiled, with the halo as its mask and relative logits; it has no backward on a CPU. NATTEN's strided neighborhood
   attention has no positions and moves windows inward at the border: it is checked in the interior, and does less.
+- On a GPU, an operator's time is the device's, between two events that Python enqueues while the device is kept
+  waiting; a network's is the host's, launches included.
 - `training` is forward and backward with fresh gradients, `forward` and `inference` are without gradients.
 - An operator's bound is matrix FLOPs / the measured rate of a large product + exponentials / the measured rate of
   `torch.exp` in the cache, of pairs of query and key inside the image only: two products forward, five backward, the
@@ -106,6 +108,24 @@ them; instructions are issued in every clock only in theory, and two thirds of i
 are those of every tensor once. `queries` and `keys` are the two kernels of the backward.
 """
 
+OWED = """\
+## Owed: what only a GPU can tell
+
+Whoever has one runs these, in this order, and commits what they write to `results/`:
+
+1. `pytest tests/ops -m gpu`, then `pytest tests/ops/halo_attention/test_triton.py`: the operator's suite, large sizes,
+   poisoned memory, equal bits of two runs, and compute-sanitizer where it is installed. Hundreds of kernels are
+   compiled: pytest-xdist's `-n 12` makes minutes of it. Where PyTorch, Triton and pytest are all there is, add
+   `-o addopts=--import-mode=importlib -o filterwarnings=default`, and set `PYTHONPATH=src`.
+2. `python tools/measure_gpu.py`: within some minutes, the operator beside timm, the composite, NATTEN and
+   FlexAttention; whole networks beside timm's, compiled and not; memory; growth with the image; the card's own limits.
+3. `halonet benchmark tune --sizes h1/stage1 h1/stage2-strided h1/stage3 h1/stage4 --output results/tune.json`: whether
+   another cut of the kernels is faster than the one in the table, some minutes for each size. What it proposes goes
+   into `ops/halo_attention/triton/configurations.py`.
+4. `python tools/time_detectors.py --device cuda` and `python tools/overfit_detector.py COCO --photos 50`.
+5. Training with several GPUs, by DDP and FSDP, through the Triton kernels.
+"""
+
 Figures = dict[str, list[float]]  # a contestant's milliseconds, times ours, ... in each run
 
 
@@ -119,16 +139,14 @@ def make_page(results: Path = RESULTS) -> str:
     compiled = read_record(results / COMPILED)
     if compiled is not None:
         parts.append(f"{PREDICTED}\n{predictions(compiled)}")
+    parts.append(OWED)
     return "\n".join(parts)
 
 
 def predictions(compiled: dict[str, Any]) -> str:
-    """What the Triton kernels take, and what a card would take for them; then the sum over H1's layers."""
+    """What the Triton kernels take for H1, and what a card would take for them; then the sums over networks' layers."""
     limits = ("issue ms", "bytes ms", "products ms", "exponentials ms")
     rows = [row for row in compiled["rows"] if limits[0] in row]
-    layers = {"h1/stage1": HALONETS["h1"].depths[0]}
-    for stage, depth in enumerate(HALONETS["h1"].depths[1:], 2):
-        layers |= {f"h1/stage{stage}-strided": 1, f"h1/stage{stage}": depth - 1}
     head = ["size", "kernel", "tile, warps", "registers", "shared KiB", "at once", *limits]
     lines = [
         [
@@ -141,15 +159,27 @@ def predictions(compiled: dict[str, Any]) -> str:
             *(f"{row[limit]:.3f}" for limit in limits),
         ]
         for row in rows
+        if row["size"].startswith("h1/")
     ]
-    for kernels in (("forward",), ("queries", "keys")):
-        chosen = [(layers.get(row["size"], 0), row) for row in rows if row["kernel"] in kernels]
-        sums = (f"{sum(count * row[limit] for count, row in chosen):.2f}" for limit in limits)
-        lines.append(["all layers of H1", " and ".join(kernels), "", "", "", "", *sums])
+    for name in sorted({row["size"].partition("/")[0] for row in rows}):
+        layers = layers_of(name)
+        for kernels in (("forward",), ("queries", "keys")):
+            chosen = [(layers[row["size"]], row) for row in rows if row["kernel"] in kernels and row["size"] in layers]
+            sums = (f"{sum(count * row[limit] for count, row in chosen):.2f}" for limit in limits)
+            lines.append([f"all layers of {name.upper()}", " and ".join(kernels), "", "", "", "", *sums])
     versions = (
         f"Triton {compiled['triton']}, compute capability 9.0, bf16 with tables in fp32, batch {compiled['batch']}."
     )
     return f"{markdown(head, lines, words=3)}\n{versions}\n"
+
+
+def layers_of(name: str) -> dict[str, int]:
+    """How many layers of each size a network has."""
+    first, *others = HALONETS[name].depths
+    layers = {f"{name}/stage1": first}
+    for stage, depth in enumerate(others, 2):
+        layers |= {f"{name}/stage{stage}-strided": 1, f"{name}/stage{stage}": depth - 1}
+    return layers
 
 
 def make_speed(results: Path = RESULTS) -> str:

@@ -67,6 +67,35 @@ def test_the_first_calls_on_an_accelerator_do_not_count_as_long(accelerator):
     assert calls_of_a_sample(lambda: next(steps, short)(), settings.device) == 16
 
 
+def test_a_devices_own_time_is_taken_while_it_waits_for_what_python_enqueues(accelerator, monkeypatch):
+    settings, step_of = accelerator
+    log = []
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            log.append("event")
+
+        def synchronize(self):
+            log.append("wait")
+
+        def elapsed_time(self, end):
+            return 8.0
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "_sleep", lambda clocks: log.append("sleep"))
+    on_cuda = dataclasses.replace(settings, device="cuda")
+    result = race({"short": step_of(0.03, log)}, on_cuda, of_device=True)
+    assert result["short"] == [0.5] * 3, "8 ms of 16 calls"
+    turn = ["sleep", "event", *[0.03] * 16, "event", "wait"]
+    assert log[-(settings.repeats + WARM_UPS) * len(turn) :] == turn * (settings.repeats + WARM_UPS)
+    log.clear()
+    race({"short": step_of(0.03, log)}, on_cuda)
+    assert set(log) == {0.03}, "unless it is asked for, the host's clock counts"
+
+
 def test_a_cpu_is_timed_call_by_call():
     def never():
         raise AssertionError("a CPU needs no calls to calibrate")

@@ -1,5 +1,6 @@
 """Candidates for the Triton kernels' cuts, in Triton's interpreter; their times mean nothing there."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -11,14 +12,14 @@ from halonet.benchmark.sizes import Size
 from halonet.benchmark.tune import Trial, candidates, propose, tune
 from halonet.cli import main
 from halonet.errors import UserError
-from halonet.ops.halo_attention.triton.configurations import Configuration
+from halonet.ops.halo_attention.triton.configurations import Cell, Configuration
 
 SIZE = Size(rows=4, columns=4, heads=1, query_channels=16, value_channels=16, block=4, halo=1)
 SETTINGS = Settings(batch=1, repeats=2, threads=1)
 interpreted = pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU kernels are compiled")
 
 
-def other(kernel: str, queries: int) -> list[Configuration]:
+def other(cell: Cell) -> list[Configuration]:
     return [Configuration(16, 4, 4, 1, 1)]
 
 
@@ -42,16 +43,16 @@ def test_the_command_prints_proposals_and_keeps_what_it_measured(
     output = tmp_path / "tune.json"
     words = ["--device", "cpu", "--batch", "1", "--repeats", "2", "--dtype", "float32", "--output", str(output)]
     assert main(["benchmark", "tune", *words]) == 0
-    assert "forward: Configuration(queries=16" in capsys.readouterr().out
+    assert "Cell(kernel='forward', itemsize=4, queries=16, channels=16): (16, " in capsys.readouterr().out
     trials = json.loads(output.read_text())["trials"]["tiny"]
-    assert {trial["kernel"] for trial in trials} == {"forward", "queries", "keys"}
+    assert {trial["cell"][0] for trial in trials} == {"forward", "queries", "keys"}
 
 
 @interpreted
 def test_every_kernel_is_tried_in_its_present_cut_and_in_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     trials = list(tune(SIZE, SETTINGS, other))
-    assert [(trial.kernel, trial.current) for trial in trials] == [
+    assert [(trial.cell.kernel, trial.current) for trial in trials] == [
         (kernel, current) for kernel in ("forward", "queries", "keys") for current in (True, False)
     ]
     assert all(trial.reason is None and trial.milliseconds for trial in trials)
@@ -71,30 +72,53 @@ def test_a_cut_that_computes_something_else_takes_no_part(monkeypatch: pytest.Mo
         return launched
 
     monkeypatch.setattr(launch, "forward_launch", wrong)
-    trials = [trial for trial in tune(SIZE, SETTINGS, other) if trial.kernel == "forward"]
+    trials = [trial for trial in tune(SIZE, SETTINGS, other) if trial.cell.kernel == "forward"]
     assert trials[0].reason is None
     assert trials[1].reason is not None
     assert "computes something else" in trials[1].reason
     assert trials[1].milliseconds is None
 
 
+@interpreted
+def test_a_cut_that_leaves_something_unwritten_takes_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    from halonet.ops.halo_attention.triton import launch
+
+    real = launch.launch_for_queries
+
+    def fewer(*arguments: object, configuration: Configuration | None = None) -> object:
+        launched, *results = real(*arguments, configuration=configuration)  # pyright: ignore
+        if configuration == Configuration(16, 4, 4, 1, 1):
+            launched = launched._replace(programs=launched.programs - 1)
+        return launched, *results
+
+    monkeypatch.setattr(launch, "launch_for_queries", fewer)
+    size = dataclasses.replace(SIZE, rows=8)
+    trials = [trial for trial in tune(size, SETTINGS, other) if trial.cell.kernel == "queries"]
+    assert [trial.reason is None for trial in trials] == [True, False]
+
+
 def test_candidates_are_legal_cuts() -> None:
-    for kernel in ("forward", "queries", "keys"):
-        for queries in (1, 16, 64, 1024):
-            tried = candidates(kernel, queries)
-            assert tried
-            for each in tried:
-                assert each.key_rows * each.key_columns >= 16
-                assert each.queries <= max(16, queries)
+    from halonet.ops.halo_attention.triton.configurations import TABLE
+
+    for cell, cuts in TABLE.items():
+        tried = candidates(cell)
+        assert len(tried) == len(set(tried)) <= 80
+        for each in tried:
+            assert each.key_rows * each.key_columns >= 16
+            assert each.queries <= cell.queries
+        for cut in cuts:
+            assert cut in tried
 
 
 def test_the_proposal_names_the_fastest_and_its_gain() -> None:
     slow, fast, none = (Configuration(16, 4, 4, warps, 1) for warps in (1, 2, 4))
+    cell = Cell("keys", 2, 64, 16)
     trials = [
-        Trial("keys", slow, [2.0, 3.0, 4.0], None, True),
-        Trial("keys", fast, [1.0, 1.5, 2.0], None, False),
-        Trial("keys", none, None, "OutOfResources: shared memory", False),
+        Trial(cell, slow, [2.0, 3.0, 4.0], None, True),
+        Trial(cell, fast, [1.0, 1.5, 2.0], None, False),
+        Trial(cell, none, None, "OutOfResources: shared memory", False),
     ]
     told = propose(trials)
-    assert told[0] == f"keys: {fast} takes 1.500 ms, 2.00 x the table's speed"
+    assert told[0] == f"{cell}: {tuple(fast)} takes 1.500 ms, 2.00 x the table's speed"
     assert "1 of 3 candidates did not run" in told[1]

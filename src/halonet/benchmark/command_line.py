@@ -148,14 +148,15 @@ def run_tune(options: argparse.Namespace, overrides: list[str]) -> None:
     sizes = find_sizes(options.sizes)
     if options.output is not None:
         read_output(options.output)  # a place that will not take the record is refused before anything is measured
-    trials = {}
+    tried = {}
     for name, size in sizes.items():
-        trials[name] = list(tune(size, settings))
-        print(name, *propose(trials[name]), sep="\n  ")
+        trials = list(tune(size, settings))
+        print(name, *propose(trials), sep="\n  ", flush=True)
+        tried[name] = [asdict(trial) for trial in trials]
+        if options.output is not None:  # after every size: one takes minutes to compile
+            record = make_record("tune", {}, settings)
+            write_output(record | {"provenance": describe_run(options.words), "trials": tried}, options.output)
     if options.output is not None:
-        tried = {name: [asdict(trial) for trial in every] for name, every in trials.items()}
-        record = make_record("tune", {}, settings)
-        write_output(record | {"provenance": describe_run(options.words), "trials": tried}, options.output)
         print(f"written to {options.output}")
 
 

@@ -130,7 +130,7 @@ def _measure_row(case: Case, task: str, names: list[str], settings: Settings, pe
         task=task,
         baseline=next((name for name in OURS if name in steps), names[0]),
         facts=dataclasses.asdict(case.size) | {"batch": case.batch} | case.facts,
-        milliseconds=race(steps, settings),
+        milliseconds=race(steps, settings, of_device=True),
         bounds={name: peak.milliseconds(each) for name, each in work.items()},
         mebibytes={
             name: peak_mebibytes(f"{__name__}:prepare", settings, size=vars(case.size), name=name, training=training)

@@ -13,6 +13,10 @@ WARM_UPS = 2
 # An accelerator works through its queue while Python goes on; a host's clock sees a call of microseconds only as one of
 # many, and this long a sample makes the wait at its end not count.
 LEAST_MILLISECONDS = 10.0
+# Clocks that a GPU is made to wait, some 10 ms, while Python enqueues this many calls at most: kernels of microseconds
+# would else be timed by how fast they are launched.
+HEAD_START = 20_000_000
+MOST_AHEAD = 16
 
 
 def synchronize(device: str) -> None:
@@ -43,7 +47,21 @@ def sample(step: Callable[[], object], calls: int, device: str) -> float:
     return 1e3 * (time.perf_counter() - start) / calls
 
 
-def race(steps: Mapping[str, Callable[[], object]], settings: Settings) -> dict[str, list[float]]:
+def sample_of_device(step: Callable[[], object], calls: int) -> float:
+    """Time so many calls on a CUDA device that waits until they are enqueued; the milliseconds of one."""
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    torch.cuda._sleep(HEAD_START)
+    start.record()
+    for _ in range(calls):
+        step()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / calls
+
+
+def race(
+    steps: Mapping[str, Callable[[], object]], settings: Settings, *, of_device: bool = False
+) -> dict[str, list[float]]:
     """Time all steps in alternation, after two rounds that are not timed.
 
     On an accelerator each turn is as many calls as take about ten milliseconds, and its time is divided by them.
@@ -51,15 +69,20 @@ def race(steps: Mapping[str, Callable[[], object]], settings: Settings) -> dict[
     Args:
         steps: What to run, by contestant.
         settings: Says how often, and on what device.
+        of_device: Whether a CUDA device's own time counts, and not what Python needs to launch what it runs.
 
     Returns:
         For each contestant the quartiles of its times, in milliseconds: lower, median, upper.
     """
     milliseconds: dict[str, list[float]] = {name: [] for name in steps}
     calls = {name: calls_of_a_sample(step, settings.device) for name, step in steps.items()}
+    of_device = of_device and torch.device(settings.device).type == "cuda"
     for repeat in range(settings.repeats + WARM_UPS):
         for name, step in steps.items():
-            taken = sample(step, calls[name], settings.device)
+            if of_device:
+                taken = sample_of_device(step, min(calls[name], MOST_AHEAD))
+            else:
+                taken = sample(step, calls[name], settings.device)
             if repeat >= WARM_UPS:
                 milliseconds[name].append(taken)
     return {name: statistics.quantiles(times, n=4, method="inclusive") for name, times in milliseconds.items()}

@@ -6,9 +6,10 @@ change bits from day to day.
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ from halonet.ops.halo_attention.api import BACKENDS
 from halonet.ops.halo_attention.registration import Inputs
 
 if TYPE_CHECKING:
-    from halonet.ops.halo_attention.triton.configurations import Configuration
+    from halonet.ops.halo_attention.triton.configurations import Cell, Configuration
     from halonet.ops.halo_attention.triton.launch import Launch
 
 
@@ -31,44 +32,53 @@ class Trial:
     """One candidate.
 
     Attributes:
-        kernel: "forward", "queries" or "keys".
+        cell: The row of the table that it stands for; its kernel is "forward", "queries" or "keys".
         configuration: How it was cut.
         milliseconds: Lower quartile, median and upper quartile; None where it did not run.
         reason: Why it did not run, or None.
         current: Whether it is the table's.
     """
 
-    kernel: str
+    cell: "Cell"
     configuration: "Configuration"
     milliseconds: list[float] | None
     reason: str | None
     current: bool
 
 
-def candidates(kernel: str, queries: int) -> list["Configuration"]:
-    """List what is tried for a kernel and blocks of so many queries."""
+def candidates(cell: "Cell", stages: Sequence[int] = (1, 2)) -> list["Configuration"]:
+    """List what is tried for a row of the table.
+
+    Args:
+        cell: The row.
+        stages: Numbers of tiles under way at once.
+
+    Returns:
+        Cuts that leave a thread 2 to 64 scores, or 16 for fp32, whose exact products take no matrix unit.
+    """
     from halonet.ops.halo_attention.triton.configurations import Configuration
 
-    if kernel == "keys":
-        tiles = [(8, 8), (4, 8), (4, 16)]
-    else:
-        tiles = [(1, 16), (2, 16), (4, 16), (8, 16), (4, 8)]
-    at_once = [each for each in (16, 32, 64) if each <= max(16, queries)]
-    every = itertools.product(at_once, tiles, (1, 2, 4, 8), (1, 2, 3))
+    tiles = [(8, 8), (4, 8), (4, 4)] if cell.kernel == "keys" else [(4, 16), (2, 16), (1, 16)]
+    widest = cell.channels == 256
+    counts = [16] if cell.queries == 16 else [64, 32, *([16] if widest else [])]
+    least = 2 if widest else 4 if cell.channels * cell.itemsize >= 128 else 8
+    most = 64 if cell.itemsize == 2 else 16
     return [
-        Configuration(count, *tile, warps, stages) for count, tile, warps, stages in every if 16 * warps <= 4 * count
+        Configuration(queries, rows, columns, warps, stage)
+        for queries, (rows, columns), warps, stage in itertools.product(counts, tiles, (1, 2, 4, 8), stages)
+        if least * 32 * warps <= queries * rows * columns <= most * 32 * warps
     ]
 
 
 def tune(
-    size: Size, settings: Settings, tried: "Callable[[str, int], list[Configuration]] | None" = None
+    size: Size, settings: Settings, tried: "Callable[[Cell], list[Configuration]] | None" = None
 ) -> Iterator[Trial]:
     """Try the candidates of the three kernels at one size.
 
     Args:
         size: The size.
         settings: How it is run; tables are fp32, as parameters are under autocast.
-        tried: Lists the candidates of a kernel; None takes `candidates`.
+        tried: Lists the candidates for a row of the table; None takes `candidates`.
 
     Yields:
         One trial for each, kernel by kernel.
@@ -82,42 +92,57 @@ def tune(
     reason = BACKENDS["triton"].refusal(*inputs[:3], size.geometry)
     if reason:
         raise UserError(f"there is nothing to tune here: {reason}")
-    from halonet.ops.halo_attention.triton.configurations import configuration_for
+    from halonet.ops.halo_attention.triton.configurations import architecture_of, cell_for, configuration_for, fit
     from halonet.ops.halo_attention.triton.problem import make_problem
 
     scale = size.query_channels**-0.5
     problem = make_problem(inputs, size.geometry, scale)
-    queries = problem.rows.max_queries * problem.columns.max_queries
-    for kernel, (launch, results) in _kernels(inputs, size, scale).items():
-        current = configuration_for(kernel, problem, inputs.query.dtype)
-        launch(current).run()
-        expected = [each.clone() for each in results]
-        every = list(dict.fromkeys([current, *(tried or candidates)(kernel, queries)]))
-        reasons = {each: _refusal(launch, each, results, expected) for each in every}
-        times = race({str(each): launch(each).run for each in every if reasons[each] is None}, settings)
+    for kernel, cut in _kernels(inputs, size, scale).items():
+        cell = cell_for(kernel, problem, inputs.query.dtype)
+        current = configuration_for(kernel, problem, inputs.query.dtype, architecture_of(inputs.query.device))
+        expected = cut(current).compute()
+        every = list(dict.fromkeys([current, *(fit(each, problem) for each in (tried or candidates)(cell))]))
+        reasons = {each: _refusal(cut, each, expected) for each in every}
+        runs = {str(each): cut(each).launch.run for each in every if reasons[each] is None}
+        times = race(runs, settings, of_device=True)
         for each in every:
-            yield Trial(kernel, each, times.get(str(each)), reasons[each], each == current)
+            yield Trial(cell, each, times.get(str(each)), reasons[each], each == current)
+
+
+class Cut(NamedTuple):
+    """A kernel in one configuration.
+
+    Attributes:
+        launch: What runs it.
+        filled: What it fills.
+        parts: What it fills and its caller sums over the first axis.
+    """
+
+    launch: "Launch"
+    filled: list[Tensor]
+    parts: list[Tensor]
+
+    def compute(self) -> list[Tensor]:
+        """Run it once, on memory in which nothing is left of another's run."""
+        for each in (*self.filled, *self.parts):
+            each.fill_(math.nan)
+        self.launch.run()
+        return [*(each.clone() for each in self.filled), *(each.sum(0) for each in self.parts)]
 
 
 def _refusal(
-    launch: "Callable[[Configuration], Launch]",
-    configuration: "Configuration",
-    results: list[Tensor],
-    expected: list[Tensor],
+    cut: "Callable[[Configuration], Cut]", configuration: "Configuration", expected: list[Tensor]
 ) -> str | None:
     """Run a candidate once, and say why it cannot take part, or None."""
     try:
-        launch(configuration).run()
-        wrong = [disagreement(*pair) for pair in zip(results, expected, strict=True)]
+        wrong = [disagreement(*pair) for pair in zip(cut(configuration).compute(), expected, strict=True)]
     except Exception as error:  # what does not fit on the chip is the reason that is told
         return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}"
     return next(filter(None, wrong), None)
 
 
-def _kernels(
-    inputs: Inputs, size: Size, scale: float
-) -> dict[str, tuple[Callable[["Configuration"], "Launch"], list[Tensor]]]:
-    """How each kernel is launched in a given configuration, and what it fills."""
+def _kernels(inputs: Inputs, size: Size, scale: float) -> dict[str, "Callable[[Configuration], Cut]"]:
+    """How each kernel is cut."""
     from halonet.ops.halo_attention.triton.launch import forward_launch, launch_for_keys, launch_for_queries
 
     output = inputs.query.new_empty(*inputs.query.shape[:4], inputs.value.shape[4])
@@ -126,34 +151,38 @@ def _kernels(
     forward_launch(inputs, *call, output, log_sum).run()
     grad_query, grad_key, grad_value = (torch.empty_like(each) for each in inputs[:3])
     gradient = torch.randn_like(output)
-    queries, _, delta = launch_for_queries(gradient, inputs, output, log_sum, *call, grad_query)
-    queries.run()
+    first, _, delta = launch_for_queries(gradient, inputs, output, log_sum, *call, grad_query)
+    first.run()
     again = torch.empty_like(output), torch.empty_like(log_sum)
-    return {
-        "forward": (lambda cut: forward_launch(inputs, *call, *again, configuration=cut), list(again)),
-        "queries": (
-            lambda cut: launch_for_queries(gradient, inputs, output, log_sum, *call, grad_query, configuration=cut)[0],
-            [grad_query],
-        ),
-        "keys": (
-            lambda cut: launch_for_keys(
-                gradient, inputs, log_sum, delta, *call, grad_key, grad_value, configuration=cut
-            ),
-            [grad_key, grad_value],
-        ),
-    }
+
+    def forward(configuration: "Configuration") -> Cut:
+        return Cut(forward_launch(inputs, *call, *again, configuration=configuration), list(again), [])
+
+    def queries(configuration: "Configuration") -> Cut:
+        launch, parts, own = launch_for_queries(
+            gradient, inputs, output, log_sum, *call, grad_query, configuration=configuration
+        )
+        return Cut(launch, [grad_query, own], parts)
+
+    def keys(configuration: "Configuration") -> Cut:
+        launch = launch_for_keys(
+            gradient, inputs, log_sum, delta, *call, grad_key, grad_value, configuration=configuration
+        )
+        return Cut(launch, [grad_key, grad_value], [])
+
+    return {"forward": forward, "queries": queries, "keys": keys}
 
 
 def propose(trials: list[Trial]) -> list[str]:
-    """Say, kernel by kernel, what the table has, what was fastest, and what did not run."""
+    """Say, row by row, what the table has, what was fastest, and what did not run."""
     lines = []
-    for kernel, group in itertools.groupby(trials, key=lambda trial: trial.kernel):
+    for cell, group in itertools.groupby(trials, key=lambda trial: trial.cell):
         every = list(group)
         ran = [(trial.milliseconds[1], trial) for trial in every if trial.milliseconds is not None]
         now = next((time for time, trial in ran if trial.current), None)
         best_time, best = min(ran, key=lambda pair: pair[0])
         gain = "" if now is None else f", {now / best_time:.2f} x the table's speed"
-        lines.append(f"{kernel}: {best.configuration} takes {best_time:.3f} ms{gain}")
+        lines.append(f"{cell}: {tuple(best.configuration)} takes {best_time:.3f} ms{gain}")
         if len(ran) < len(every):
             lines.append(f"  {len(every) - len(ran)} of {len(every)} candidates did not run or gave other numbers")
     return lines

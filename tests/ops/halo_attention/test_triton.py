@@ -1,5 +1,6 @@
 """What only the Triton kernels promise: what they refuse, how they are cut, and that they compile without a GPU."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -239,22 +240,120 @@ def test_what_does_not_fit_on_the_chip_is_counted(channels: int, dtype: torch.dt
     assert (needed <= h100) is fits
 
 
+def test_the_table_has_a_row_for_every_kernel_width_and_dtype() -> None:
+    from halonet.ops.halo_attention.triton.configurations import ARCHITECTURES, TABLE, Cell
+
+    every = itertools.product(("forward", "queries", "keys"), (2, 4), (16, 64), (16, 32, 64, 128, 256))
+    assert list(TABLE) == [Cell(*each) for each in every]
+    assert {len(cuts) for cuts in TABLE.values()} == {len(ARCHITECTURES)}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "channels", "value_channels", "stride", "expected"),
+    [
+        (torch.bfloat16, 16, 20, 1, (2, 64, 32)),
+        (torch.float32, 16, 48, 1, (4, 64, 64)),
+        (torch.float64, 16, 16, 2, (4, 16, 32)),
+        (torch.float64, 256, 16, 1, (4, 64, 256)),
+    ],
+)
+def test_a_call_finds_its_row_by_dtype_block_and_widest_head(
+    dtype: torch.dtype, channels: int, value_channels: int, stride: int, expected: tuple[int, int, int]
+) -> None:
+    from halonet.ops.halo_attention.triton.configurations import cell_for
+    from halonet.ops.halo_attention.triton.problem import make_problem
+
+    size = Size("", "", (16, 16), 8, 3, stride=stride, d_qk=channels, d_v=value_channels)
+    problem = make_problem(size.inputs(dtype), make_geometry(*size.image, **size.options), 1.0)
+    assert cell_for("keys", problem, dtype) == ("keys", *expected)
+
+
+@pytest.mark.parametrize(
+    ("window", "expected"),
+    [((2, 1), (8, 4)), ((4, 2), (4, 8)), ((8, 3), (2, 16)), ((14, 2), (4, 8)), ((32, 3), (2, 16))],
+)
+def test_tiles_of_keys_fit_the_window(window: tuple[int, int], expected: tuple[int, int]) -> None:
+    from halonet.ops.halo_attention.triton.configurations import Configuration, fit
+    from halonet.ops.halo_attention.triton.problem import make_problem
+
+    size = Size("", "", (32, 32), *window)
+    problem = make_problem(size.inputs(), make_geometry(*size.image, **size.options), 1.0)
+    fitted = fit(Configuration(64, 2, 16, 2, 2), problem)
+    assert (fitted.key_rows, fitted.key_columns) == expected
+    assert fitted.queries == min(64, max(16, window[0] ** 2))
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"), [((8, 0), 80), ((8, 9), 80), ((9, 0), 90), ((10, 3), 100), ((12, 0), 80)]
+)
+def test_a_gpu_takes_the_column_of_its_generation(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], expected: int
+) -> None:
+    from halonet.ops.halo_attention.triton.configurations import architecture_of
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.version, "hip", None)
+    assert architecture_of.__wrapped__(torch.device("cuda")) == expected
+    assert architecture_of.__wrapped__(torch.device("cpu")) == 80
+    monkeypatch.setattr(torch.version, "hip", "7.0")
+    assert architecture_of.__wrapped__(torch.device("cuda")) == 80
+
+
+def test_pixels_that_lie_far_apart_are_counted_in_64_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    import triton.language as tl
+
+    from halonet.ops.halo_attention.triton import problem
+
+    size = BY_NAME["stride_2_odd_block"]
+    geometry = make_geometry(*size.image, **size.options)
+    near = size.inputs()
+    far = near._replace(value=near.value.to("meta").as_strided(near.value.shape, (0, 2**29, 1, 1, 1)))
+    assert problem.make_problem(near, geometry, 1.0).offset == tl.int32
+    assert problem.make_problem(far, geometry, 1.0).offset == tl.int64
+    assert problem.make_problem(near, geometry, 1.0, far.value).offset == tl.int64
+
+    expected = outputs_and_gradients(near, size)
+    monkeypatch.setattr(problem, "_reach", lambda tensor, geometry: 2**31)
+    assert_agree(outputs_and_gradients(near, size), expected)
+
+
+def test_the_record_of_what_the_table_takes_is_of_these_kernels_and_none_spills_where_it_can_be_helped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "0")  # the tool's import sets it: back to what it was, afterwards
+    from halonet.ops.halo_attention.triton.configurations import ARCHITECTURES, TABLE
+    from tools.search_configurations import MOST_SHARED, digest
+
+    record = json.loads((ROOT / "results/triton_table.json").read_text(encoding="utf-8"))
+    remedy = "run `python -m tools.search_configurations --record results/triton_table.json`"
+    assert record["kernels"] == digest(), remedy
+    found = {
+        (*(row[name] for name in ("kernel", "itemsize", "queries", "channels")), row["architecture"]): row
+        for row in record["rows"]
+    }
+    assert set(found) == {(*cell, architecture) for cell in TABLE for architecture in ARCHITECTURES}, remedy
+    for row in record["rows"]:
+        assert row["shared"] <= MOST_SHARED, row
+        hopeless = row["kernel"] == "queries" and row["itemsize"] == 4 and row["channels"] >= 128
+        assert row["spilled"] == 0 or hopeless, row
+
+
 @pytest.mark.parametrize("architecture", [80, 90, 100])
 def test_the_kernels_compile_without_a_gpu_and_fit(architecture: int) -> None:
     command = [sys.executable, "tools/compile_triton.py", "--architectures", str(architecture)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
-    # For all sizes of H1: results/triton_compiled.json.
+    # For all rows of the table: results/triton_table.json.
     done = subprocess.run(
         [*command, "--sizes", "h1/stage1", "h1/stage2-strided"],
         cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    rows = json.loads(done.stdout)["rows"]
-    assert len(rows) == 6
-    for row in rows:
-        # 8.0 has fewer registers to hold what a product reads from shared memory on 9.0.
-        # Triton 3.6 spills 16 bytes on 9.0.
-        assert row["spilled"] <= (240 if architecture == 80 and row["kernel"] != "forward" else 16), row
+    report = json.loads(done.stdout)
+    recorded = json.loads((ROOT / "results/triton_table.json").read_text(encoding="utf-8"))["triton"]
+    assert len(report["rows"]) == 6
+    for row in report["rows"]:
+        # Another Triton allots registers differently.
+        assert row["spilled"] <= (0 if report["triton"] == recorded else 128), row
         assert row["shared"] <= 99 * 1024, row  # what every one of them has for a program
 
 
@@ -262,7 +361,7 @@ EVERY_FEATURE = """
 import torch
 from halonet.ops.halo_attention.geometry import make_geometry
 from tests.ops.halo_attention.sizes import Size
-from tools.compile_triton import compile_launch, launches
+from tools.compile_triton import compile_launch, launches, of_table
 
 sizes = [
     (Size("", "", (9, 8), (4, 3), (2, 1), d_qk=20, d_v=8, tables="full", centered=True), torch.float16),
@@ -271,7 +370,7 @@ sizes = [
 ]
 for size, dtype in sizes:
     inputs = size.inputs(dtype).map(lambda tensor: tensor.to("meta"))
-    for launched in launches(inputs, make_geometry(*size.image, **size.options)).values():
+    for launched in launches(inputs, make_geometry(*size.image, **size.options), of_table(dtype, 90)).values():
         compile_launch(launched, 90)
 """
 

@@ -9,29 +9,32 @@ import triton.language as tl
 
 from halonet.ops.halo_attention.triton.tiles import (
     add_product,
-    addresses,
     entries,
+    first_query,
+    in_image,
     keys_of_tile,
-    load,
+    load_queries,
     load_tables,
+    load_values,
     locate,
-    number_of,
+    numbers,
     ones,
     position_logits,
     product,
     queries_of,
+    store_queries,
+    store_values,
     tiles_of_window,
     visible,
-    within,
 )
 
 
 @triton.jit
 def gradient_by_entry(by_slot, place_of_query, axis: tl.constexpr, problem: tl.constexpr):
-    """Sort a gradient [queries, slots] of the logits along one axis by entry of its table, [queries, entries]."""
-    position = tl.arange(0, axis.entries)[None, :] - (axis.block - 1) + place_of_query[2][:, None]
+    """Sort a gradient [queries, slots] of the logits along one axis by entry of its table, [entries, queries]."""
+    position = tl.arange(0, axis.entries)[:, None] - (axis.block - 1) + place_of_query[1][None, :]
     in_window = (position >= 0) & (position < axis.window)
-    sorted_gradient = tl.gather(by_slot, position & (by_slot.shape[1] - 1), 1)
+    sorted_gradient = tl.gather(tl.trans(by_slot), position & (by_slot.shape[1] - 1), 0)
     return tl.where(in_window, sorted_gradient * (problem.scale / problem.one), 0.0)
 
 
@@ -49,7 +52,6 @@ def gradient_of_queries(
     grad_row_table,
     grad_column_table,
     delta,
-    heads,
     rows,
     columns,
     count,
@@ -64,52 +66,51 @@ def gradient_of_queries(
     """
     grad_rows = tl.zeros((problem.rows.entries, problem.padded_channels), problem.accumulator)
     grad_columns = tl.zeros((problem.columns.entries, problem.padded_channels), problem.accumulator)
-    start = tl.program_id(0) * items
-    for item in range(start, tl.minimum(start + items, count)):
-        batch, block_row, block_column, head, part = locate(item, heads, rows, columns, parts)
-        local = part * tile.queries + tl.arange(0, tile.queries)
-        row, column, exists = queries_of(local, block_row, block_column, rows, columns, problem)
-        q = load(query, batch, row[0], column[0], head, exists, problem.channels, problem.padded_channels)
+    channel = tl.arange(0, problem.padded_channels)[None, :]
+    first_item = tl.program_id(0) * items
+    # What is the same for all items costs more registers than it saves instructions.
+    for item in tl.range(first_item, tl.minimum(first_item + items, count), disable_licm=True):
+        batch, block_row, block_column, head, part = locate(item, rows, columns, problem, parts)
+        corner = (batch, first_query(block_row, problem.rows), first_query(block_column, problem.columns), head)
+        row, column, along_rows, along_columns, exists = queries_of(
+            part, block_row, block_column, rows, columns, problem, tile
+        )
+        q = load_queries(query, corner, row, column, exists, problem)
         tables = load_tables(row_table, column_table, q, problem)
         rows_seen = visible(block_row, rows, problem.rows, problem.zeros)
         columns_seen = visible(block_column, columns, problem.columns, problem.zeros)
-        logits = position_logits(q, tables, row, column, (0, 0), rows_seen, columns_seen, problem, tile.slots)
-        o = load(output, batch, row[0], column[0], head, exists, problem.value_channels, problem.padded_value_channels)
-        do = load(
-            grad_output, batch, row[0], column[0], head, exists, problem.value_channels, problem.padded_value_channels
+        of_rows, of_columns = position_logits(
+            q, tables, along_rows, along_columns, (0, 0), rows_seen, columns_seen, problem, tile.slots
         )
+        of_rows, of_columns = tl.trans(of_rows), tl.trans(of_columns)
+        o = load_values(output, corner, row, column, exists, problem)
+        do = load_values(grad_output, corner, row, column, exists, problem)
         own = tl.sum(o.to(problem.accumulator) * do.to(problem.accumulator), 1)
-        number = number_of(batch, row[0], column[0], head, heads, rows, columns)
-        tl.store(delta + number, own, mask=exists)
-        sums = tl.load(log_sum + number, mask=exists, other=0.0)
+        tl.store(numbers(delta, corner, row, column, rows, columns, problem), own, mask=exists)
+        sums = tl.load(numbers(log_sum, corner, row, column, rows, columns, problem), mask=exists, other=0.0)
+        minus_own = tl.broadcast_to(-own[:, None], (tile.queries, tile.key_rows * tile.key_columns))
 
         dq = tl.zeros((tile.queries, problem.padded_channels), problem.accumulator)
         by_row = tl.zeros((tile.queries, tile.slots), problem.accumulator)
         by_column = tl.zeros((tile.queries, tile.slots), problem.accumulator)
-        first, after = tiles_of_window(exists, row[1], block_row, rows, problem, tile)
+        window = (
+            batch,
+            block_row * problem.rows.block - problem.rows.halo,
+            block_column * problem.columns.block - problem.columns.halo,
+            head,
+        )
+        first, after = tiles_of_window(part, block_row, block_column, rows, columns, problem, tile)
         for index in range(first, after):
-            row_position, column_position, key_row, key_column, key_exists = keys_of_tile(
-                index, block_row, block_column, rows, columns, problem, tile
-            )
-            k = load(key, batch, key_row, key_column, head, key_exists, problem.channels, problem.padded_channels)
-            v = load(
-                value,
-                batch,
-                key_row,
-                key_column,
-                head,
-                key_exists,
-                problem.value_channels,
-                problem.padded_value_channels,
-            )
-            in_row = ones(row_position, problem, tile.slots, q.dtype)
-            in_column = ones(column_position, problem, tile.slots, q.dtype)
+            key_row, key_column, key_exists = keys_of_tile(index, window, rows, columns, problem, tile)
+            k = load_queries(key, window, key_row, key_column, key_exists, problem)
+            v = load_values(value, window, key_row, key_column, key_exists, problem)
+            in_row = ones(key_row, problem, tile.slots, q.dtype)
+            in_column = ones(key_column, problem, tile.slots, q.dtype)
             scores = product(q, tl.trans(k), problem)
-            scores = add_product(scores, logits[0], in_row, problem)
-            scores = add_product(scores, logits[1], in_column, problem)
+            scores = add_product(scores, of_rows, in_row, problem)
+            scores = add_product(scores, of_columns, in_column, problem)
             weights = tl.exp2(scores * problem.unit - sums[:, None])
-            by_weight = product(do, tl.trans(v), problem)
-            slope = (weights * (by_weight - own[:, None])).to(q.dtype)
+            slope = (weights * add_product(minus_own, do, tl.trans(v), problem)).to(q.dtype)
             dq = add_product(dq, slope, k, problem)
             if problem.has_tables:
                 by_row = add_product(by_row, slope, tl.trans(in_row), problem)
@@ -117,17 +118,24 @@ def gradient_of_queries(
 
         dq *= problem.scale
         if problem.has_tables:
-            by_row = gradient_by_entry(by_row, row, problem.rows, problem).to(q.dtype)
-            by_column = gradient_by_entry(by_column, column, problem.columns, problem).to(q.dtype)
-            dq = add_product(dq, by_row, tables[0].to(q.dtype), problem)
-            dq = add_product(dq, by_column, tables[1].to(q.dtype), problem)
-            grad_rows = add_product(grad_rows, tl.trans(by_row), q, problem)
-            grad_columns = add_product(grad_columns, tl.trans(by_column), q, problem)
-        place_of_gradient = addresses(grad_query, batch, row[0], column[0], head, problem.padded_channels)
-        mask = within(exists, problem.channels, problem.padded_channels)
-        tl.store(place_of_gradient, dq.to(grad_query.data.dtype.element_ty), mask=mask)
+            tables = load_tables(row_table, column_table, q, problem)
+            by_row = gradient_by_entry(by_row, along_rows, problem.rows, problem).to(q.dtype)
+            by_column = gradient_by_entry(by_column, along_columns, problem.columns, problem).to(q.dtype)
+            dq = add_product(dq, tl.trans(by_row), tables[0].to(q.dtype), problem)
+            dq = add_product(dq, tl.trans(by_column), tables[1].to(q.dtype), problem)
+            if problem.split:
+                of_rows = tl.where(channel < problem.rows.table_width, q, 0.0).to(q.dtype)
+                of_columns = tl.where(channel >= problem.channels - problem.columns.table_width, q, 0.0).to(q.dtype)
+                grad_rows = add_product(grad_rows, by_row, of_rows, problem)
+                grad_rows = add_product(grad_rows, by_column, of_columns, problem)
+            else:
+                grad_rows = add_product(grad_rows, by_row, q, problem)
+                grad_columns = add_product(grad_columns, by_column, q, problem)
+        store_queries(grad_query, corner, row, column, exists, dq, problem)
 
     if problem.has_tables:
+        if problem.split:
+            grad_columns = grad_rows
         program = tl.program_id(0).to(tl.int64)
         place_in_table, mask = entries(problem.rows, 0, problem.padded_channels)
         start_of_part = grad_row_table + program * (problem.rows.table_length * problem.rows.table_width)
@@ -158,7 +166,6 @@ def gradient_of_keys(
     grad_output,
     grad_key,
     grad_value,
-    heads,
     rows,
     columns,
     row_shift,
@@ -175,20 +182,21 @@ def gradient_of_keys(
     [keys, queries].
     """
     index = tl.program_id(0)
-    head = index % heads
-    index //= heads
+    head = index % problem.heads
+    index //= problem.heads
     first_column = index % column_tiles * tile.key_columns - column_shift
     index //= column_tiles
     first_row = index % row_tiles * tile.key_rows - row_shift
     batch = index // row_tiles
+    corner = (batch, first_row, first_column, head)
     n = tl.arange(0, tile.key_rows * tile.key_columns)
-    key_row, key_column = first_row + n // tile.key_columns, first_column + n % tile.key_columns
-    key_exists = (key_row >= 0) & (key_row < rows.size) & (key_column >= 0) & (key_column < columns.size)
-    k = load(key, batch, key_row, key_column, head, key_exists, problem.channels, problem.padded_channels)
-    v = load(value, batch, key_row, key_column, head, key_exists, problem.value_channels, problem.padded_value_channels)
+    key_row, key_column = n // tile.key_columns, n % tile.key_columns
+    key_exists = in_image(first_row + key_row, first_column + key_column, rows, columns)
+    k = load_queries(key, corner, key_row, key_column, key_exists, problem)
+    v = load_values(value, corner, key_row, key_column, key_exists, problem)
 
-    in_row = tl.trans(ones(n // tile.key_columns, problem, tile.slots, k.dtype))
-    in_column = tl.trans(ones(n % tile.key_columns, problem, tile.slots, k.dtype))
+    in_row = tl.trans(ones(key_row, problem, tile.slots, k.dtype))
+    in_column = tl.trans(ones(key_column, problem, tile.slots, k.dtype))
     tables = load_tables(row_table, column_table, k, problem)
 
     dk = tl.zeros((tile.key_rows * tile.key_columns, problem.padded_channels), problem.accumulator)
@@ -200,45 +208,41 @@ def gradient_of_keys(
         part = item % parts
         block_row = row_block + item // blocks_of_a_row
         block_column = column_block + item % blocks_of_a_row // parts
-        local = part * tile.queries + tl.arange(0, tile.queries)
-        row, column, exists = queries_of(local, block_row, block_column, rows, columns, problem)
-        q = load(query, batch, row[0], column[0], head, exists, problem.channels, problem.padded_channels)
-        do = load(
-            grad_output, batch, row[0], column[0], head, exists, problem.value_channels, problem.padded_value_channels
+        of_block = (batch, first_query(block_row, problem.rows), first_query(block_column, problem.columns), head)
+        row, column, along_rows, along_columns, exists = queries_of(
+            part, block_row, block_column, rows, columns, problem, tile
         )
-        number = number_of(batch, row[0], column[0], head, heads, rows, columns)
-        sums = tl.load(log_sum + number, mask=exists, other=0.0)
-        own = tl.load(delta + number, mask=exists, other=0.0)
-        window_row = block_row * problem.rows.block - problem.rows.halo
-        window_column = block_column * problem.columns.block - problem.columns.halo
-        logits = position_logits(
+        q = load_queries(query, of_block, row, column, exists, problem)
+        do = load_values(grad_output, of_block, row, column, exists, problem)
+        sums = tl.load(numbers(log_sum, of_block, row, column, rows, columns, problem), mask=exists, other=0.0)
+        own = tl.load(numbers(delta, of_block, row, column, rows, columns, problem), mask=exists, other=0.0)
+        # Where the tile begins in the block's window; it may begin before it.
+        row_position = first_row - (block_row * problem.rows.block - problem.rows.halo)
+        column_position = first_column - (block_column * problem.columns.block - problem.columns.halo)
+        of_rows, of_columns = position_logits(
             q,
             tables,
-            row,
-            column,
-            (first_row - window_row, first_column - window_column),
+            along_rows,
+            along_columns,
+            (row_position, column_position),
             (0, problem.rows.window),
             (0, problem.columns.window),
             problem,
             tile.slots,
         )
         scores = product(k, tl.trans(q), problem)
-        scores = add_product(scores, in_row, tl.trans(logits[0]), problem)
-        scores = add_product(scores, in_column, tl.trans(logits[1]), problem)
+        scores = add_product(scores, in_row, of_rows, problem)
+        scores = add_product(scores, in_column, of_columns, problem)
         weights = tl.exp2(scores * problem.unit - sums[None, :])
         by_weight = product(v, tl.trans(do), problem)
         slope = (weights * (by_weight - own[None, :])).to(k.dtype)
         of_values = product(weights.to(do.dtype), do, problem)
         of_keys = product(slope, q, problem)
         # What lies outside the window must take nothing, not even 0 times NaN.
-        in_window = (key_row >= window_row) & (key_row < window_row + problem.rows.window)
-        in_window &= (key_column >= window_column) & (key_column < window_column + problem.columns.window)
+        in_window = (row_position + key_row >= 0) & (row_position + key_row < problem.rows.window)
+        in_window &= (column_position + key_column >= 0) & (column_position + key_column < problem.columns.window)
         dv += tl.where(in_window[:, None], of_values, 0.0)
         dk += tl.where(in_window[:, None], of_keys, 0.0)
 
-    place_of_gradient = addresses(grad_key, batch, key_row, key_column, head, problem.padded_channels)
-    mask = within(key_exists, problem.channels, problem.padded_channels)
-    tl.store(place_of_gradient, (dk * problem.scale).to(grad_key.data.dtype.element_ty), mask=mask)
-    place_of_gradient = addresses(grad_value, batch, key_row, key_column, head, problem.padded_value_channels)
-    mask = within(key_exists, problem.value_channels, problem.padded_value_channels)
-    tl.store(place_of_gradient, dv.to(grad_value.data.dtype.element_ty), mask=mask)
+    store_queries(grad_key, corner, key_row, key_column, key_exists, dk * problem.scale, problem)
+    store_values(grad_value, corner, key_row, key_column, key_exists, dv, problem)

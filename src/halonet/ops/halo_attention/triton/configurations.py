@@ -1,8 +1,9 @@
-"""Sizes of tiles and warps for the Triton kernels: a pure function of shape and dtype, on every GPU.
+"""Sizes of tiles and warps for the Triton kernels: a pure function of shape, dtype and GPU.
 
 Nothing is tuned while a program runs: a kernel that is chosen by a clock gives other bits on another day.
 """
 
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -29,70 +30,122 @@ class Configuration(NamedTuple):
     num_stages: int
 
 
-# Blocks of at most 16 queries (strided layers) and larger ones; by the widest head that is computed, in channels.
-# Chosen among those that do not spill, by the fewest instructions of the code compiled for compute capability 9.0. For
-# heads of 256 channels, "queries" spills a few registers: what does not takes twice the instructions. For 8.0, the
-# backward's two kernels spill up to 240 bytes.
-FEW_QUERIES = 16
-TABLE: dict[str, dict[int, dict[int, Configuration]]] = {
-    "forward": {
-        16: {
-            16: Configuration(16, 4, 16, 1, 2),
-            32: Configuration(16, 4, 16, 1, 2),
-            64: Configuration(16, 2, 16, 1, 2),
-            128: Configuration(16, 2, 16, 2, 2),
-            256: Configuration(16, 2, 16, 4, 2),
-        },
-        64: {
-            16: Configuration(64, 2, 16, 2, 2),
-            32: Configuration(64, 2, 16, 2, 2),
-            64: Configuration(64, 4, 16, 4, 2),
-            128: Configuration(64, 2, 16, 4, 2),
-            256: Configuration(64, 2, 16, 4, 2),
-        },
-    },
-    "queries": {
-        16: {
-            16: Configuration(16, 1, 16, 1, 1),
-            32: Configuration(16, 1, 16, 2, 1),
-            64: Configuration(16, 1, 16, 4, 1),
-            128: Configuration(16, 1, 16, 2, 1),
-            256: Configuration(16, 1, 16, 4, 1),
-        },
-        64: {
-            16: Configuration(64, 2, 16, 2, 1),
-            32: Configuration(64, 2, 16, 4, 1),
-            64: Configuration(64, 2, 16, 4, 1),
-            128: Configuration(64, 2, 16, 4, 1),
-            256: Configuration(32, 1, 16, 4, 1),
-        },
-    },
-    "keys": {
-        16: {
-            16: Configuration(16, 8, 8, 1, 1),
-            32: Configuration(16, 8, 8, 2, 2),
-            64: Configuration(16, 8, 8, 4, 2),
-            128: Configuration(16, 8, 8, 4, 2),
-            256: Configuration(16, 4, 8, 4, 1),
-        },
-        64: {
-            16: Configuration(64, 8, 8, 2, 1),
-            32: Configuration(64, 8, 8, 4, 2),
-            64: Configuration(64, 8, 8, 4, 1),
-            128: Configuration(32, 8, 8, 4, 1),
-            256: Configuration(32, 4, 8, 8, 1),
-        },
-    },
+class Cell(NamedTuple):
+    """What a row of the table is for.
+
+    Attributes:
+        kernel: "forward", "queries" or "keys".
+        itemsize: Bytes of a number: 2, or 4, which fp64 shares as fp32 of twice the channels.
+        queries: The most queries of a block: 16, as in strided layers, or 64, which stands for more too.
+        channels: Of the widest head that is computed; a power of 2 from 16 to 256.
+    """
+
+    kernel: str
+    itemsize: int
+    queries: int
+    channels: int
+
+
+# Compute capabilities, times 10, that the table has columns for.
+ARCHITECTURES = (80, 90, 100)
+# Proposed by tools/search_configurations.py for blocks of 8 and halos of 3 pixels, where none spills a register but
+# "queries" in fp32 with 128 channels and more. Some rows of 128 and 256 channels were searched for 8.0 alone.
+TABLE: dict[Cell, tuple[tuple[int, int, int, int, int], ...]] = {
+    Cell("forward", 2, 16, 16): ((16, 2, 16, 1, 2), (16, 2, 16, 1, 2), (16, 2, 16, 1, 2)),
+    Cell("forward", 2, 16, 32): ((16, 2, 16, 1, 2), (16, 2, 16, 1, 2), (16, 2, 16, 1, 2)),
+    Cell("forward", 2, 16, 64): ((16, 2, 16, 1, 2), (16, 2, 16, 1, 2), (16, 2, 16, 1, 2)),
+    Cell("forward", 2, 16, 128): ((16, 1, 16, 1, 2), (16, 2, 16, 2, 2), (16, 2, 16, 2, 2)),
+    Cell("forward", 2, 16, 256): ((16, 1, 16, 1, 2), (16, 1, 16, 1, 2), (16, 1, 16, 1, 2)),
+    Cell("forward", 2, 64, 16): ((64, 2, 16, 2, 2), (64, 2, 16, 2, 2), (64, 2, 16, 2, 2)),
+    Cell("forward", 2, 64, 32): ((64, 2, 16, 2, 2), (64, 2, 16, 2, 2), (64, 1, 16, 2, 2)),
+    Cell("forward", 2, 64, 64): ((64, 2, 16, 2, 2), (64, 1, 16, 2, 2), (64, 1, 16, 2, 2)),
+    Cell("forward", 2, 64, 128): ((32, 1, 16, 1, 2), (64, 4, 16, 4, 2), (64, 1, 16, 2, 2)),
+    Cell("forward", 2, 64, 256): ((32, 2, 16, 2, 2), (64, 2, 16, 4, 2), (32, 1, 16, 2, 2)),
+    Cell("forward", 4, 16, 16): ((16, 2, 16, 1, 2), (16, 2, 16, 1, 2), (16, 2, 16, 1, 2)),
+    Cell("forward", 4, 16, 32): ((16, 1, 16, 2, 2), (16, 1, 16, 2, 2), (16, 1, 16, 2, 2)),
+    Cell("forward", 4, 16, 64): ((16, 2, 16, 2, 2), (16, 2, 16, 2, 2), (16, 1, 16, 2, 2)),
+    Cell("forward", 4, 16, 128): ((16, 2, 16, 4, 2), (16, 1, 16, 2, 2), (16, 1, 16, 2, 2)),
+    Cell("forward", 4, 16, 256): ((16, 1, 16, 2, 2), (16, 2, 16, 4, 2), (16, 1, 16, 2, 2)),
+    Cell("forward", 4, 64, 16): ((64, 1, 16, 2, 2), (64, 1, 16, 2, 2), (64, 1, 16, 2, 2)),
+    Cell("forward", 4, 64, 32): ((64, 1, 16, 2, 2), (64, 1, 16, 4, 2), (64, 1, 16, 4, 2)),
+    Cell("forward", 4, 64, 64): ((32, 1, 16, 4, 2), (64, 2, 16, 8, 2), (64, 1, 16, 8, 2)),
+    Cell("forward", 4, 64, 128): ((32, 1, 16, 4, 2), (32, 1, 16, 4, 2), (32, 1, 16, 4, 2)),
+    Cell("forward", 4, 64, 256): ((32, 2, 16, 8, 2), (32, 2, 16, 8, 2), (32, 2, 16, 8, 2)),
+    Cell("queries", 2, 16, 16): ((16, 1, 16, 1, 1), (16, 1, 16, 1, 1), (16, 2, 16, 1, 1)),
+    Cell("queries", 2, 16, 32): ((16, 2, 16, 1, 1), (16, 2, 16, 1, 1), (16, 1, 16, 1, 1)),
+    Cell("queries", 2, 16, 64): ((16, 2, 16, 2, 1), (16, 2, 16, 2, 1), (16, 1, 16, 2, 1)),
+    Cell("queries", 2, 16, 128): ((16, 1, 16, 2, 1), (16, 1, 16, 2, 1), (16, 1, 16, 2, 1)),
+    Cell("queries", 2, 16, 256): ((16, 1, 16, 2, 1), (16, 1, 16, 2, 1), (16, 1, 16, 2, 1)),
+    Cell("queries", 2, 64, 16): ((64, 2, 16, 2, 1), (64, 1, 16, 2, 1), (64, 2, 16, 2, 1)),
+    Cell("queries", 2, 64, 32): ((64, 1, 16, 2, 1), (64, 1, 16, 2, 1), (64, 2, 16, 2, 1)),
+    Cell("queries", 2, 64, 64): ((64, 2, 16, 4, 1), (64, 2, 16, 4, 1), (32, 2, 16, 4, 1)),
+    Cell("queries", 2, 64, 128): ((64, 1, 16, 4, 1), (64, 1, 16, 4, 1), (64, 1, 16, 4, 1)),
+    Cell("queries", 2, 64, 256): ((64, 1, 16, 4, 1), (32, 1, 16, 4, 1), (32, 1, 16, 4, 1)),
+    Cell("queries", 4, 16, 16): ((16, 2, 16, 1, 1), (16, 2, 16, 2, 1), (16, 2, 16, 2, 1)),
+    Cell("queries", 4, 16, 32): ((16, 1, 16, 2, 1), (16, 1, 16, 2, 1), (16, 1, 16, 2, 1)),
+    Cell("queries", 4, 16, 64): ((16, 1, 16, 4, 1), (16, 1, 16, 4, 1), (16, 1, 16, 4, 1)),
+    Cell("queries", 4, 16, 128): ((16, 1, 16, 4, 1), (16, 1, 16, 8, 1), (16, 1, 16, 8, 1)),
+    Cell("queries", 4, 16, 256): ((16, 1, 16, 4, 1), (16, 1, 16, 4, 1), (16, 1, 16, 4, 1)),
+    Cell("queries", 4, 64, 16): ((64, 1, 16, 2, 1), (64, 1, 16, 2, 1), (64, 1, 16, 2, 1)),
+    Cell("queries", 4, 64, 32): ((32, 1, 16, 4, 1), (64, 2, 16, 4, 1), (64, 2, 16, 4, 1)),
+    Cell("queries", 4, 64, 64): ((32, 1, 16, 4, 1), (32, 1, 16, 8, 1), (32, 1, 16, 8, 1)),
+    Cell("queries", 4, 64, 128): ((32, 1, 16, 8, 1), (32, 1, 16, 8, 1), (32, 1, 16, 4, 1)),
+    Cell("queries", 4, 64, 256): ((32, 1, 16, 4, 1), (32, 1, 16, 4, 1), (32, 1, 16, 4, 1)),
+    Cell("keys", 2, 16, 16): ((16, 8, 8, 1, 1), (16, 8, 8, 1, 1), (16, 8, 8, 2, 1)),
+    Cell("keys", 2, 16, 32): ((16, 8, 8, 2, 1), (16, 8, 8, 2, 1), (16, 8, 8, 2, 1)),
+    Cell("keys", 2, 16, 64): ((16, 4, 8, 2, 1), (16, 4, 8, 2, 1), (16, 4, 8, 2, 1)),
+    Cell("keys", 2, 16, 128): ((16, 8, 8, 4, 1), (16, 8, 8, 4, 1), (16, 4, 8, 4, 1)),
+    Cell("keys", 2, 16, 256): ((16, 4, 4, 2, 1), (16, 4, 4, 2, 1), (16, 4, 4, 2, 1)),
+    Cell("keys", 2, 64, 16): ((32, 8, 8, 2, 1), (64, 8, 8, 2, 1), (64, 8, 8, 2, 1)),
+    Cell("keys", 2, 64, 32): ((32, 8, 8, 2, 1), (32, 8, 8, 2, 1), (32, 8, 8, 2, 1)),
+    Cell("keys", 2, 64, 64): ((32, 8, 8, 4, 1), (64, 4, 8, 2, 1), (64, 4, 8, 2, 1)),
+    Cell("keys", 2, 64, 128): ((64, 4, 8, 4, 1), (64, 4, 8, 4, 1), (64, 4, 8, 4, 1)),
+    Cell("keys", 2, 64, 256): ((64, 4, 4, 4, 1), (64, 4, 4, 4, 1), (64, 4, 4, 4, 1)),
+    Cell("keys", 4, 16, 16): ((16, 8, 8, 2, 1), (16, 8, 8, 2, 1), (16, 8, 8, 4, 1)),
+    Cell("keys", 4, 16, 32): ((16, 4, 8, 4, 1), (16, 8, 8, 4, 1), (16, 8, 8, 4, 1)),
+    Cell("keys", 4, 16, 64): ((16, 8, 8, 4, 1), (16, 8, 8, 8, 1), (16, 8, 8, 8, 1)),
+    Cell("keys", 4, 16, 128): ((16, 4, 8, 4, 1), (16, 4, 8, 4, 1), (16, 8, 8, 8, 1)),
+    Cell("keys", 4, 16, 256): ((16, 4, 8, 8, 1), (16, 4, 8, 8, 1), (16, 4, 8, 8, 1)),
+    Cell("keys", 4, 64, 16): ((32, 8, 8, 4, 1), (32, 4, 8, 2, 1), (32, 8, 8, 4, 1)),
+    Cell("keys", 4, 64, 32): ((32, 8, 8, 4, 1), (32, 8, 8, 4, 1), (32, 8, 8, 4, 1)),
+    Cell("keys", 4, 64, 64): ((32, 4, 8, 4, 1), (32, 4, 8, 4, 1), (32, 8, 8, 8, 1)),
+    Cell("keys", 4, 64, 128): ((32, 4, 8, 8, 1), (32, 4, 8, 8, 1), (32, 4, 8, 8, 1)),
+    Cell("keys", 4, 64, 256): ((16, 4, 4, 4, 1), (16, 4, 4, 4, 1), (16, 4, 4, 4, 1)),
 }
 
 
-def configuration_for(kernel: str, problem: Problem, dtype: torch.dtype) -> Configuration:
-    """Choose for `kernel`, one of "forward", "queries" and "keys"."""
+@cache
+def architecture_of(device: torch.device) -> int:
+    """Choose the column of a device: that of its generation, or of 8.0, whose instructions all have."""
+    if device.type != "cuda" or torch.version.hip:
+        return 80
+    major, _ = torch.cuda.get_device_capability(device)
+    return {9: 90, 10: 100, 11: 100}.get(major, 80)
+
+
+def cell_for(kernel: str, problem: Problem, dtype: torch.dtype) -> Cell:
+    """Find the row of a kernel, one of "forward", "queries" and "keys"."""
     queries = problem.rows.max_queries * problem.columns.max_queries
-    few = 16 if queries <= FEW_QUERIES else 64
-    # fp32 takes twice the room of half precision, fp64 twice that.
-    widest = min(max(problem.padded_channels, problem.padded_value_channels) * max(dtype.itemsize // 2, 1), 256)
-    chosen = TABLE[kernel][few][widest]
-    columns = min(chosen.key_columns, power_of_2(problem.columns.window, least=4))
-    rows = chosen.key_rows * chosen.key_columns // columns
-    return chosen._replace(queries=min(chosen.queries, power_of_2(queries)), key_rows=rows, key_columns=columns)
+    itemsize = 2 if dtype.itemsize == 2 else 4
+    widest = max(problem.padded_channels, problem.padded_value_channels) * dtype.itemsize // itemsize
+    return Cell(kernel, itemsize, 16 if queries <= 16 else 64, min(widest, 256))
+
+
+@cache
+def configuration_for(kernel: str, problem: Problem, dtype: torch.dtype, architecture: int) -> Configuration:
+    """Choose for a kernel and an architecture of the table, and fit to small windows."""
+    return fit(Configuration(*TABLE[cell_for(kernel, problem, dtype)][ARCHITECTURES.index(architecture)]), problem)
+
+
+def fit(configuration: Configuration, problem: Problem) -> Configuration:
+    """Make tiles no larger than blocks and windows need."""
+    queries = problem.rows.max_queries * problem.columns.max_queries
+    window = problem.columns.window
+    columns = min(configuration.key_columns, power_of_2(window, least=4))
+    # A window of 18 is two tiles of 16 columns, or three of 8 and a quarter less to compute.
+    if columns == 16 and -(-window // 8) * 8 * 5 <= -(-window // 16) * 16 * 4:
+        columns = 8
+    rows = configuration.key_rows * configuration.key_columns // columns
+    return configuration._replace(
+        queries=min(configuration.queries, power_of_2(queries)), key_rows=rows, key_columns=columns
+    )

@@ -5,20 +5,36 @@ import triton.language as tl
 
 from halonet.ops.halo_attention.triton.tiles import (
     add_product,
-    addresses,
+    first_query,
     keys_of_tile,
-    load,
+    load_queries,
     load_tables,
+    load_values,
     locate,
-    number_of,
+    numbers,
     ones,
     position_logits,
     product,
     queries_of,
+    store_values,
     tiles_of_window,
     visible,
-    within,
 )
+
+
+@triton.jit
+def add_sums(total, weights, problem: tl.constexpr):
+    """Add each query's weights to its total, [queries, `sums`], every column of which says the same.
+
+    A product with ones takes the tensor cores, and half precision's products are exact sums of what multiplies the
+    values. The sums of wider numbers would not be: they are added as they are.
+    """
+    if problem.sums > 1:
+        of_ones = tl.full((weights.shape[1], problem.sums), 1.0, weights.dtype)
+        total = add_product(total, weights, of_ones, problem)
+    else:
+        total += tl.sum(weights, 1)[:, None]
+    return total
 
 
 @triton.jit
@@ -30,7 +46,6 @@ def attention_forward(
     column_table,
     output,
     log_sum,
-    heads,
     rows,
     columns,
     problem: tl.constexpr,
@@ -39,48 +54,57 @@ def attention_forward(
     save: tl.constexpr,
 ):
     """Attend with one tile of queries of one block and head; the softmax is brought up to date with every key tile."""
-    batch, block_row, block_column, head, part = locate(tl.program_id(0), heads, rows, columns, parts)
-    local = part * tile.queries + tl.arange(0, tile.queries)
-    row, column, exists = queries_of(local, block_row, block_column, rows, columns, problem)
-    q = load(query, batch, row[0], column[0], head, exists, problem.channels, problem.padded_channels)
+    batch, block_row, block_column, head, part = locate(tl.program_id(0), rows, columns, problem, parts)
+    corner = (batch, first_query(block_row, problem.rows), first_query(block_column, problem.columns), head)
+    row, column, along_rows, along_columns, exists = queries_of(
+        part, block_row, block_column, rows, columns, problem, tile
+    )
+    q = load_queries(query, corner, row, column, exists, problem)
     tables = load_tables(row_table, column_table, q, problem)
     rows_seen = visible(block_row, rows, problem.rows, problem.zeros)
     columns_seen = visible(block_column, columns, problem.columns, problem.zeros)
-    logits = position_logits(q, tables, row, column, (0, 0), rows_seen, columns_seen, problem, tile.slots)
+    of_rows, of_columns = position_logits(
+        q, tables, along_rows, along_columns, (0, 0), rows_seen, columns_seen, problem, tile.slots
+    )
+    of_rows, of_columns = tl.trans(of_rows), tl.trans(of_columns)
+    if tile.tiles_across == 1:  # all tiles have the same columns
+        n = tl.arange(0, tile.key_rows * tile.key_columns)
+        start = product(of_columns, ones(n % tile.key_columns, problem, tile.slots, q.dtype), problem)
+    else:
+        start = tl.zeros((tile.queries, tile.key_rows * tile.key_columns), problem.accumulator)
 
-    # Between what is hidden and what is real: a tile in which a query sees nothing then adds nothing.
-    highest = tl.full((tile.queries,), problem.hidden * problem.one / 2, problem.accumulator)
-    # A query that does not exist may see no tile at all: its sum must not be 0.
-    total = tl.where(exists, 0.0, 1.0).to(problem.accumulator)
+    # Scores are in units of log2(e) from here on. Between what is hidden and what is real: a tile in which a query
+    # sees nothing then adds nothing.
+    highest = tl.full((tile.queries,), problem.hidden * problem.one * problem.unit / 2, problem.accumulator)
+    total = tl.zeros((tile.queries, problem.sums), problem.accumulator)
     mixed = tl.zeros((tile.queries, problem.padded_value_channels), problem.accumulator)
-    first, after = tiles_of_window(exists, row[1], block_row, rows, problem, tile)
+    window = (
+        batch,
+        block_row * problem.rows.block - problem.rows.halo,
+        block_column * problem.columns.block - problem.columns.halo,
+        head,
+    )
+    first, after = tiles_of_window(part, block_row, block_column, rows, columns, problem, tile)
     for index in range(first, after):
-        row_position, column_position, key_row, key_column, key_exists = keys_of_tile(
-            index, block_row, block_column, rows, columns, problem, tile
-        )
-        k = load(key, batch, key_row, key_column, head, key_exists, problem.channels, problem.padded_channels)
-        scores = product(q, tl.trans(k), problem)
-        in_row = ones(row_position, problem, tile.slots, q.dtype)
-        in_column = ones(column_position, problem, tile.slots, q.dtype)
-        scores = add_product(scores, logits[0], in_row, problem)
-        scores = add_product(scores, logits[1], in_column, problem)
-        now_highest = tl.maximum(highest, tl.max(scores, 1))
-        weights = tl.exp2(scores * problem.unit - (now_highest * problem.unit)[:, None])
-        kept = tl.exp2((highest - now_highest) * problem.unit)
-        total = total * kept + tl.sum(weights, 1)
-        v = load(
-            value, batch, key_row, key_column, head, key_exists, problem.value_channels, problem.padded_value_channels
-        )
-        mixed = add_product(mixed * kept[:, None], weights.to(v.dtype), v, problem)
+        key_row, key_column, key_exists = keys_of_tile(index, window, rows, columns, problem, tile)
+        k = load_queries(key, window, key_row, key_column, key_exists, problem)
+        scores = add_product(start, q, tl.trans(k), problem)
+        scores = add_product(scores, of_rows, ones(key_row, problem, tile.slots, q.dtype), problem)
+        if tile.tiles_across > 1:
+            scores = add_product(scores, of_columns, ones(key_column, problem, tile.slots, q.dtype), problem)
+        now_highest = tl.maximum(highest, tl.max(scores, 1) * problem.unit)
+        weights = tl.exp2(scores * problem.unit - now_highest[:, None])
+        kept = tl.exp2(highest - now_highest)[:, None]
+        v = load_values(value, window, key_row, key_column, key_exists, problem)
+        rounded = weights.to(v.dtype)
+        total = add_sums(total * kept, rounded, problem)
+        mixed = add_product(mixed * kept, rounded, v, problem)
         highest = now_highest
 
+    # A query that does not exist may have seen no tile at all.
+    total = tl.where(exists, tl.sum(total, 1) / problem.sums, 1.0)
     mixed *= (1 / total)[:, None]
-    place_of_output = addresses(output, batch, row[0], column[0], head, problem.padded_value_channels)
-    tl.store(
-        place_of_output,
-        mixed.to(output.data.dtype.element_ty),
-        mask=within(exists, problem.value_channels, problem.padded_value_channels),
-    )
+    store_values(output, corner, row, column, exists, mixed, problem)
     if save:
-        number = number_of(batch, row[0], column[0], head, heads, rows, columns)
-        tl.store(log_sum + number, highest * problem.unit + tl.log2(total), mask=exists)
+        pointers = numbers(log_sum, corner, row, column, rows, columns, problem)
+        tl.store(pointers, highest + tl.log2(total), mask=exists)

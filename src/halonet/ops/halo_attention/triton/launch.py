@@ -11,7 +11,11 @@ from triton.runtime.jit import JITFunction
 from halonet.ops.halo_attention.geometry import Axis, Geometry, power_of_2
 from halonet.ops.halo_attention.registration import Inputs
 from halonet.ops.halo_attention.triton.backward import gradient_of_keys, gradient_of_queries
-from halonet.ops.halo_attention.triton.configurations import Configuration, configuration_for
+from halonet.ops.halo_attention.triton.configurations import (
+    Configuration,
+    architecture_of,
+    configuration_for,
+)
 from halonet.ops.halo_attention.triton.forward import attention_forward
 from halonet.ops.halo_attention.triton.problem import Extent, Image, Problem, Tile, make_problem
 
@@ -61,7 +65,9 @@ def forward_launch(
 ) -> Launch:
     """The forward kernel, to fill `output` and, if given, `log_sum`."""
     problem = make_problem(inputs, geometry, scale)
-    configuration = configuration or configuration_for("forward", problem, inputs.query.dtype)
+    configuration = configuration or configuration_for(
+        "forward", problem, inputs.query.dtype, architecture_of(output.device)
+    )
     parts = _parts(problem, configuration)
     return Launch(
         attention_forward,
@@ -70,7 +76,7 @@ def forward_launch(
             **_tensors(inputs),
             "output": _image(output),
             "log_sum": output if log_sum is None else log_sum,  # without, never written
-            **_extents(inputs, geometry),
+            **_extents(geometry),
             **_compiled_for(problem, configuration),
             "parts": parts,
             "save": log_sum is not None,
@@ -90,8 +96,10 @@ def launch_for_queries(
     configuration: Configuration | None = None,
 ) -> tuple[Launch, list[Tensor], Tensor]:
     """The first kernel of the backward, the parts of the tables' gradients and the `delta` that it will fill."""
-    problem = make_problem(inputs, geometry, scale)
-    configuration = configuration or configuration_for("queries", problem, inputs.query.dtype)
+    problem = make_problem(inputs, geometry, scale, grad_output)
+    configuration = configuration or configuration_for(
+        "queries", problem, inputs.query.dtype, architecture_of(log_sum.device)
+    )
     parts = _parts(problem, configuration)
     count = _count(inputs, geometry, parts)
     items = -(-count // MOST_PARTS) if problem.has_tables else 1
@@ -109,7 +117,7 @@ def launch_for_queries(
         "grad_row_table": gradients[0],
         "grad_column_table": gradients[1],
         "delta": delta,
-        **_extents(inputs, geometry),
+        **_extents(geometry),
         "count": count,
         "items": items,
         **_compiled_for(problem, configuration),
@@ -130,8 +138,10 @@ def launch_for_keys(
     configuration: Configuration | None = None,
 ) -> Launch:
     """The second kernel of the backward; it reads the first one's `delta`."""
-    problem = make_problem(inputs, geometry, scale)
-    configuration = configuration or configuration_for("keys", problem, inputs.query.dtype)
+    problem = make_problem(inputs, geometry, scale, grad_output)
+    configuration = configuration or configuration_for(
+        "keys", problem, inputs.query.dtype, architecture_of(log_sum.device)
+    )
     row_shift, row_tiles = _key_tiles(geometry.rows, configuration.key_rows)
     column_shift, column_tiles = _key_tiles(geometry.columns, configuration.key_columns)
     return Launch(
@@ -144,7 +154,7 @@ def launch_for_keys(
             "grad_output": _image(grad_output),
             "grad_key": _image(grad_key),
             "grad_value": _image(grad_value),
-            **_extents(inputs, geometry),
+            **_extents(geometry),
             "row_shift": row_shift,
             "column_shift": column_shift,
             "row_tiles": row_tiles,
@@ -171,11 +181,12 @@ def _image(tensor: Tensor) -> Image:
     return Image(tensor, tensor.stride())
 
 
-def _extents(inputs: Inputs, geometry: Geometry) -> dict[str, Any]:
+def _extents(geometry: Geometry) -> dict[str, Any]:
     rows, columns = (Extent(axis.size, axis.num_queries, axis.num_blocks) for axis in geometry[:2])
-    return {"heads": inputs.query.shape[3], "rows": rows, "columns": columns}
+    return {"rows": rows, "columns": columns}
 
 
+@cache
 def _compiled_for(problem: Problem, configuration: Configuration, windows: bool = True) -> dict[str, Any]:
     """Constants of a kernel whose slots are for all rows and columns of a window, or for those of one key tile."""
     queries, key_rows, key_columns, *_ = configuration

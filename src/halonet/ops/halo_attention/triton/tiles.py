@@ -26,10 +26,10 @@ def add_product(total, left, right, problem: tl.constexpr):
 
 
 @triton.jit
-def locate(index, heads, rows, columns, parts: tl.constexpr):
+def locate(index, rows, columns, problem: tl.constexpr, parts: tl.constexpr):
     """Batch, block row, block column, head and tile of a program: heads follow each other, they share cache lines."""
-    head = index % heads
-    index //= heads
+    head = index % problem.heads
+    index //= problem.heads
     part = index % parts
     index //= parts
     block_column = index % columns.num_blocks
@@ -38,16 +38,21 @@ def locate(index, heads, rows, columns, parts: tl.constexpr):
 
 
 @triton.jit
+def first_query(block, axis: tl.constexpr):
+    """Index of the first query of a block along one axis."""
+    return (block * axis.block + axis.stride - 1) // axis.stride
+
+
+@triton.jit
 def place(local, block, extent, axis: tl.constexpr):
-    """Index, pixel, counted offset and existence of the `local`-th queries of a block along one axis."""
-    top = block * axis.block
-    index = (top + axis.stride - 1) // axis.stride + local
-    pixel = index * axis.stride - top
+    """Pixel in the block, counted offset and existence of the `local`-th queries of a block along one axis."""
+    index = first_query(block, axis) + local
+    pixel = index * axis.stride - block * axis.block
     if axis.offset_stride == axis.stride:
         offset = pixel
     else:
         offset = local * axis.offset_stride
-    return index, pixel, offset, (pixel < axis.block) & (index < extent.num_queries)
+    return pixel, offset, (pixel < axis.block) & (index < extent.num_queries)
 
 
 @triton.jit
@@ -62,17 +67,24 @@ def visible(block, extent, axis: tl.constexpr, zeros: tl.constexpr):
 
 
 @triton.jit
-def number_of(batch, row, column, head, heads, rows, columns):
-    """Place of queries in what has one number for each query and head."""
-    return ((batch.to(tl.int64) * rows.num_queries + row) * columns.num_queries + column) * heads + head
+def numbers(data, corner, row, column, rows, columns, problem: tl.constexpr):
+    """Pointers to what has one number for each query and head, as `addresses` names them."""
+    start = (corner[0].to(tl.int64) * rows.num_queries + corner[1]) * columns.num_queries + corner[2]
+    offset = row.to(problem.offset) * columns.num_queries + column
+    return data + (start * problem.heads + corner[3]) + offset * problem.heads
 
 
 @triton.jit
-def addresses(image, batch, row, column, head, padded: tl.constexpr):
-    """Pointers [pixels, channels] to the channels of some pixels."""
-    start = image.data + batch.to(tl.int64) * image.strides[0] + head.to(tl.int64) * image.strides[3]
-    pixel = row.to(tl.int64) * image.strides[1] + column.to(tl.int64) * image.strides[2]
-    return start + pixel[:, None] + (tl.arange(0, padded).to(tl.int64) * image.strides[4])[None, :]
+def addresses(image, corner, row, column, padded: tl.constexpr, problem: tl.constexpr):
+    """Pointers [pixels, channels] to the channels of some pixels.
+
+    `corner` is batch, row, column and head of a pixel; `row` and `column` of the others are counted from it.
+    """
+    strides = image.strides
+    start = image.data + corner[0].to(tl.int64) * strides[0] + corner[3].to(tl.int64) * strides[3]
+    start += corner[1].to(tl.int64) * strides[1] + corner[2].to(tl.int64) * strides[2]
+    pixel = row.to(problem.offset) * strides[1] + column.to(problem.offset) * strides[2]
+    return start + (pixel[:, None] + (tl.arange(0, padded).to(problem.offset) * strides[4])[None, :])
 
 
 @triton.jit
@@ -85,10 +97,33 @@ def within(exists, channels: tl.constexpr, padded: tl.constexpr):
 
 
 @triton.jit
-def load(image, batch, row, column, head, exists, channels: tl.constexpr, padded: tl.constexpr):
-    """Load pixels of one head, [pixels, padded channels], with zeros where nothing exists."""
-    mask = within(exists, channels, padded)
-    return tl.load(addresses(image, batch, row, column, head, padded), mask=mask, other=0.0)
+def load_queries(image, corner, row, column, exists, problem: tl.constexpr):
+    """Load pixels of one head of what has as many channels as queries, [pixels, padded], and zeros for no pixel."""
+    pointers = addresses(image, corner, row, column, problem.padded_channels, problem)
+    return tl.load(pointers, mask=within(exists, problem.channels, problem.padded_channels), other=0.0)
+
+
+@triton.jit
+def load_values(image, corner, row, column, exists, problem: tl.constexpr):
+    """As `load_queries`, for what has as many channels as values."""
+    pointers = addresses(image, corner, row, column, problem.padded_value_channels, problem)
+    return tl.load(pointers, mask=within(exists, problem.value_channels, problem.padded_value_channels), other=0.0)
+
+
+@triton.jit
+def store_queries(image, corner, row, column, exists, numbers, problem: tl.constexpr):
+    """Store pixels of one head, as `load_queries` reads them."""
+    pointers = addresses(image, corner, row, column, problem.padded_channels, problem)
+    mask = within(exists, problem.channels, problem.padded_channels)
+    tl.store(pointers, numbers.to(image.data.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def store_values(image, corner, row, column, exists, numbers, problem: tl.constexpr):
+    """Store pixels of one head, as `load_values` reads them."""
+    pointers = addresses(image, corner, row, column, problem.padded_value_channels, problem)
+    mask = within(exists, problem.value_channels, problem.padded_value_channels)
+    tl.store(pointers, numbers.to(image.data.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -115,35 +150,37 @@ def load_tables(row_table, column_table, query, problem: tl.constexpr):
 
 
 @triton.jit
-def queries_of(local, block_row, block_column, rows, columns, problem: tl.constexpr):
-    """Where some queries of a block stand: along the rows, along the columns, and whether they exist."""
-    row = place(local // problem.columns.max_queries, block_row, rows, problem.rows)
-    column = place(local % problem.columns.max_queries, block_column, columns, problem.columns)
-    return row, column, row[3] & column[3]
+def queries_of(part, block_row, block_column, rows, columns, problem: tl.constexpr, tile: tl.constexpr):
+    """Rows and columns of a tile's queries, counted from the block's first; what `place` says of them; existence."""
+    local = part * tile.queries + tl.arange(0, tile.queries)
+    row, column = local // problem.columns.max_queries, local % problem.columns.max_queries
+    along_rows = place(row, block_row, rows, problem.rows)
+    along_columns = place(column, block_column, columns, problem.columns)
+    return row, column, along_rows, along_columns, along_rows[2] & along_columns[2]
 
 
 @triton.jit
 def logits_along(
     query, table, place_of_query, start, seen, axis: tl.constexpr, problem: tl.constexpr, slots: tl.constexpr
 ):
-    """Logits [queries, slots] along one axis, the slots beginning at a position of the window."""
-    position = (start + tl.arange(0, slots))[None, :]
+    """Logits [slots, queries] along one axis, the slots beginning at a position of the window."""
+    position = (start + tl.arange(0, slots))[:, None]
     visible_here = (position >= seen[0]) & (position < seen[1])
     if problem.centered:
-        distance = position - axis.halo - place_of_query[1][:, None]
+        distance = position - axis.halo - place_of_query[0][None, :]
         visible_here = visible_here & (distance <= axis.halo) & (distance >= -axis.halo)
     if problem.has_tables:
         rounded = table.to(query.dtype)
-        of_entries = product(query, tl.trans(rounded), problem)
+        of_entries = product(rounded, tl.trans(query), problem)
         if table.dtype != query.dtype:
             # What rounding a table of fp32 took away, as a second number of the query's dtype.
             rest = (table - rounded.to(table.dtype)).to(query.dtype)
-            of_entries = add_product(of_entries, query, tl.trans(rest), problem)
-        entry = position + (axis.block - 1) - place_of_query[2][:, None]
+            of_entries = add_product(of_entries, rest, tl.trans(query), problem)
+        entry = position + (axis.block - 1) - place_of_query[1][None, :]
         # Out of the table's range lies only what is not seen.
-        logits = tl.gather(of_entries, entry & (axis.entries - 1), 1) * (1 / problem.one)
+        logits = tl.gather(of_entries, entry & (axis.entries - 1), 0) * (1 / problem.one)
     else:
-        logits = tl.zeros((query.shape[0], slots), problem.accumulator)
+        logits = tl.zeros((slots, query.shape[0]), problem.accumulator)
     return tl.where(visible_here, logits, problem.hidden).to(query.dtype)
 
 
@@ -151,7 +188,7 @@ def logits_along(
 def position_logits(
     query, tables, row, column, start, seen_rows, seen_columns, problem: tl.constexpr, slots: tl.constexpr
 ):
-    """Logits [queries, slots] of the rows and of the columns from a place in the window onwards."""
+    """Logits [slots, queries] of the rows and of the columns from a place in the window onwards."""
     along_rows = logits_along(query, tables[0], row, start[0], seen_rows, problem.rows, problem, slots)
     return along_rows, logits_along(query, tables[1], column, start[1], seen_columns, problem.columns, problem, slots)
 
@@ -164,25 +201,33 @@ def ones(position, problem: tl.constexpr, slots: tl.constexpr, dtype: tl.constex
 
 
 @triton.jit
-def tiles_of_window(exists, pixel, block_row, rows, problem: tl.constexpr, tile: tl.constexpr):
+def tiles_of_window(part, block_row, block_column, rows, columns, problem: tl.constexpr, tile: tl.constexpr):
     """Number of the first and after-last key tile that a tile of queries needs; none where no query exists."""
     first, after = visible(block_row, rows, problem.rows, problem.zeros)
+    upper = place(part * tile.queries // problem.columns.max_queries, block_row, rows, problem.rows)
     if problem.centered:
-        first = tl.maximum(first, tl.min(pixel))
-        after = tl.minimum(after, tl.max(pixel) + 2 * problem.rows.halo + 1)
+        last = tl.minimum((part + 1) * tile.queries, problem.rows.max_queries * problem.columns.max_queries) - 1
+        lower = place(last // problem.columns.max_queries, block_row, rows, problem.rows)
+        first = tl.maximum(first, upper[0])
+        after = tl.minimum(after, lower[0] + 2 * problem.rows.halo + 1)
     first = first // tile.key_rows * tile.tiles_across
     after = (after + tile.key_rows - 1) // tile.key_rows * tile.tiles_across
-    return first, tl.where(tl.max(exists.to(tl.int32)) > 0, after, first)
+    return first, tl.where(upper[2] & place(0, block_column, columns, problem.columns)[2], after, first)
 
 
 @triton.jit
-def keys_of_tile(index, block_row, block_column, rows, columns, problem: tl.constexpr, tile: tl.constexpr):
-    """Positions in the window, pixels of the image, and existence of the keys of a tile."""
+def keys_of_tile(index, corner, rows, columns, problem: tl.constexpr, tile: tl.constexpr):
+    """Positions in the window, and existence, of the keys of a tile; `corner` is the window's."""
     n = tl.arange(0, tile.key_rows * tile.key_columns)
-    row_position = index // tile.tiles_across * tile.key_rows + n // tile.key_columns
-    column_position = index % tile.tiles_across * tile.key_columns + n % tile.key_columns
-    row = block_row * problem.rows.block - problem.rows.halo + row_position
-    column = block_column * problem.columns.block - problem.columns.halo + column_position
-    in_window = (row_position < problem.rows.window) & (column_position < problem.columns.window)
-    in_image = (row >= 0) & (row < rows.size) & (column >= 0) & (column < columns.size)
-    return row_position, column_position, row, column, in_window & in_image
+    row = index // tile.tiles_across * tile.key_rows + n // tile.key_columns
+    column = n % tile.key_columns
+    if tile.tiles_across > 1:
+        column += index % tile.tiles_across * tile.key_columns
+    in_window = (row < problem.rows.window) & (column < problem.columns.window)
+    return row, column, in_window & in_image(corner[1] + row, corner[2] + column, rows, columns)
+
+
+@triton.jit
+def in_image(row, column, rows, columns):
+    """Whether there are such pixels."""
+    return (row >= 0) & (row < rows.size) & (column >= 0) & (column < columns.size)
