@@ -9,6 +9,8 @@ import jaxtyping
 import pytest
 import torch
 
+# Older PyTorch multiplies no matrices on a GPU in its deterministic mode without it.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 # Triton decides when a function is defined, its own at its import, whether it is interpreted. It also reads a kernel's
 # source, which the run-time checks of the rest of the package would wrap.
 INTERPRETER = patch.dict(os.environ, {"TRITON_INTERPRET": "0" if torch.cuda.is_available() else "1"})

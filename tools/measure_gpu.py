@@ -49,6 +49,7 @@ class Plan:
         strided: Sizes with a stride.
         family: All other sizes.
         peers: Whom to race the operator with.
+        compiled_peers: Whom too, in a section of its own, for their compilation takes minutes.
         networks: What is raced at `image_size`, ours first.
         inference_batch: Images of a network's step of inference.
         training_batch: Images of a network's training step.
@@ -72,7 +73,8 @@ class Plan:
         for name in SIZES
         if name.startswith(f"{row}/") and row != "h1"
     )
-    peers: tuple[str, ...] = ("composite", "timm", "flex_attention", "natten")
+    peers: tuple[str, ...] = ("composite", "timm", "natten")
+    compiled_peers: tuple[str, ...] = ("flex_attention",)
     networks: tuple[str, ...] = ("h1", "timm/halonet_h1", "timm/efficientnet_b1", "timm/resnet50")
     inference_batch: int = 256
     training_batch: int = 128
@@ -105,6 +107,7 @@ SMOKE = Plan(
     strided=("h0/stage4-strided",),
     family=("h5/stage4",),
     peers=("composite", "timm"),
+    compiled_peers=(),
     networks=("tiny28", "timm/test_resnet"),
     inference_batch=2,
     training_batch=2,
@@ -190,6 +193,9 @@ def make_sections(plan: Plan, device: str, dtype: str) -> list[Section]:
         of_networks("networks", groups(plan.networks)),
         Section("memory", "memory", {"image_size": plan.image_size}, memory, of_memory),
     ]
+    if plan.compiled_peers:
+        raced = find_peers(list(plan.compiled_peers), device)
+        sections.append(of_operator("operator_beside_compiled", cases(plan.stages), raced))
     if plan.compiled:
         raced = [without_bounds(group) for group in groups(plan.compiled, compiled=True)]
         sections.append(of_networks("networks_compiled", raced))

@@ -45,8 +45,9 @@ def test_all_sections_run_on_a_cpu_at_tiny_sizes_and_their_records_make_tables(t
 def test_the_plan_for_a_gpu_holds_what_is_owed_and_begins_with_what_matters_most():
     sections = {section.name: section for section in make_sections(FULL, "meta", "bfloat16")}
     assert list(sections) == [
-        "operator", "networks", "memory", "networks_compiled", "operator_strided_sizes", "accelerate",
-        "networks_of_21k", "strided_or_pooled", "relaxed_or_centered", "growth_with_the_image", "operator_of_h0_to_h7",
+        "operator", "networks", "memory", "operator_beside_compiled", "networks_compiled", "operator_strided_sizes",
+        "accelerate", "networks_of_21k", "strided_or_pooled", "relaxed_or_centered", "growth_with_the_image",
+        "operator_of_h0_to_h7",
     ]  # fmt: skip
     assert {section.settings.dtype for section in sections.values()} == {"bfloat16"}
     assert sections["operator"].settings.batch == 256
