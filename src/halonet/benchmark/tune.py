@@ -54,14 +54,14 @@ def candidates(cell: "Cell", stages: Sequence[int] = (1, 2)) -> list["Configurat
         stages: Numbers of tiles under way at once.
 
     Returns:
-        Cuts that leave a thread 2 to 64 scores, or 16 for fp32, whose exact products take no matrix unit.
+        Cuts that leave a thread a few scores, at most 64, or 16 in fp32, whose exact products take no matrix unit.
     """
     from halonet.ops.halo_attention.triton.configurations import Configuration
 
     tiles = [(8, 8), (4, 8), (4, 4)] if cell.kernel == "keys" else [(4, 16), (2, 16), (1, 16)]
     widest = cell.channels == 256
     counts = [16] if cell.queries == 16 else [64, 32, *([16] if widest else [])]
-    least = 2 if widest else 4 if cell.channels * cell.itemsize >= 128 else 8
+    least = 1 if cell.itemsize == 4 else 2 if widest else 8 if cell.channels < 64 else 4
     most = 64 if cell.itemsize == 2 else 16
     return [
         Configuration(queries, rows, columns, warps, stage)

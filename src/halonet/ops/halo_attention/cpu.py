@@ -65,10 +65,8 @@ def _backward(
 ) -> tuple[Tensor, ...]:
     dtype = log_sum.dtype
     ready = _ready_inputs(inputs, dtype)
-    grads = [each if each.dtype == dtype else torch.empty(each.shape, dtype=dtype) for each in gradients]
-    grads += [torch.empty(() if table is None else table.shape, dtype=dtype) for table in inputs[3:]]
-    for grad in grads:
-        grad.zero_()  # blocks add to them
+    grads = [each if each.dtype == dtype else torch.zeros(each.shape, dtype=dtype) for each in gradients]
+    grads += [torch.zeros(() if table is None else table.shape, dtype=dtype) for table in inputs[3:]]
     call = _call(ready, geometry, scale)
     output, grad_output = _ready(output, dtype), _ready(grad_output, dtype)
     call.output, call.grad_output = _image(output), _image(grad_output)
@@ -84,7 +82,7 @@ def _backward(
     )
 
 
-_OPERATOR = Operator("cpu", _forward, _backward, ["CPU"])
+_OPERATOR = Operator("cpu", _forward, _backward, ["CPU"], adds=True)  # blocks add to their neighbors' keys
 
 
 def _call(inputs: Inputs, geometry: Geometry, scale: float) -> cpu_library.Call:

@@ -34,8 +34,9 @@ class Inputs(NamedTuple):
 # Fills the output and, where it is wanted, the base-2 log-sum-exp [batch, Hq, Wq, heads] of the logits:
 # (inputs, geometry, scale, output, log_sum).
 Forward = Callable[[Inputs, Geometry, float, Tensor, Tensor | None], None]
-# Fills gradients of query, key and value, which may be slices of one tensor, and gives those of the tables in their
-# dtypes; of a table that is None, anything: (grad_output, inputs, output, log_sum, geometry, scale, gradients).
+# Fills gradients of query, key and value, which may be slices of one tensor, or adds to zeros where the operator says
+# so; gives those of the tables in their dtypes, of a table that is None anything:
+# (grad_output, inputs, output, log_sum, geometry, scale, gradients).
 Backward = Callable[[Tensor, Inputs, Tensor, Tensor, Geometry, float, list[Tensor]], tuple[Tensor, ...]]
 
 
@@ -47,10 +48,13 @@ class Operator:
         run_forward: Computes; it never sees an empty batch.
         run_backward: Differentiates; nor does it.
         devices: Dispatch keys it runs under, as "CPU" or "CUDA".
+        adds: Whether the backward adds to gradients that must be zeros, and does not fill them.
     """
 
-    def __init__(self, name: str, run_forward: Forward, run_backward: Backward, devices: Sequence[str]) -> None:
-        self.name, self.run_forward, self.run_backward = name, run_forward, run_backward
+    def __init__(
+        self, name: str, run_forward: Forward, run_backward: Backward, devices: Sequence[str], *, adds: bool = False
+    ) -> None:
+        self.name, self.run_forward, self.run_backward, self.adds = name, run_forward, run_backward, adds
         forward, backward = f"{name}_attention", f"{name}_attention_backward"
         _OPERATORS.define(f"{forward}({_ARGUMENTS}, {_NUMBERS}, bool save) -> (Tensor output, Tensor log_sum)")
         _OPERATORS.define(
@@ -95,6 +99,9 @@ class Operator:
         if not output.numel():
             return tuple(gradient.zero_() for gradient in _empty_gradients(*arguments))
         memory = gradients.allocate(joined, *inputs[:3])
+        if self.adds:
+            for each in memory:
+                each.zero_()
         tables = self.run_backward(
             grad_output,
             inputs,
