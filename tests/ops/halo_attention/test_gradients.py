@@ -43,7 +43,7 @@ def test_memory_is_seen_as_gradients_that_lie_side_by_side(joined: int) -> None:
     tensors = tuple(slices(torch.empty(1, 4, 5, 32), 4, 4, 8))
     memory = gradients.allocate(joined, *tensors)
     assert len(memory) == 3
-    views = gradients.parts(joined, tuple(memory), tensors)
+    views = gradients.parts(joined, memory, tensors)
     assert [view.shape for view in views] == [each.shape for each in tensors]
     assert sum(each.numel() for each in memory) == sum(each.numel() for each in tensors)
     storages = [view.untyped_storage().data_ptr() for view in views]

@@ -18,7 +18,7 @@ def count_joined(query: Tensor, key: Tensor, value: Tensor) -> int:
     return 3 if _are_neighbors(query, key) else 2
 
 
-def allocate(joined: int, query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
+def allocate(joined: int, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, ...]:
     """Make memory for the gradients, `joined` of them in one tensor.
 
     Returns:
@@ -31,7 +31,7 @@ def allocate(joined: int, query: Tensor, key: Tensor, value: Tensor) -> list[Ten
         width = sum(each.shape[3:].numel() for each in together)
         memory.append(together[0].new_empty(*together[0].shape[:3], width))
         memory += [memory[-1].new_empty(0) for _ in together[1:]]
-    return memory
+    return tuple(memory)
 
 
 def parts(joined: int, memory: tuple[Tensor, ...], like: tuple[Tensor, ...]) -> list[Tensor]:

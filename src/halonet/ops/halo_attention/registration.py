@@ -109,7 +109,7 @@ class Operator:
             log_sum,
             _geometry(numbers, inputs.key),
             scale,
-            gradients.parts(joined, tuple(memory), inputs[:3]),
+            gradients.parts(joined, memory, inputs[:3]),
         )
         return *memory, *tables
 

@@ -9,8 +9,9 @@ import triton.language as tl
 
 from halonet.ops.halo_attention.triton.tiles import (
     add_product,
+    corner_of_queries,
+    corner_of_window,
     entries,
-    first_query,
     in_image,
     keys_of_tile,
     load_queries,
@@ -71,7 +72,7 @@ def gradient_of_queries(
     # What is the same for all items costs more registers than it saves instructions.
     for item in tl.range(first_item, tl.minimum(first_item + items, count), disable_licm=True):
         batch, block_row, block_column, head, part = locate(item, rows, columns, problem, parts)
-        corner = (batch, first_query(block_row, problem.rows), first_query(block_column, problem.columns), head)
+        corner = corner_of_queries(batch, block_row, block_column, head, problem)
         row, column, along_rows, along_columns, exists = queries_of(
             part, block_row, block_column, rows, columns, problem, tile
         )
@@ -93,12 +94,7 @@ def gradient_of_queries(
         dq = tl.zeros((tile.queries, problem.padded_channels), problem.accumulator)
         by_row = tl.zeros((tile.queries, tile.slots), problem.accumulator)
         by_column = tl.zeros((tile.queries, tile.slots), problem.accumulator)
-        window = (
-            batch,
-            block_row * problem.rows.block - problem.rows.halo,
-            block_column * problem.columns.block - problem.columns.halo,
-            head,
-        )
+        window = corner_of_window(batch, block_row, block_column, head, problem)
         first, after = tiles_of_window(part, block_row, block_column, rows, columns, problem, tile)
         for index in range(first, after):
             key_row, key_column, key_exists = keys_of_tile(index, window, rows, columns, problem, tile)
@@ -208,7 +204,7 @@ def gradient_of_keys(
         part = item % parts
         block_row = row_block + item // blocks_of_a_row
         block_column = column_block + item % blocks_of_a_row // parts
-        of_block = (batch, first_query(block_row, problem.rows), first_query(block_column, problem.columns), head)
+        of_block = corner_of_queries(batch, block_row, block_column, head, problem)
         row, column, along_rows, along_columns, exists = queries_of(
             part, block_row, block_column, rows, columns, problem, tile
         )
@@ -217,8 +213,8 @@ def gradient_of_keys(
         sums = tl.load(numbers(log_sum, of_block, row, column, rows, columns, problem), mask=exists, other=0.0)
         own = tl.load(numbers(delta, of_block, row, column, rows, columns, problem), mask=exists, other=0.0)
         # Where the tile begins in the block's window; it may begin before it.
-        row_position = first_row - (block_row * problem.rows.block - problem.rows.halo)
-        column_position = first_column - (block_column * problem.columns.block - problem.columns.halo)
+        window = corner_of_window(batch, block_row, block_column, head, problem)
+        row_position, column_position = first_row - window[1], first_column - window[2]
         of_rows, of_columns = position_logits(
             q,
             tables,

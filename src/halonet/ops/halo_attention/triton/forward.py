@@ -5,7 +5,8 @@ import triton.language as tl
 
 from halonet.ops.halo_attention.triton.tiles import (
     add_product,
-    first_query,
+    corner_of_queries,
+    corner_of_window,
     keys_of_tile,
     load_queries,
     load_tables,
@@ -55,7 +56,7 @@ def attention_forward(
 ):
     """Attend with one tile of queries of one block and head; the softmax is brought up to date with every key tile."""
     batch, block_row, block_column, head, part = locate(tl.program_id(0), rows, columns, problem, parts)
-    corner = (batch, first_query(block_row, problem.rows), first_query(block_column, problem.columns), head)
+    corner = corner_of_queries(batch, block_row, block_column, head, problem)
     row, column, along_rows, along_columns, exists = queries_of(
         part, block_row, block_column, rows, columns, problem, tile
     )
@@ -78,12 +79,7 @@ def attention_forward(
     highest = tl.full((tile.queries,), problem.hidden * problem.one * problem.unit / 2, problem.accumulator)
     total = tl.zeros((tile.queries, problem.sums), problem.accumulator)
     mixed = tl.zeros((tile.queries, problem.padded_value_channels), problem.accumulator)
-    window = (
-        batch,
-        block_row * problem.rows.block - problem.rows.halo,
-        block_column * problem.columns.block - problem.columns.halo,
-        head,
-    )
+    window = corner_of_window(batch, block_row, block_column, head, problem)
     first, after = tiles_of_window(part, block_row, block_column, rows, columns, problem, tile)
     for index in range(first, after):
         key_row, key_column, key_exists = keys_of_tile(index, window, rows, columns, problem, tile)

@@ -65,9 +65,7 @@ def forward_launch(
 ) -> Launch:
     """The forward kernel, to fill `output` and, if given, `log_sum`."""
     problem = make_problem(inputs, geometry, scale)
-    configuration = configuration or configuration_for(
-        "forward", problem, inputs.query.dtype, architecture_of(output.device)
-    )
+    configuration = configuration or _choose("forward", problem, inputs.query)
     parts = _parts(problem, configuration)
     return Launch(
         attention_forward,
@@ -97,9 +95,7 @@ def launch_for_queries(
 ) -> tuple[Launch, list[Tensor], Tensor]:
     """The first kernel of the backward, the parts of the tables' gradients and the `delta` that it will fill."""
     problem = make_problem(inputs, geometry, scale, grad_output)
-    configuration = configuration or configuration_for(
-        "queries", problem, inputs.query.dtype, architecture_of(log_sum.device)
-    )
+    configuration = configuration or _choose("queries", problem, inputs.query)
     parts = _parts(problem, configuration)
     count = _count(inputs, geometry, parts)
     items = -(-count // MOST_PARTS) if problem.has_tables else 1
@@ -139,9 +135,7 @@ def launch_for_keys(
 ) -> Launch:
     """The second kernel of the backward; it reads the first one's `delta`."""
     problem = make_problem(inputs, geometry, scale, grad_output)
-    configuration = configuration or configuration_for(
-        "keys", problem, inputs.query.dtype, architecture_of(log_sum.device)
-    )
+    configuration = configuration or _choose("keys", problem, inputs.query)
     row_shift, row_tiles = _key_tiles(geometry.rows, configuration.key_rows)
     column_shift, column_tiles = _key_tiles(geometry.columns, configuration.key_columns)
     return Launch(
@@ -164,6 +158,10 @@ def launch_for_keys(
         },
         configuration,
     )
+
+
+def _choose(kernel: str, problem: Problem, query: Tensor) -> Configuration:
+    return configuration_for(kernel, problem, query.dtype, architecture_of(query.device))
 
 
 def _tensors(inputs: Inputs) -> dict[str, Any]:

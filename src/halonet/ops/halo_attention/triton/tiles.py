@@ -67,6 +67,19 @@ def visible(block, extent, axis: tl.constexpr, zeros: tl.constexpr):
 
 
 @triton.jit
+def corner_of_queries(batch, block_row, block_column, head, problem: tl.constexpr):
+    """Batch, row, column and head of a block's first query, as `addresses` takes them."""
+    return batch, first_query(block_row, problem.rows), first_query(block_column, problem.columns), head
+
+
+@triton.jit
+def corner_of_window(batch, block_row, block_column, head, problem: tl.constexpr):
+    """Batch, row, column and head of the first key of a block's window, which may lie outside the image."""
+    row = block_row * problem.rows.block - problem.rows.halo
+    return batch, row, block_column * problem.columns.block - problem.columns.halo, head
+
+
+@triton.jit
 def numbers(data, corner, row, column, rows, columns, problem: tl.constexpr):
     """Pointers to what has one number for each query and head, as `addresses` names them."""
     start = (corner[0].to(tl.int64) * rows.num_queries + corner[1]) * columns.num_queries + corner[2]
