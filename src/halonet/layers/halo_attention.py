@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from halonet.layers.projection import Projection, project
 from halonet.ops import attention_weights, halo_attention
 from halonet.ops.halo_attention.api import backend_of_context
 from halonet.ops.halo_attention.geometry import pair
@@ -82,7 +83,7 @@ class HaloAttention(nn.Module):
         self.backend = backend
         self._check(embedding, feature_size)
 
-        self.qkv = nn.Linear(channels, 2 * self.query_key_channels + self.value_channels, bias=False)
+        self.qkv = Projection(channels, 2 * self.query_key_channels + self.value_channels, bias=False)
         nn.init.normal_(self.qkv.weight, std=channels**-0.5)
         if position == "relative":
             head_width = self.query_key_channels // num_heads
@@ -155,8 +156,8 @@ class HaloAttention(nn.Module):
             parts = [sizes[0], sizes[1] + sizes[2]]
             weights = self.qkv.weight.split(parts)
             biases = (None, None) if self.qkv.bias is None else self.qkv.bias.split(parts)
-            query = F.linear(x[:, :: self.stride[0], :: self.stride[1]], weights[0], biases[0])
-            key, value = self._split(F.linear(x, weights[1], biases[1]), sizes[1:])
+            query = project(x[:, :: self.stride[0], :: self.stride[1]], weights[0], biases[0])
+            key, value = self._split(project(x, weights[1], biases[1]), sizes[1:])
         query, key, value = (each.unflatten(-1, (self.num_heads, -1)) for each in (query, key, value))
         return query, key, value
 

@@ -9,6 +9,7 @@ from torch.nn.utils import fuse_conv_bn_eval
 
 from halonet.layers.bottleneck import Bottleneck
 from halonet.layers.halo_attention import HaloAttention
+from halonet.layers.projection import Projection
 from halonet.models.halonet import HaloNet
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -63,12 +64,12 @@ def _fuse_children(parent: nn.Module, layer_name: str, norm_name: str) -> None:
     setattr(parent, norm_name, nn.Identity())
 
 
-def _fuse_values(attention: HaloAttention, norm: nn.BatchNorm2d) -> nn.Linear:
+def _fuse_values(attention: HaloAttention, norm: nn.BatchNorm2d) -> Projection:
     """Scale and shift the values as the norm would scale and shift their averages."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     old = attention.qkv
-    fused = nn.Linear(old.in_features, old.out_features, device=old.weight.device, dtype=old.weight.dtype)
+    fused = Projection(old.in_features, old.out_features, device=old.weight.device, dtype=old.weight.dtype)
     with torch.no_grad():
         scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
         first_value = old.out_features - attention.value_channels

@@ -1,0 +1,57 @@
+"""A linear layer over the channels of a feature map, by the fastest routine that the device has for it."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+_HAS_ONEDNN = torch.backends.mkldnn.is_available()
+
+
+class Projection(nn.Linear):
+    """`nn.Linear`, with the same parameters and state dict, for maps [batch, rows, columns, channels].
+
+    On a CPU in float32 it computes a 1x1 convolution, which oneDNN runs up to 2.6 times as fast as the matrix product
+    behind `nn.Linear` (MKL's, on AMD processors). Results differ by rounding only.
+    """
+
+    def forward(self, input: Float[Tensor, "*batch in_features"]) -> Float[Tensor, "*batch out_features"]:
+        """Apply the layer to the last axis."""
+        return project(input, self.weight, self.bias)
+
+
+def project(
+    x: Float[Tensor, "*batch in_features"],
+    weight: Float[Tensor, "out_features in_features"],
+    bias: Float[Tensor, " out_features"] | None = None,
+) -> Float[Tensor, "*batch out_features"]:
+    """Compute `F.linear(x, weight, bias)` by the fastest routine that the device has for it.
+
+    Args:
+        x: Any number of leading axes; maps [batch, rows, columns, channels] are what can be faster.
+        weight: The matrix.
+        bias: Added to each output, or None.
+    """
+    if not _is_convolution_faster(x, weight):
+        return F.linear(x, weight, bias)
+    image = x.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+    return F.conv2d(image, weight[:, :, None, None], bias).permute(0, 2, 3, 1)
+
+
+def _is_convolution_faster(x: Tensor, weight: Tensor) -> bool:
+    return (
+        _HAS_ONEDNN
+        and x.device.type == "cpu"
+        and x.dim() == 4
+        and x.dtype == weight.dtype == torch.float32
+        # Quantized weights, torchao's for one, are subclasses that implement F.linear alone.
+        and type(weight) in (Tensor, nn.Parameter)
+        and not torch.is_autocast_enabled("cpu")
+        and not _is_exported()
+    )
+
+
+def _is_exported() -> bool:
+    """Whether a program is being written for other runtimes, which read a matrix product more easily."""
+    tracing: bool = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+    return tracing or torch.compiler.is_exporting()
