@@ -14,8 +14,8 @@ from tests.training.tiny import make_images, tiny_recipe
 
 OPTIONS = {
     "train": {"--help", "--resume", "--run-dir"},
-    "evaluate": {"--batch-size", "--data", "--device", "--help", "--json", "--split", "--workers"},
-    "predict": {"--batch-size", "--csv", "--device", "--help", "--json", "--save-maps", "--top-k"},
+    "evaluate": {"--batch-size", "--data", "--data.root", "--device", "--help", "--json", "--split", "--workers"},
+    "predict": {"--batch-size", "--csv", "--data.root", "--device", "--help", "--json", "--save-maps", "--top-k"},
     "info": {"--help", "--image-size", "--json"},
     "recipes": {"--help", "--json"},
     "detect": {"--help"},
@@ -99,7 +99,7 @@ def test_recipes_lists_all_and_prints_one(capsys):
         (["train", "--schedule.epochs", "many"], "schedule.epochs"),
         (["train", "--model.name", "halonet5"], "unknown model 'halonet5'. Did you mean 'halonet50'"),
         (["train", "--resume", "nowhere"], "nowhere holds no run to resume"),
-        (["train", "--resume", "nowhere", "schedule.epochs=3"], "--resume takes the recipe and the folder"),
+        (["train", "--resume", "nowhere", "schedule.epochs=3"], "--resume takes the recipe of the run as it is"),
         (["evaluate", "nowhere"], "nowhere"),
         (["predict", "nowhere", "no_image.png"], "no_image.png"),
         (["recipes", "h1"], "unknown recipe 'h1'"),

@@ -107,6 +107,7 @@ def make_parser() -> argparse.ArgumentParser:
     evaluate = _command(commands, "evaluate", run_evaluate, "measure a checkpoint on a data set")
     evaluate.add_argument("checkpoint", help="a run folder, a model.safetensors or a .ckpt")
     evaluate.add_argument("--data", metavar="DIR_OR_NAME", help="default: what it was trained on")
+    _add_root(evaluate, "the folder that a named data set lies in (default: as in training)")
     evaluate.add_argument("--split", help="default: the split that training measured at its end")
     evaluate.add_argument("--batch-size", type=int, default=256, help="images at a time")
     evaluate.add_argument("--workers", type=int, default=0, help="processes that load images")
@@ -116,6 +117,7 @@ def make_parser() -> argparse.ArgumentParser:
     predict = _command(commands, "predict", run_predict, "label images")
     predict.add_argument("checkpoint", help="a run folder, a model.safetensors or a .ckpt")
     predict.add_argument("images", nargs="+", help="image files and folders")
+    _add_root(predict, "the folder that relative paths of images start from")
     predict.add_argument("--top-k", type=int, default=5, help="guesses for each image")
     predict.add_argument("--batch-size", type=int, default=64, help="images at a time")
     predict.add_argument("--device", default="auto", help="cpu, cuda, ...")
@@ -138,6 +140,11 @@ def make_parser() -> argparse.ArgumentParser:
     benchmark = _command(commands, "benchmark", None, "time and memory of the operator and of whole networks")
     add_benchmarks(benchmark, _command)
     return parser
+
+
+def _add_root(parser: argparse.ArgumentParser, summary: str) -> None:
+    """Add a flag of the same name as the recipe's field."""
+    parser.add_argument("--data.root", dest="root", type=Path, metavar="DIR", help=summary)
 
 
 class Formatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -168,17 +175,20 @@ def run_train(options: argparse.Namespace, overrides: list[str]) -> None:
         begin=lambda recipe, changes, folder: train(resolve(recipe, changes), folder),
         resume=resume,
         describe=describe_result,
+        has_root=True,
     )
 
 
 def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
     """Measure, then print the figures."""
     from halonet.training.evaluation import evaluate
+    from halonet.training.run import data_of
 
     result = evaluate(
         options.checkpoint,
         options.data,
         options.split,
+        root=options.root,
         batch_size=options.batch_size,
         workers=options.workers,
         device=options.device,
@@ -188,7 +198,7 @@ def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
         return
     print(
         f"top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %, loss {result['loss']:.4f} on "
-        f"{result['images']:,} images of {result['data']} ({result['split']}), "
+        f"{result['images']:,} images of {data_of(result)} ({result['split']}), "
         f"{result['images_per_second']:.0f} images/s on {result['device']}"
     )
 
@@ -198,7 +208,7 @@ def run_predict(options: argparse.Namespace, overrides: list[str]) -> None:
     from halonet.data import find_images
     from halonet.training.prediction import predict, save_maps
 
-    files = find_images(options.images)
+    files = find_images([Path(options.root or "", image) for image in options.images])
     rows = predict(options.checkpoint, files, options.top_k, batch_size=options.batch_size, device=options.device)
     if options.save_maps is not None:
         for row, path in zip(rows, save_maps(options.checkpoint, rows, options.save_maps), strict=True):

@@ -3,8 +3,9 @@ import tarfile
 import numpy as np
 import pytest
 
-from halonet.data.sources import ImageSource, available_splits, load_source
+from halonet.data.sources import ImageSource, available_splits, is_named, load_source
 from halonet.errors import UserError
+from tests.data import cifar10_archives
 from tests.data.samples import noise_image, write_classes
 
 
@@ -121,3 +122,48 @@ def test_a_file_that_is_no_data_set_is_refused(tmp_path):
 def test_streams_are_refused_with_the_reason(name):
     with pytest.raises(UserError, match="is a stream, from which a stopped run could not continue exactly"):
         load_source(name, "train")
+
+
+def test_cifar10_lies_in_its_root(tmp_path, monkeypatch):
+    cifar10_archives.expect_small_archives(monkeypatch)
+    cifar10_archives.write_batches(tmp_path, cifar10_archives.BINARY)
+    assert available_splits("cifar10", root=tmp_path) == ("train", "validation", "test")
+    sizes = [len(load_source("cifar10", split, root=tmp_path)) for split in ("train", "validation", "test")]
+    assert sizes == [90, 10, 20]
+    assert load_source("cifar10", "validation", root=tmp_path).variant == "CIFAR-10"
+    with pytest.raises(UserError, match="give it with --data.root DIR"):
+        load_source("cifar10", "train")
+
+
+def test_a_folder_called_cifar10_does_not_hide_the_data_set(tmp_path, monkeypatch):
+    write_classes(tmp_path / "cifar10", {"ant": 20})
+    monkeypatch.chdir(tmp_path)
+    assert is_named("cifar10")
+    assert not is_named("./cifar10")
+    assert load_source("./cifar10", "all").class_names == ["ant"]
+
+
+def test_a_subset_for_training_is_balanced_fixed_and_nested():
+    small, large = (load_source("fashion-mnist", "train", train_images=number) for number in (25, 1_000))
+    assert [small.labels.count(label) for label in range(10)] == [3] * 5 + [2] * 5
+    assert [large.labels.count(label) for label in range(10)] == [100] * 10
+    assert set(contents(small)) <= set(contents(large))
+    assert contents(small) == contents(load_source("fashion-mnist", "train", train_images=25))
+    assert len(load_source("fashion-mnist", "validation", train_images=25)) == 1_000
+    assert len(load_source("fashion-mnist", "test", train_images=25)) == 2_000
+
+
+def test_a_subset_of_a_folder_comes_from_what_is_not_held_out(tmp_path):
+    write_classes(tmp_path, {"ant": 10, "bee": 10})
+    subset = load_source(str(tmp_path), "train", train_images=4)
+    assert subset.labels == [0, 0, 1, 1]
+    assert set(contents(subset)) <= set(contents(load_source(str(tmp_path), "train")))
+    assert [label for _, label in contents(subset)] == subset.labels
+
+
+def test_a_subset_larger_than_a_class_is_refused(tmp_path):
+    write_classes(tmp_path / "train", {"ant": 5, "bee": 2})
+    write_classes(tmp_path / "val", {"ant": 1, "bee": 1})
+    assert len(load_source(str(tmp_path), "train", train_images=4)) == 4
+    with pytest.raises(UserError, match="data.train_images is 6, which takes 3 images of class 'bee', but there are 2"):
+        load_source(str(tmp_path), "train", train_images=6)

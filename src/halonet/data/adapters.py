@@ -44,6 +44,7 @@ class HuggingFaceImages:
             columns = ", ".join(table.features)
             raise UserError(f"data set {self._name} needs an image column and a label column; its columns: {columns}")
         self.class_names, class_map = _label_names(table, labels[0], self._name)
+        self.labels: list[int] = [value if class_map is None else class_map[value] for value in table[labels[0]]]
         self._reader: Any = create_reader(
             f"hfds/{name}",
             root=cache,
@@ -78,7 +79,7 @@ class TorchvisionImages:
 
     def __init__(self, name: str, split: str, root: Path | None) -> None:
         if root is None:
-            raise UserError(f"data set torch/{name} needs the folder that holds it: name it as the root")
+            raise UserError(f"data set torch/{name} needs the folder that holds it: give it with --data.root DIR")
         self._name = f"torch/{name} ({split})"
         try:
             self._dataset: Any = create_dataset(f"torch/{name}", root=str(root), split=split, download=False)

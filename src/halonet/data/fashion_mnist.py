@@ -32,13 +32,13 @@ class FashionMNIST:
         prefix = "test" if split == "test" else "train"
         with np.load(ARCHIVE, allow_pickle=False) as arrays:
             self._images = arrays[f"{prefix}_images"][part]
-            self._labels = arrays[f"{prefix}_labels"][part].tolist()
+            self.labels: list[int] = arrays[f"{prefix}_labels"][part].tolist()
         self.class_names = list(CLASS_NAMES)
 
     def __len__(self) -> int:
         """Return the number of images."""
-        return len(self._labels)
+        return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         """Return an image of mode "L" and its label."""
-        return Image.fromarray(self._images[index]), self._labels[index]
+        return Image.fromarray(self._images[index]), self.labels[index]

@@ -43,6 +43,7 @@ class ImageFolder:
                 raise UserError(f"image {path} does not lie directly in a class folder {folder}/CLASS: move it there")
         if empty := [name for name in names if name not in set(self.class_names)]:
             raise UserError(_empty_classes(folder, empty))
+        self.labels = [label for label, _ in self._samples]
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -84,6 +85,7 @@ class ImageTar:
             start = member.offset_data + (inner.offset_data if inner else 0)
             self._samples.append((new_label[label], member.path, start, member.size))
         self._samples.sort()
+        self.labels = [label for label, *_ in self._samples]
 
     def __len__(self) -> int:
         """Return the number of images."""

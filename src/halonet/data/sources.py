@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from PIL import Image
 
-from halonet.data import fashion_mnist
+from halonet.data import cifar10, fashion_mnist
 from halonet.data.adapters import (
     HuggingFaceImages,
     TorchvisionImages,
@@ -15,6 +15,7 @@ from halonet.data.adapters import (
     torchvision_splits,
 )
 from halonet.data.folder import ImageFolder, ImageTar, check_same_classes, class_folders
+from halonet.data.randomness import derive_seed
 from halonet.errors import UserError, unknown_name
 
 EMBEDDED = "fashion-mnist"
@@ -29,7 +30,11 @@ STREAMS = ("hfids", "tfds", "wds")
 
 @runtime_checkable
 class ImageSource(Protocol):
-    """A finite, ordered collection of labeled images."""
+    """A finite, ordered collection of labeled images.
+
+    A source that knows its labels without reading images has them as `labels`, and one of several variants of a data
+    set says which as `variant`.
+    """
 
     @property
     def class_names(self) -> list[str]:
@@ -48,12 +53,13 @@ class ImageSource(Protocol):
 Opener = Callable[[], ImageSource]
 
 
-def load_source(data: str, split: str, *, root: Path | None = None) -> ImageSource:
+def load_source(data: str, split: str, *, root: Path | None = None, train_images: int | None = None) -> ImageSource:
     """Open one split of a data set.
 
     `data` is one of
 
     - "fashion-mnist": the embedded subset, with the splits train (9,000), validation (1,000) and test (2,000);
+    - "cifar10": CIFAR-10, which lies in `root`, see `halonet.data.cifar10`;
     - a folder that holds train, val (or validation) and test, each a folder of class folders or a tar file of them;
     - a folder of class folders, or a tar file of them, which is one set: evaluate on its split "all";
     - "hfds/FOLDER" or "hfds/NAME": a Hugging Face data set, on disk or on the Hub (which downloads it). A folder that
@@ -65,20 +71,28 @@ def load_source(data: str, split: str, *, root: Path | None = None) -> ImageSour
     Args:
         data: Folder, tar file or name.
         split: A member of `available_splits`.
-        root: The folder that relative paths start from and that torchvision's files lie in; for Hugging Face data sets
-            the cache.
+        root: The folder that relative paths start from and that CIFAR-10 and torchvision's files lie in; for Hugging
+            Face data sets the cache.
+        train_images: Of the split "train", keep so many, the classes in equal parts; a smaller subset lies within a
+            larger one. None keeps all.
 
     Returns:
         The images, in an order that depends on the data alone.
 
     Raises:
-        UserError: The data or the split does not exist, is empty, has classes that differ from the training set's, or
-            needs a package that is not installed.
+        UserError: The data or the split does not exist, is empty, has classes that differ from the training set's or
+            too few images of one, or needs a package that is not installed.
     """
     openers = _find_splits(data, root)
     if split not in openers:
         raise UserError(unknown_name(f"split of data set {data!r}:", split, openers))
-    return openers[split]()
+    source = openers[split]()
+    return _balanced_subset(source, train_images) if train_images is not None and split == "train" else source
+
+
+def is_named(data: str) -> bool:
+    """Whether `data` names a data set, instead of giving its path."""
+    return data in (EMBEDDED, cifar10.NAME) or data.startswith(("hfds/", "torch/"))
 
 
 def available_splits(data: str, *, root: Path | None = None) -> tuple[str, ...]:
@@ -103,6 +117,9 @@ def _find_splits(data: str, root: Path | None) -> dict[str, Opener]:
     prefix = prefix.lower() if name else ""
     if data == EMBEDDED:
         return {split: partial(fashion_mnist.FashionMNIST, split) for split in fashion_mnist.SPLITS}
+    if data == cifar10.NAME:
+        splits: dict[str, Opener] = {split: partial(cifar10.Cifar10, root, split) for split in cifar10.NUM_IMAGES}
+        return _with_validation(splits, data)
     if prefix in STREAMS:
         raise UserError(
             f"data set {data!r} is a stream, from which a stopped run could not continue exactly: "
@@ -184,9 +201,34 @@ def _hold_out(open_whole: Opener, data: str, validation: bool) -> ImageSource:
     return _Part(source, [i for i in range(len(source)) if (i % HELD_OUT == HELD_OUT - 1) == validation])
 
 
+def _balanced_subset(source: ImageSource, num_images: int) -> ImageSource:
+    """Keep the same images on every machine, drawn from each class by a fixed shuffle."""
+    by_class: list[list[int]] = [[] for _ in source.class_names]
+    for index, label in enumerate(labels_of(source)):
+        by_class[label].append(index)
+    kept: list[int] = []
+    for label, indices in enumerate(by_class):
+        wanted = num_images // len(by_class) + (label < num_images % len(by_class))
+        if wanted > len(indices):
+            raise UserError(
+                f"data.train_images is {num_images:,}, which takes {wanted:,} images of class "
+                f"{source.class_names[label]!r}, but there are {len(indices):,}: ask for fewer"
+            )
+        kept += sorted(indices, key=derive_seed)[:wanted]
+    return _Part(source, sorted(kept))
+
+
+def labels_of(source: ImageSource) -> list[int]:
+    """Labels of all images of a source; where it does not know them, every image is read."""
+    labels = getattr(source, "labels", None)
+    return list(labels) if labels is not None else [source[index][1] for index in range(len(source))]
+
+
 class _Part:
     def __init__(self, source: ImageSource, indices: Sequence[int]) -> None:
         self.class_names = source.class_names
+        self.variant = getattr(source, "variant", None)
+        self.checksum = getattr(source, "checksum", None)
         self._source = source
         self._indices = indices
 
@@ -196,8 +238,13 @@ class _Part:
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         return self._source[self._indices[index]]
 
+    @property
+    def labels(self) -> list[int]:
+        labels = labels_of(self._source)
+        return [labels[index] for index in self._indices]
+
 
 def _no_such_data(data: str, path: Path) -> str:
     if "/" in data:
         return f"data folder {path} does not exist"
-    return unknown_name("data set", data, (EMBEDDED,)) + f" Nor is there a folder {path}."
+    return unknown_name("data set", data, (EMBEDDED, cifar10.NAME)) + f" Nor is there a folder {path}."

@@ -29,8 +29,9 @@ def run_training(
     overrides: list[str],
     *,
     begin: Callable[[str, list[str], Path | None], Path],
-    resume: Callable[[Path], Path],
+    resume: Callable[..., Path],
     describe: Callable[[dict[str, Any]], str],
+    has_root: bool = False,
 ) -> None:
     """Train or resume, then say what was written, in the first of several processes.
 
@@ -40,19 +41,32 @@ def run_training(
         begin: Trains a recipe with its overrides into a folder, and returns the folder.
         resume: Completes the run in a folder, and returns the folder.
         describe: Puts a result into a line.
+        has_root: Whether recipes have the field `data.root`, which `resume` takes as `root`.
 
     Raises:
-        UserError: If --resume comes with anything else, or the training fails.
+        UserError: If --resume comes with anything else but `--data.root`, or the training fails.
     """
     from halonet.training.engine import is_first_process, read_result
 
     if options.resume is not None:
-        if overrides or options.run_dir is not None:
-            raise UserError("--resume takes the recipe and the folder of the run as they are: give nothing else")
-        folder = resume(options.resume)
+        if options.run_dir is not None:
+            raise UserError("--resume names the run folder already: leave --run-dir out")
+        folder = resume(options.resume, **_changes_on_resume(overrides, has_root))
     else:
         folder = begin(options.recipe, overrides, options.run_dir)
     if not is_first_process():
         return
     print(describe(read_result(folder)))
     print(f"written to {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+
+
+def _changes_on_resume(overrides: list[str], has_root: bool) -> dict[str, str]:
+    """Take the new place of the data, the one field of a recipe that may change when a run is resumed."""
+    from halonet.training.recipes import split_overrides
+
+    changes = dict(split_overrides(overrides))
+    root = {"root": changes.pop("data.root")} if has_root and "data.root" in changes else {}
+    for key in changes:
+        exception = ", but for data.root" if has_root else ""
+        raise UserError(f"--resume takes the recipe of the run as it is{exception}: leave out {key}")
+    return root

@@ -1,6 +1,7 @@
 """The LightningDataModule of classification: images in an order, and with augmentations, that depend on the seed."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from halonet.data import AugmentationConfig, ImageSource, KeyedDataset, build_transform, load_source
@@ -17,6 +18,8 @@ class ClassificationData(KeyedData):
     Args:
         data: A named data set or a folder, as `halonet.data.load_source` takes it.
         augmentation: Image size, channels, normalization and the training augmentations.
+        root: The folder that a named data set lies in, see `halonet.data.load_source`.
+        train_images: How many training images to keep; None keeps all.
         batch_size: Images per optimizer step, over all processes and accumulated micro-batches.
         validation_split: The split of `data` that is validated on; None for no validation.
         test_split: The split that the test takes.
@@ -29,6 +32,8 @@ class ClassificationData(KeyedData):
         data: str,
         augmentation: AugmentationConfig,
         *,
+        root: str | Path | None = None,
+        train_images: int | None = None,
         batch_size: int = 128,
         validation_split: str | None = "validation",
         test_split: str = "test",
@@ -44,6 +49,8 @@ class ClassificationData(KeyedData):
             seed=seed,
         )
         self.augmentation = augmentation
+        self.root = None if root is None else Path(root)
+        self.train_images = train_images
         self._sources: dict[str, ImageSource] = {}
 
     @property
@@ -62,15 +69,16 @@ class ClassificationData(KeyedData):
         return KeyedDataset(self._source(split), transform, self.seed, train=False)
 
     def describe(self) -> dict[str, Any]:
-        """What a checkpoint must say of the data: `preprocessing`, `class_names`, `data` and `test_split`."""
+        """What a checkpoint must say of the data: `preprocessing`, `class_names`, `data`, `root` and `test_split`."""
         return {
             "preprocessing": dataclasses.asdict(self.augmentation),
             "class_names": list(self.class_names),
             "data": self.data,
+            "root": None if self.root is None else str(self.root),
             "test_split": self.test_split,
         }
 
     def _source(self, split: str) -> ImageSource:
         if split not in self._sources:
-            self._sources[split] = load_source(self.data, split)
+            self._sources[split] = load_source(self.data, split, root=self.root, train_images=self.train_images)
         return self._sources[split]

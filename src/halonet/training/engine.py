@@ -22,7 +22,7 @@ from halonet.training.files import explain_full_disk, write_atomically
 from halonet.training.keyed_data import KeyedData
 from halonet.training.progress import Progress
 from halonet.training.recipe import EmaSection, EngineSection
-from halonet.training.recipes import to_yaml
+from halonet.training.recipes import to_yaml, without_root
 from halonet.training.run_log import RunLog
 from halonet.training.task import Task
 from halonet.training.weights import network_state, read_checkpoint, save_weights
@@ -272,7 +272,7 @@ def _make_trainer(folder: Path, job: Job, callbacks: Sequence[lightning.Callback
 def _warn_of_differences(resumed_from: dict[str, Any], recipe: AnyRecipe, trainer: lightning.Trainer) -> None:
     now = environment(trainer.world_size, trainer.strategy.root_device)
     changes = differences(resumed_from["environment"], now)
-    if resumed_from["recipe"] != to_yaml(recipe):
+    if without_root(resumed_from["recipe"]) != without_root(to_yaml(recipe)):
         changes.append("recipe.yaml was edited")
     if changes and trainer.is_global_zero:
         note = "the resumed run will not end with the bits of an uninterrupted one: " + "; ".join(changes)

@@ -20,6 +20,7 @@ def evaluate(
     data: str | None = None,
     split: str | None = None,
     *,
+    root: str | Path | None = None,
     batch_size: int = 256,
     workers: int = 0,
     device: str = "auto",
@@ -30,13 +31,15 @@ def evaluate(
         checkpoint: A run folder, a `model.safetensors` or a `.ckpt`.
         data: A named data set or a folder of class folders; None takes what the checkpoint was trained on.
         split: Of the data; None takes "test", or what the training took for its test.
+        root: The folder that a named data set lies in; None takes the training's, if `data` is the training's too.
         batch_size: Images at a time.
         workers: Processes that load images; 0 loads in this one.
         device: "cpu", "cuda", ...; "auto" takes an accelerator if there is one.
 
     Returns:
         `top1` and `top5` (percent), `loss` (nats), `images`, `images_per_second`, `seconds`, and what was measured
-        where: `checkpoint`, `parameters`, `data`, `split`, `device`.
+        where: `checkpoint`, `parameters`, `data`, `variant` (of a data set that has several, or None), `split`,
+        `device`.
 
     Raises:
         UserError: The checkpoint or the data cannot be read, or their classes differ.
@@ -44,9 +47,11 @@ def evaluate(
     network, information = load_checkpoint(checkpoint)
     if data is None and "data" not in information:
         raise UserError(f"{checkpoint} does not say what data it was trained on: name some with --data")
+    if root is None and data in (None, information.get("data")):
+        root = information.get("root")
     data = str(information["data"] if data is None else data)
     split = str(split or information.get("test_split", "test"))
-    source = load_source(data, split)
+    source = load_source(data, split, root=None if root is None else Path(root))
     labels = match_classes(source.class_names, information.get("class_names", source.class_names))
     transform = build_transform(preprocessing(information, str(checkpoint)), train=False)
     loader = DataLoader(
@@ -63,6 +68,7 @@ def evaluate(
         "checkpoint": str(checkpoint),
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "data": data,
+        "variant": getattr(source, "variant", None),
         "split": split,
         "device": str(target),
     }

@@ -51,6 +51,8 @@ class DataSection:
 
     Attributes:
         source: A named data set or a folder.
+        root: The folder that a named data set lies in; null for those that need none.
+        train_images: How many training images to keep, the classes in equal parts; null for all.
         augmentation: Image size, channels, normalization, and what training does to images.
         validation_split: What is measured after each epoch, for choosing; null for nothing.
         test_split: What is measured once, at the end.
@@ -58,6 +60,8 @@ class DataSection:
     """
 
     source: str
+    root: str | None = None
+    train_images: int | None = None
     augmentation: AugmentationConfig
     validation_split: str | None = "validation"
     test_split: str = "test"
@@ -192,6 +196,7 @@ class Recipe:
             self,
             common_rules(self)
             | {
+                "data.train_images": (self.data.train_images is None or self.data.train_images >= 1, "at least 1"),
                 "schedule.epochs": (schedule.epochs >= 1, "at least 1"),
                 "schedule.warmup_epochs": (
                     0 <= schedule.warmup_epochs <= schedule.epochs,

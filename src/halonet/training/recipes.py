@@ -54,7 +54,7 @@ def resolve(name_or_path: str | Path, overrides: Sequence[str] = (), schema: typ
         command = COMMANDS.get(task, f"no command: known are {', '.join(COMMANDS)}")
         raise UserError(f"{source} is a recipe of {task}, which is for {command}")
     _check_keys(values, schema, source)
-    for key, value in _split(overrides):
+    for key, value in split_overrides(overrides):
         _override(values, key, value, schema)
     values.setdefault("name", name)
     try:
@@ -92,6 +92,13 @@ def to_yaml(recipe: Any) -> str:
     """
     values = _plain(dataclasses.asdict(recipe))
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False, width=110, allow_unicode=True)
+
+
+def without_root(text: str) -> dict[str, Any]:
+    """Read what `to_yaml` wrote, less the folder that the data lies in, which is no part of an experiment."""
+    values = yaml.load(text, _Loader)
+    values["data"].pop("root", None)
+    return values
 
 
 class _Loader(yaml.SafeLoader):
@@ -154,7 +161,8 @@ def _task(values: dict[str, Any]) -> str:
     return str(values.get("task", "classification"))
 
 
-def _split(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
+def split_overrides(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Take overrides apart into keys and values, as text."""
     words = iter(overrides)
     for word in words:
         key, equals, value = word.partition("=")

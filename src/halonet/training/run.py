@@ -10,7 +10,7 @@ import torch
 
 import halonet
 from halonet.data import derive_seed
-from halonet.data.sources import EMBEDDED
+from halonet.data.sources import is_named
 from halonet.training.classifier import Classifier
 from halonet.training.datamodule import ClassificationData
 from halonet.training.engine import Job, anchored, complete, start
@@ -43,7 +43,9 @@ def train(recipe: Recipe, run_dir: str | Path | None = None, *, callbacks: Seque
     return start(_job(_anchored(recipe)), run_dir, callbacks=callbacks)
 
 
-def resume(run_dir: str | Path, *, callbacks: Sequence[lightning.Callback] = ()) -> Path:
+def resume(
+    run_dir: str | Path, *, root: str | Path | None = None, callbacks: Sequence[lightning.Callback] = ()
+) -> Path:
     """Complete a run that was interrupted; on a CPU it ends with the bits of one that was not.
 
     That holds for the same world size, threads, versions and instruction set; a `UserNote` warning names each that
@@ -51,6 +53,7 @@ def resume(run_dir: str | Path, *, callbacks: Sequence[lightning.Callback] = ())
 
     Args:
         run_dir: The run folder.
+        root: The folder that a named data set lies in now; None takes the one that the run began with.
         callbacks: As in `train`.
 
     Returns:
@@ -59,7 +62,8 @@ def resume(run_dir: str | Path, *, callbacks: Sequence[lightning.Callback] = ())
     Raises:
         UserError: The folder holds no run, or one of the errors of `train`.
     """
-    return complete(run_dir, lambda path: _job(resolve(path)), callbacks=callbacks)
+    changes = [] if root is None else [f"data.root={root}"]
+    return complete(run_dir, lambda path: _job(_anchored(resolve(path, changes))), callbacks=callbacks)
 
 
 def build_data(recipe: Recipe) -> ClassificationData:
@@ -75,6 +79,8 @@ def build_data(recipe: Recipe) -> ClassificationData:
     return ClassificationData(
         data.source,
         data.augmentation,
+        root=data.root,
+        train_images=data.train_images,
         batch_size=recipe.optimizer.batch_size,
         validation_split=data.validation_split,
         test_split=data.test_split,
@@ -125,10 +131,15 @@ def describe_result(result: dict[str, Any]) -> str:
         Accuracy, loss, time and speed.
     """
     return (
-        f"top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %, loss {result['loss']:.4f} on {result['data']} "
+        f"top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %, loss {result['loss']:.4f} on {data_of(result)} "
         f"({result['split']}) after {result['epochs']} epochs, {result['seconds']:.0f} s, "
         f"{result['images_per_second']:.0f} images/s"
     )
+
+
+def data_of(result: dict[str, Any]) -> str:
+    """Name what was measured: the variant of a data set that has several."""
+    return result.get("variant") or result["data"]
 
 
 def _job(recipe: Recipe) -> Job:
@@ -142,13 +153,13 @@ def _job(recipe: Recipe) -> Job:
 
 
 def _measure(recipe: Recipe, folder: Path, device: str) -> dict[str, Any]:
-    measured = evaluate(folder, device=device)
-    names = ("top1", "top5", "loss", "parameters", "images")
+    measured = evaluate(folder, root=recipe.data.root, device=device)
+    names = ("top1", "top5", "loss", "parameters", "images", "variant")
     return {name: measured[name] for name in names} | {"epochs": recipe.schedule.epochs}
 
 
 def _anchored(recipe: Recipe) -> Recipe:
-    source = recipe.data.source
-    if source == EMBEDDED or source.startswith(("hfds/", "torch/")):
-        return recipe
-    return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, source=anchored(source)))
+    data = recipe.data
+    source = data.source if is_named(data.source) else anchored(data.source)
+    root = None if data.root is None else anchored(data.root)
+    return dataclasses.replace(recipe, data=dataclasses.replace(data, source=source, root=root))
