@@ -16,11 +16,11 @@ ORDER = {
     "models": 3,
     "data": 4,
     "visual": 4,
-    "benchmark": 4,
     "training": 5,
     "detection": 6,
     "deploy": 7,
-    "cli": 8,
+    "benchmark": 8,
+    "cli": 9,
 }
 
 

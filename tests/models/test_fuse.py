@@ -10,6 +10,7 @@ ROWS = {
     "pooled": {"downsampling": "pool", "centered": True},
     "convolutions": {"convolution_stages": (1,), "squeeze_excitation_stages": (2,)},
     "patches": {"stem": "patch4x4"},
+    "small_patches": {"stem": "patch2x2"},
     "absolute": {"position": "absolute"},
     "zeros": {"border": "zeros"},
 }

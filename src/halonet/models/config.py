@@ -1,12 +1,35 @@
 """The paper's tables: one row per model, one field per column."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from halonet.layers.bottleneck import ACTIVATIONS
 from halonet.layers.halo_attention import EMBEDDINGS, POSITIONS
 from halonet.ops.halo_attention.geometry import BORDERS
 
-STEMS = ("conv7x7", "patch4x4", "conv3x3", "conv3x3_stride2")
+
+class Stem(NamedTuple):
+    """What stands before the stages.
+
+    Attributes:
+        kernel: Side of the convolution's kernel in pixels.
+        stride: Of the convolution.
+        reduction: Of the image by the stem; where it is not the stride, max pooling follows.
+    """
+
+    kernel: int
+    stride: int
+    reduction: int
+
+
+STEMS = {
+    "conv7x7": Stem(7, 2, 4),
+    "patch4x4": Stem(4, 4, 4),
+    # Ours, for small images.
+    "conv3x3": Stem(3, 1, 1),
+    "conv3x3_stride2": Stem(3, 2, 2),
+    "patch2x2": Stem(2, 2, 2),
+}
 DOWNSAMPLINGS = ("attention", "pool")
 
 
@@ -26,7 +49,7 @@ class HaloNetConfig:
         query_key_ratio: r_qk, width of queries and keys over the stage width.
         width_ratio: r_w; the stages are 64, 128, 256, 512 times this wide.
         stem: "conv7x7" (7x7 convolution with stride 2 and max pooling), "patch4x4" (linear projection of 4x4
-            patches), and for small images "conv3x3" and "conv3x3_stride2" (ours).
+            patches), and for small images "conv3x3", "conv3x3_stride2" and "patch2x2" (ours).
         stem_width: Channels of the stem.
         convolution_stages: Stages (from 1) whose mixer is a 3x3 convolution instead of attention.
         squeeze_excitation_stages: Stages (from 1) with squeeze-and-excitation.
@@ -66,7 +89,7 @@ class HaloNetConfig:
 
     def __post_init__(self) -> None:
         known = {
-            "stem": STEMS,
+            "stem": tuple(STEMS),
             "activation": tuple(ACTIVATIONS),
             "downsampling": DOWNSAMPLINGS,
             "position": POSITIONS,

@@ -11,7 +11,7 @@ from halonet.layers.bottleneck import ACTIVATIONS, Bottleneck
 from halonet.layers.global_pool import GlobalPool
 from halonet.layers.halo_attention import HaloAttention
 from halonet.layers.norm import norm_act
-from halonet.models.config import HaloNetConfig, scaled
+from halonet.models.config import STEMS, HaloNetConfig, scaled
 
 
 class HaloNet(nn.Module):
@@ -46,10 +46,10 @@ class HaloNet(nn.Module):
         self.grad_checkpointing = False
 
         self.stem, reduction = make_stem(config, in_chans)
-        max_pool = config.stem == "conv7x7"
+        max_pool = STEMS[config.stem].reduction > reduction
         self.stem_pool = nn.MaxPool2d(3, stride=2, padding=1) if max_pool else nn.Identity()
         self.feature_info = [{"num_chs": config.stem_width, "reduction": reduction, "module": "stem"}]
-        reduction *= 2 if max_pool else 1
+        reduction = STEMS[config.stem].reduction
 
         channels, blocks_before, stages = config.stem_width, 0, []
         for stage, depth in enumerate(config.depths):
@@ -222,8 +222,8 @@ class PadToPatches(nn.Module):
 
 def make_stem(config: HaloNetConfig, in_chans: int) -> tuple[nn.Sequential, int]:
     """Build the stem up to its pooling, and tell by how much it reduces the image."""
-    kernel, stride = {"conv7x7": (7, 2), "patch4x4": (4, 4), "conv3x3": (3, 1), "conv3x3_stride2": (3, 2)}[config.stem]
-    patch = config.stem == "patch4x4"
+    kernel, stride, _ = STEMS[config.stem]
+    patch = config.stem.startswith("patch")
     convolution = nn.Conv2d(in_chans, config.stem_width, kernel, stride, 0 if patch else kernel // 2, bias=False)
     stem = nn.Sequential()
     if patch:

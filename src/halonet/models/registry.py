@@ -9,7 +9,7 @@ from timm.models import build_model_with_cfg, register_model
 from torch import nn
 
 from halonet.errors import UserError, unknown_name
-from halonet.models.config import HALONETS, HaloNetConfig
+from halonet.models.config import HALONETS, STEMS, HaloNetConfig
 from halonet.models.halonet import HaloNet
 
 TIMM_PREFIX = "halonet_paper_"
@@ -98,7 +98,7 @@ def configure(name: str, **changes: Any) -> HaloNetConfig:
 
 def pretrained_cfg(config: HaloNetConfig) -> dict[str, Any]:
     """How images are prepared for a model, in timm's terms; `url` is empty because no weights exist."""
-    reduction = {"conv7x7": 4, "patch4x4": 4, "conv3x3": 1, "conv3x3_stride2": 2}[config.stem]
+    reduction = STEMS[config.stem].reduction
     side = -(-config.image_size // (reduction * 2 ** (len(config.depths) - 1)))
     return {
         "url": "",

@@ -1,5 +1,6 @@
 """Reading recipes: YAML files in the package or anywhere, with overrides from the command line, typed."""
 
+import copy
 import dataclasses
 import re
 import typing
@@ -53,10 +54,27 @@ def resolve(name_or_path: str | Path, overrides: Sequence[str] = (), schema: typ
     if task != getattr(schema, "task"):  # noqa: B009 - a field of every schema
         command = COMMANDS.get(task, f"no command: known are {', '.join(COMMANDS)}")
         raise UserError(f"{source} is a recipe of {task}, which is for {command}")
-    _check_keys(values, schema, source)
     for key, value in split_overrides(overrides):
         _override(values, key, value, schema)
     values.setdefault("name", name)
+    return build(values, source, schema)
+
+
+def build(values: dict[str, Any], source: str, schema: type[SchemaT] = Recipe) -> SchemaT:
+    """Make a recipe of nested dictionaries.
+
+    Args:
+        values: By key, as YAML gives them.
+        source: What to call them in messages.
+        schema: The recipe's class.
+
+    Returns:
+        The recipe, complete and checked.
+
+    Raises:
+        UserError: A key is unknown or missing, or a value is of the wrong type or out of its range.
+    """
+    _check_keys(values, schema, source)
     try:
         return _build(schema, _parser(schema).parse_object(values).as_dict())
     except ArgumentError as error:
@@ -64,6 +82,42 @@ def resolve(name_or_path: str | Path, overrides: Sequence[str] = (), schema: typ
         raise UserError(f"{source}: {message.replace('Expected a ', 'expected ')}") from error
     except UserError as error:
         raise UserError(f"{source}: {error}") from error
+
+
+def derive(base: dict[str, Any], changes: dict[str, Any], source: str, schema: type = Recipe) -> dict[str, Any]:
+    """Take a recipe that says only what differs from another.
+
+    Args:
+        base: The other's nested dictionaries; they are not changed.
+        changes: Values by dotted key, such as "model.overrides.halo_size".
+        source: What to call the recipe in messages.
+        schema: The recipe's class.
+
+    Returns:
+        Nested dictionaries, for `build`.
+
+    Raises:
+        UserError: A key is unknown, or names a section.
+    """
+    values = copy.deepcopy(base)
+    for key, value in changes.items():
+        try:
+            section, name, _ = _find_key(values, key, schema)
+        except UserError as error:
+            raise UserError(f"{source}: {error}") from error
+        section[name] = value
+    return values
+
+
+def parse_yaml(text: str, source: str) -> dict[str, Any]:
+    """Read YAML 1.2 that holds keys; raises UserError, naming the source, for anything else."""
+    try:
+        values = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise UserError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{source} is not a recipe: it holds no keys")
+    return values
 
 
 def task_of(name_or_path: str | Path) -> str:
@@ -148,13 +202,7 @@ def _find(name_or_path: str) -> tuple[str, str, str]:
 def _read(name_or_path: str | Path) -> tuple[str, dict[str, Any], str]:
     """The recipe's name, its keys, and what to call it in messages."""
     name, text, source = _find(str(name_or_path))
-    try:
-        values = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        raise UserError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{source} is not a recipe: it holds no keys")
-    return name, values, source
+    return name, parse_yaml(text, source), source
 
 
 def _task(values: dict[str, Any]) -> str:
@@ -185,6 +233,15 @@ def _check_keys(values: dict[str, Any], section: type, source: str, prefix: str 
 
 
 def _override(values: dict[str, Any], key: str, text: str, schema: type) -> None:
+    section, name, hint = _find_key(values, key, schema)
+    try:
+        section[name] = text if _is_text(hint) else yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise UserError(f"{key}: {text!r} is not a value: {' '.join(str(error).split())}") from error
+
+
+def _find_key(values: dict[str, Any], key: str, schema: type) -> tuple[dict[str, Any], str, Any]:
+    """Find the section that a dotted key lies in (it is made), the key's last part, and the type of its value."""
     section: Any = schema
     path = key.split(".")
     for depth, part in enumerate(path):
@@ -202,10 +259,7 @@ def _override(values: dict[str, Any], key: str, text: str, schema: type) -> None
             values = values.setdefault(part, {})
     if dataclasses.is_dataclass(section):
         raise UserError(f"{key} is a section: set one of its keys, such as {key}.{dataclasses.fields(section)[0].name}")
-    try:
-        values[path[-1]] = text if _is_text(section) else yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        raise UserError(f"{key}: {text!r} is not a value: {' '.join(str(error).split())}") from error
+    return values, path[-1], section
 
 
 def _is_text(hint: Any) -> bool:
