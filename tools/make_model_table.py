@@ -45,7 +45,11 @@ GROUPS = (
         "last stage. The paper prints no sizes, and no number of heads: 8 is ours.",
         ("r50se", "r50se_halo_b8", "r50se_halo_b32", "r101se", "r101se_halo_b8"),
     ),
-    ("Small images (ours, not of the paper)", "For images of 28 to 64 pixels.", ("tiny28", "small32", "small64")),
+    (
+        "Small images (ours, not of the paper)",
+        "For images of 28 to 64 pixels.",
+        ("tiny28", "micro32", "mini32", "small32", "small64"),
+    ),
 )
 FAMILY = ("h0", "h1", "h2", "h3", "h4", "h5", "h6", "h7")
 

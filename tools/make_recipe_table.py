@@ -16,6 +16,7 @@ PAGE = Path(__file__).parents[1] / "docs/recipes.md"
 
 SECTIONS = {
     "": "Ours",
+    "cifar10": "CIFAR-10 (ours)",
     "imagenet": "ImageNet: the family, and what it is compared with",
     "imagenet/components": "ImageNet: the component study",
     "imagenet/scaling": "ImageNet: the scaling study",

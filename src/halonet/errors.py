@@ -11,6 +11,10 @@ class UserError(ValueError):
     """
 
 
+class DivergedError(UserError):
+    """A loss or a weight became infinite or NaN in training."""
+
+
 class UserNote(UserWarning):
     """What the user should know of a call that does its work all the same; the command line prints it on one line."""
 

@@ -11,6 +11,7 @@ OPTIONS = {
     "operator": SHARED | {"--compare", "--dtype", "--peers", "--scaling", "--sizes", "--skip-memory"},
     "model": SHARED | {"--accelerate", "--compare", "--compile", "--dtype", "--image-size", "--models"},
     "memory": SHARED - {"--passes", "--plot", "--repeats"} | {"--dtype", "--image-size", "--models", "--pass"},
+    "claims": {"--data", "--help", "--minutes", "--output", "--row", "--shard"},
     "tune": SHARED - {"--passes", "--plot"} | {"--dtype", "--sizes"},
 }
 QUICK = ["--batch", "1", "--repeats", "2", "--threads", "1", "--device", "cpu"]

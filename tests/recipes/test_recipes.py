@@ -112,7 +112,7 @@ def text(name: str) -> str:
 
 
 def test_the_recipes_in_folders_are_those_of_the_paper():
-    assert sorted(OF_THE_PAPER) == [name for name in CLASSIFIERS if "/" in name]
+    assert sorted(OF_THE_PAPER) == [name for name in CLASSIFIERS if "/" in name and not name.startswith("cifar10/")]
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)

@@ -60,6 +60,15 @@ def add_benchmarks(parser: argparse.ArgumentParser, add_command: AddCommand) -> 
     _add_settings(tune, batch=256, repeats=9)
     tune.add_argument("--dtype", default="bfloat16", help="of the operator's tensors")
 
+    claims = add_command(kinds, "claims", run_claims, "train the next missing runs of the paper's claims on CIFAR-10")
+    claims.add_argument("--data", type=Path, required=True, metavar="DIR", help="the folder that holds CIFAR-10")
+    claims.add_argument("--minutes", type=float, help="begin no run that would not end in time (default: go on)")
+    claims.add_argument("--row", metavar="ROW", help="train only this row of the plan")
+    claims.add_argument("--shard", default="1/1", metavar="I/N", help="every N-th run from the I-th on")
+    claims.add_argument(
+        "--output", type=Path, default=Path("results/claims"), metavar="DIR", help="where the records are"
+    )
+
 
 def _add_dtype_of_networks(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", default="float32", help="that networks compute in; half precision by autocast")
@@ -158,6 +167,30 @@ def run_tune(options: argparse.Namespace, overrides: list[str]) -> None:
             write_output(record | {"provenance": describe_run(options.words), "trials": tried}, options.output)
     if options.output is not None:
         print(f"written to {options.output}")
+
+
+def run_claims(options: argparse.Namespace, overrides: list[str]) -> None:
+    """Train what has no record yet, and print a line about each run."""
+    from functools import partial
+
+    from halonet.benchmark.claims import runner
+    from halonet.benchmark.claims.plan import read_plan
+
+    shard = runner.parse_shard(options.shard)
+    if options.minutes is not None and not 0 < options.minutes < float("inf"):
+        raise UserError(f"--minutes is {options.minutes}; it must be above 0")
+    runner.require_clean_code()
+    runner.run_quietly()
+    report = partial(print, flush=True)
+    runner.run_claims(
+        read_plan(),
+        options.data,
+        options.output,
+        minutes=options.minutes,
+        row=options.row,
+        shard=shard,
+        report=report,
+    )
 
 
 def _settings(options: argparse.Namespace, batch: int) -> Any:

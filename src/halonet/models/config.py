@@ -180,6 +180,11 @@ HALONETS: dict[str, HaloNetConfig] = {
     # Not of the paper: ours, for small images.
     "tiny28":  HaloNetConfig(block_size=7, halo_size=1, bottleneck_ratio=2.0, depths=(1, 2), num_heads=(1, 2),
                              image_size=28, stem="conv3x3_stride2", stem_width=48, width_ratio=0.5),
+    "micro32": HaloNetConfig(block_size=4, halo_size=1, bottleneck_ratio=1.0, depths=(1, 1, 1), num_heads=(2, 4, 8),
+                             image_size=32, stem="conv3x3_stride2", stem_width=32, width_ratio=0.5),
+    "mini32":  HaloNetConfig(block_size=4, halo_size=2, bottleneck_ratio=2.0, depths=(2, 3, 3), num_heads=(2, 4, 8),
+                             image_size=32, stem="conv3x3_stride2", stem_width=32, width_ratio=0.5,
+                             convolution_stages=(1,)),
     "small32": HaloNetConfig(block_size=8, halo_size=3, bottleneck_ratio=2.0, depths=(2, 3, 3), num_heads=(4, 8, 8),
                              image_size=32, stem="conv3x3", stem_width=64),
     "small64": HaloNetConfig(block_size=8, halo_size=3, bottleneck_ratio=2.0, depths=(2, 3, 3), num_heads=(4, 8, 8),

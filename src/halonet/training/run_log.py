@@ -10,7 +10,7 @@ from typing import Any
 import lightning
 from torch.utils.tensorboard import SummaryWriter
 
-from halonet.errors import UserError
+from halonet.errors import DivergedError, UserError
 from halonet.training.files import explain_full_disk
 from halonet.training.task import Batch, Task
 
@@ -175,7 +175,7 @@ class RunLog(lightning.Callback):
     def _write(self, trainer: lightning.Trainer, kind: str, step: int, metrics: dict[str, float]) -> None:
         for name, value in metrics.items():
             if not math.isfinite(value):
-                raise UserError(
+                raise DivergedError(
                     f"{name} became {value} by step {step}: the training diverged; lower optimizer.learning_rate, "
                     "lengthen schedule.warmup_epochs or set engine.clip_gradient"
                 )

@@ -1,0 +1,147 @@
+"""`halonet benchmark claims`: train the missing runs of the plan, one after another, on one thread."""
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from halonet.benchmark.claims.execution import check_variant, describe_data, execute
+from halonet.benchmark.claims.plan import Plan, Row
+from halonet.benchmark.claims.records import read_records, write_record
+from halonet.benchmark.record import describe_run
+from halonet.errors import UserError, unknown_name
+
+# A run is begun only if the time left exceeds its estimate by so much: machines are not equally busy.
+MARGIN = 1.15
+# Minutes that a row is taken for if nothing is known of it.
+UNKNOWN = 18.0
+
+
+def run_claims(
+    plan: Plan,
+    root: Path,
+    folder: Path,
+    *,
+    minutes: float | None = None,
+    row: str | None = None,
+    shard: tuple[int, int] = (1, 1),
+    report: Callable[[str], None] = print,
+) -> list[Path]:
+    """Train what has no record yet: bases first, then claim by claim, all seeds of a row in turn.
+
+    Each record is written when its run has ended, so that a process killed at any moment loses one run at most.
+
+    Args:
+        plan: What to train.
+        root: The folder that holds CIFAR-10.
+        folder: Where the records are; it is made if there is none.
+        minutes: Begin no run that would not end within so many; None goes on to the end of the plan.
+        row: Train only this one.
+        shard: (i, n) takes every n-th run from the i-th on, so that n processes share the work.
+        report: Takes a line about each run.
+
+    Returns:
+        The files written.
+
+    Raises:
+        UserError: The row is unknown, a record is damaged or of another plan, the data cannot be read or is another
+            variant, or the disk is full.
+    """
+    if row is not None and row not in plan.rows:
+        raise UserError(unknown_name("row of the plan", row, plan.rows))
+    deadline = None if minutes is None else time.monotonic() + 60 * minutes
+    records = read_records(folder, plan)
+    pairs = [pair for pair in plan.pairs()[shard[0] - 1 :: shard[1]] if row in (None, pair[0].name)]
+    missing = [(each, seed) for each, seed in pairs if seed not in _seeds(records.get(each.name, []))]
+    report(f"{len(pairs) - len(missing)} of {len(pairs)} runs have a record")
+    if not missing:
+        return []
+    check_variant(describe_data(missing[0][0].recipe, root)["variant"], plan.variant, root)
+    _check_writable(folder)
+    written = []
+    slowdown = 1.0  # what other processes leave of the processor
+    for each, seed in missing:
+        estimate = slowdown * estimate_minutes(plan, each, records)
+        if deadline is not None and time.monotonic() + 60 * MARGIN * estimate > deadline:
+            report(f"{each.name}, seed {seed}: not begun, it takes about {estimate:.0f} minutes")
+            continue
+        record = execute(each, seed, root)
+        written.append(write_record(folder, record))
+        records.setdefault(each.name, []).append(record)
+        slowdown = max(1.0, record["seconds"]["wall"] / record["seconds"]["process"])
+        report(f"{_describe(record)}; written to {written[-1]}")
+    return written
+
+
+def estimate_minutes(plan: Plan, row: Row, records: dict[str, list[dict[str, Any]]]) -> float:
+    """Estimate how long one run of a row takes: as its own records, else as the plan says, else as its base.
+
+    Args:
+        plan: The row's.
+        row: The row.
+        records: By row.
+
+    Returns:
+        Minutes of processor time.
+    """
+    seconds = [record["seconds"]["process"] for record in records.get(row.name, [])]
+    if seconds:
+        return sum(seconds) / len(seconds) / 60
+    if row.minutes is not None:
+        return row.minutes
+    return UNKNOWN if row.base is None else estimate_minutes(plan, plan.rows[row.base], records)
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Read "I/N"; raises UserError unless 1 <= I <= N."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    index, count = (int(part) for part in match.groups()) if match else (0, 0)
+    if not 1 <= index <= count:
+        raise UserError(f"--shard is {text}, but must be I/N with I from 1 to N, such as 1/2")
+    return index, count
+
+
+def run_quietly() -> None:
+    """Let this process use one thread, and only what other processes leave of the processor."""
+    torch.set_num_threads(1)
+    if hasattr(os, "nice"):
+        os.nice(19)
+
+
+def require_clean_code() -> None:
+    """Refuse to run with code that no commit names."""
+    if describe_run([]).get("modified"):
+        raise UserError(
+            "the code was changed since its last commit, and a record names the commit that made it: commit the "
+            "changes, or run from a clone of its own"
+        )
+
+
+def _seeds(records: list[dict[str, Any]]) -> Iterator[int]:
+    return (record["seed"] for record in records)
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"cannot write records into {folder}: {error.strerror}") from error
+
+
+def _describe(record: dict[str, Any]) -> str:
+    head = f"{record['row']}, seed {record['seed']}: "
+    tail = f"{record['seconds']['process'] / 60:.1f} minutes of processor time"
+    if record["status"] == "diverged":
+        return f"{head}diverged ({record['reason']}), {tail}"
+    last = record["epochs"][-1]
+    return (
+        f"{head}test {record['test']['top1']:.2f} %, validation {last['validation_top1']:.2f} %, "
+        f"training {last['train_top1']:.2f} %, {tail}"
+    )

@@ -1,0 +1,95 @@
+"""What a classifier answers when images move: translation equivariance, by a measure of our own."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from halonet.data import ImageSource, KeyedDataset
+
+PIXELS = tuple(range(1, 9))
+EVERY = 5  # test images take part: more would cost more than they tell
+
+
+class ShiftedImages:
+    """Images of a source moved to the right; black comes in from the left, as in the border of cropped images.
+
+    Args:
+        source: The images.
+        pixels: How far.
+        every: Keep each n-th image.
+    """
+
+    def __init__(self, source: ImageSource, pixels: int, every: int = 1) -> None:
+        self.class_names = source.class_names
+        self._source = source
+        self._pixels = pixels
+        self._every = every
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return -(-len(self._source) // self._every)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        """Return a moved image and its label."""
+        image, label = self._source[index * self._every]
+        # Pillow fills with black what a crop takes from outside the image.
+        return image.crop((-self._pixels, 0, image.width - self._pixels, image.height)), label
+
+
+@torch.inference_mode()
+def classify(network: nn.Module, source: ImageSource, transform: Callable[[Image.Image], Tensor]) -> list[int]:
+    """Give the best guess for every image.
+
+    Args:
+        network: In evaluation mode, on the CPU.
+        source: The images.
+        transform: Makes the network's input of an image.
+    """
+    loader = DataLoader(KeyedDataset(source, transform, seed=0, train=False), batch_size=250)
+    return [label for images, _ in loader for label in network(images).argmax(1).tolist()]
+
+
+def measure_shifts(
+    network: nn.Module,
+    source: ImageSource,
+    transform: Callable[[Image.Image], Tensor],
+    unshifted: list[int],
+    labels: list[int],
+) -> dict[str, Any]:
+    """Measure accuracy on moved images, and how many predictions the movement changes.
+
+    Args:
+        network: In evaluation mode, on the CPU.
+        source: The images.
+        transform: Makes the network's input of an image.
+        unshifted: The guesses for the images where they are.
+        labels: The true labels.
+
+    Returns:
+        `direction`, `fill`, `images` (every fifth takes part), `pixels`, and by distance `top1` and `changed`
+        (percent); `unshifted_top1` is of the same images.
+    """
+    before, right = unshifted[::EVERY], labels[::EVERY]
+    top1, changed = [], []
+    for pixels in PIXELS:
+        after = classify(network, ShiftedImages(source, pixels, EVERY), transform)
+        top1.append(share(after, right))
+        changed.append(100 - share(after, before))
+    return {
+        "direction": "right",
+        "fill": "black",
+        "images": len(before),
+        "pixels": list(PIXELS),
+        "unshifted_top1": share(before, right),
+        "top1": top1,
+        "changed": changed,
+    }
+
+
+def share(first: list[int], second: list[int]) -> float:
+    """The percentage of places where two lists agree."""
+    return 100 * sum(a == b for a, b in zip(first, second, strict=True)) / len(first)
