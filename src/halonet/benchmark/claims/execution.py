@@ -16,6 +16,7 @@ from halonet.benchmark.record import describe_machine, describe_run
 from halonet.data import build_transform, load_source
 from halonet.data.sources import labels_of
 from halonet.errors import DivergedError, UserError
+from halonet.models.halonet import HaloNet
 from halonet.models.macs import count_macs
 from halonet.training.engine import read_result
 from halonet.training.evaluation import preprocessing
@@ -74,6 +75,7 @@ def describe_data(recipe: Recipe, root: Path) -> dict[str, Any]:
 
 def _begin(row: Row, seed: int, recipe: Recipe) -> dict[str, Any]:
     network = build_classifier(recipe).network
+    assert isinstance(network, HaloNet)
     machine = describe_machine()
     resolved = json.loads(json.dumps(dataclasses.asdict(recipe)))
     resolved["data"]["root"] = None

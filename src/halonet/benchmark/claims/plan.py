@@ -165,8 +165,12 @@ class _Reader:
         self._check_keys(where, entry, ("base", "set", "recipe", "seeds", "minutes", "effect", "paper"))
         if type(entry["seeds"]) is not int or entry["seeds"] < MIN_SEEDS:
             raise UserError(f"{where}: seeds is {entry['seeds']!r}, but must be at least {MIN_SEEDS}")
+        minutes = entry.get("minutes")
+        if minutes is not None and not (type(minutes) in (int, float) and 0 < minutes < float("inf")):
+            raise UserError(f"{where}: minutes is {minutes!r}, but must be a number above 0")
         recipe = build({"name": name} | self._recipe(name, ()), where)
-        return Row(name, entry.get("base"), entry.get("set", {}), recipe, entry["seeds"], entry.get("minutes"))
+        minutes = None if minutes is None else float(minutes)
+        return Row(name, entry.get("base"), entry.get("set", {}), recipe, entry["seeds"], minutes)
 
     def _recipe(self, name: str, above: tuple[str, ...]) -> dict[str, Any]:
         """The nested dictionaries of a row's recipe, through all its bases."""
@@ -188,21 +192,22 @@ class _Reader:
         rows = claim.get("rows", {})
         comparisons = [Comparison(row, entry["base"], entry["effect"], entry["paper"]) for row, entry in rows.items()]
         comparisons += [Comparison(**entry) for entry in claim.get("comparisons", ())]
-        contrasts = [
-            Contrast(name, tuple(entry["of"]), entry["effect"], entry["paper"])
-            for name, entry in claim.get("contrasts", {}).items()
-        ]
+        contrasts = [self._contrast(where, name, entry) for name, entry in claim.get("contrasts", {}).items()]
         for each in (*comparisons, *contrasts):
             named = each.rows if isinstance(each, Contrast) else (each.row, each.base)
             if unknown := [row for row in named if row not in self.entries]:
                 raise UserError(f"{where}: {unknown_name('row', unknown[0], self.entries)}")
-            if isinstance(each, Contrast) and len(each.rows) != 4:
-                raise UserError(f"{where}: contrast {each.name} names {len(each.rows)} rows, but must name 4")
             if each.effect not in EFFECTS:
                 raise UserError(f"{where}: {unknown_name('effect', str(each.effect), EFFECTS)}")
             if isinstance(each, Comparison) and each.measure not in MEASURES:
                 raise UserError(f"{where}: {unknown_name('measure', str(each.measure), MEASURES)}")
         return Claim(name, claim["title"], claim["source"], tuple(rows), tuple(comparisons), tuple(contrasts))
+
+    def _contrast(self, where: str, name: str, entry: dict[str, Any]) -> Contrast:
+        if len(entry["of"]) != 4:
+            raise UserError(f"{where}: contrast {name} names {len(entry['of'])} rows, but must name 4")
+        first, second, third, fourth = entry["of"]
+        return Contrast(name, (first, second, third, fourth), entry["effect"], entry["paper"])
 
     def _check_keys(self, where: str, entry: dict[str, Any], known: tuple[str, ...]) -> None:
         for key in entry:
