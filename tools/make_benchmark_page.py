@@ -100,8 +100,9 @@ COMPILED = "triton_compiled.json"
 PREDICTED = """\
 ## Predicted, not measured: the Triton kernels
 
-No GPU has run these kernels. They were compiled by `tools/compile_triton.py`, which reads registers and shared memory
-from the compiled code and counts the instructions that a thread executes in its disassembly; with the nominal rates of
+These counts come from no GPU; what one measured is in `results/gpu`. The kernels were compiled by
+`tools/compile_triton.py`, which reads registers and shared memory from the compiled code and counts the instructions
+that a thread executes in its disassembly; with the nominal rates of
 an H100 (132 multiprocessors at 1.7 GHz, 4 instructions, 2048 multiply-adds of bf16 and 16 exponentials a clock on each,
 3 TB/s) they give the milliseconds that each part would take if it alone counted. A kernel takes at least the largest of
 them; instructions are issued in every clock only in theory, and two thirds of it is what a good kernel reaches. Bytes
@@ -202,7 +203,8 @@ def make_speed(results: Path = RESULTS) -> str:
     if record is not None:
         parts.append(f"Peak memory of a step.\n\n{table(record)}\n{origin(record)}")
     parts.append(
-        "All figures, and how they were measured: [docs/benchmarks.md](docs/benchmarks.md). No GPU has run them."
+        "All figures, and how they were measured: [docs/benchmarks.md](docs/benchmarks.md). What an H100 measured:\n"
+        "[results/gpu](results/gpu)."
     )
     return "\n\n".join(parts)
 
