@@ -1,0 +1,51 @@
+"""In what two recipes differ, in words."""
+
+import dataclasses
+from typing import Any
+
+from halonet.benchmark.claims.schema import NO_PART_OF_THE_EXPERIMENT
+from halonet.models import HALONETS
+from halonet.training.recipe import Recipe
+
+
+def differences(recipe: Recipe, base: Recipe) -> list[str]:
+    """Say in what a recipe differs from another.
+
+    Returns:
+        Such as "`halo_size` 2 instead of 1", by the last part of each key; what the recipes leave to the network's
+        config is taken from there.
+    """
+    values, others = _flat_values(recipe), _flat_values(base)
+    found = [
+        f"`{key.rpartition('.')[2]}` {_show(value)} instead of {_show(others[key])}"
+        for key, value in values.items()
+        if _show(value) != _show(others[key])
+    ]
+    return list(dict.fromkeys(found))  # the image size is a value of the data and of the network
+
+
+def _flat_values(recipe: Recipe) -> dict[str, Any]:
+    """What is part of the experiment, by dotted key."""
+    values: dict[str, Any] = {}
+
+    def add(key: str, value: Any) -> None:
+        if key in NO_PART_OF_THE_EXPERIMENT:
+            return
+        if isinstance(value, dict):
+            for name, each in value.items():
+                add(f"{key}.{name}" if key else name, each)
+        else:
+            values[key] = value
+
+    nested = dataclasses.asdict(recipe)
+    nested["model"]["overrides"] = dataclasses.asdict(HALONETS[recipe.model.name]) | recipe.model.overrides
+    add("", nested)
+    return values
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_show, value)) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
