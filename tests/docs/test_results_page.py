@@ -2,10 +2,8 @@ import dataclasses
 
 import pytest
 
-from halonet.benchmark.claims.findings import evaluate
 from halonet.benchmark.claims.plan import read_plan
 from halonet.benchmark.claims.records import read_records, write_record
-from halonet.benchmark.claims.remaining import minutes_of, missing_seeds
 from tests.benchmark.claims.synthetic import make_diverged, make_plan, make_record
 from tests.docs.pages import DOCS
 from tools.make_results_page import PAGE, RECORDS, make_page
@@ -110,19 +108,13 @@ def test_verdicts_are_counted_and_corrected(page):
     assert f"for all of them: {' '.join(held)} ## Shifted images" in text
 
 
-def test_a_verdict_that_may_be_chance_does_not_survive_the_correction(plan, folder):
-    for seed in range(5):
-        write_record(folder, make_record(plan, "first", seed, 60.0 + 0.22 * seed))
-        write_record(folder, make_record(plan, "second", seed, 59.85 + 0.22 * seed))
-    for seed in range(3):
-        write_record(folder, make_record(plan, "third", seed, 60.0 + seed))
-        write_record(folder, make_record(plan, "fourth", seed, 60.43 + seed / 100))
-    found = evaluate(plan, read_records(folder, plan))
-    assert [finding.verdict for finding in found] == ["undecided", "seen", "undecided", "undecided", "undecided"]
-    assert not any(finding.holds for finding in found)
-    assert found[1].estimate is not None
-    assert 0.01 < found[1].estimate.p_value_of("none") < 0.05
-    assert "these remain after Holm's correction for all of them: none." in " ".join(make_page(plan, folder).split())
+def test_where_nothing_survives_the_correction_the_page_says_so(plan, folder):
+    for row in plan.rows:
+        for seed in range(3):
+            write_record(folder, make_record(plan, row, seed, 60.0 + seed))
+    text = " ".join(make_page(plan, folder).split())
+    assert "0 seen, 0 opposite, 5 undecided" in text
+    assert "remain after Holm's correction for all of them: none." in text
 
 
 def test_a_contrast_of_four_rows_is_judged(plan, folder):
@@ -135,27 +127,16 @@ def test_a_contrast_of_four_rows_is_judged(plan, folder):
     assert cells[6].startswith("+1.50 (")
 
 
-def test_diverged_runs_are_listed_and_not_missing(page, plan, folder):
+def test_diverged_runs_are_listed_and_not_missing(page):
     assert "- `second`, seed 4: the loss is not finite at step 7\n" in page
-    records = read_records(folder, plan)
-    assert {row: missing_seeds(plan, row, records) for row in plan.rows} == {
-        "first": [], "second": [3], "third": [], "fourth": [0, 2],
-    }  # fmt: skip
     assert "3 of 16 runs are missing, about 0.7 hours of one processor core.\n" in page
     assert line_of(page, "| `second` | 3 |")[2] == "0.3"  # 20 minutes
 
 
-def test_the_time_of_a_run_is_its_rows_or_the_plans_or_its_bases(plan, folder):
-    empty = read_records(folder, plan)
-    assert [minutes_of(plan, row, empty) for row in plan.rows] == [30.0, 30.0, 30.0, 60.0]
-    write_record(folder, make_record(plan, "first", 0))
-    records = read_records(folder, plan)
-    assert [minutes_of(plan, row, records) for row in plan.rows] == [10.0, 10.0, 10.0, 60.0]
+def test_runs_of_unknown_time_are_counted(plan, folder):
     rows = {name: dataclasses.replace(row, minutes=None) for name, row in plan.rows.items()}
-    assert minutes_of(dataclasses.replace(plan, rows=rows), "fourth", empty) is None
-    assert "16 of 16 runs are missing; the time of 16 is not known yet." in make_page(
-        dataclasses.replace(plan, rows=rows), folder / "nowhere"
-    )
+    page = make_page(dataclasses.replace(plan, rows=rows), folder)
+    assert "16 of 16 runs are missing; the time of 16 is not known yet.\n" in page
 
 
 def test_the_page_says_where_its_figures_come_from(page):
