@@ -9,7 +9,7 @@ import torch
 from halonet.benchmark.claims import runner
 from halonet.benchmark.claims.plan import Plan, Row
 from halonet.benchmark.claims.records import read_records
-from halonet.benchmark.claims.runner import estimate_minutes, parse_shard, run_claims
+from halonet.benchmark.claims.runner import parse_shard, run_claims
 from halonet.cli import main
 from halonet.errors import UserError
 from tests.benchmark.claims.small_plan import write_plan
@@ -95,14 +95,6 @@ def test_a_busy_machine_makes_runs_longer(plan, data, tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "execute", execution)
     run(plan, data, tmp_path / "records", minutes=5.0)
     assert execution.runs == ["no_halo 0"]
-
-
-def test_the_time_of_a_row_is_estimated_from_what_is_known(plan):
-    records = {"halonet": [{"seconds": {"process": 120.0}}, {"seconds": {"process": 240.0}}]}
-    assert estimate_minutes(plan, plan.rows["halonet"], records) == 3
-    assert estimate_minutes(plan, plan.rows["resnet"], records) == 3  # as its base
-    assert estimate_minutes(plan, plan.rows["no_halo"], records) == 2  # as the plan says
-    assert estimate_minutes(plan, plan.rows["halonet"], {}) == runner.UNKNOWN
 
 
 def test_a_run_that_is_killed_loses_itself_alone(plan, data, tmp_path, monkeypatch):

@@ -3,15 +3,16 @@
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from halonet.benchmark.claims.execution import check_variant, describe_data, execute
-from halonet.benchmark.claims.plan import Plan, Row
+from halonet.benchmark.claims.plan import Plan
 from halonet.benchmark.claims.records import read_records, write_record
+from halonet.benchmark.claims.remaining import minutes_of, missing_seeds
 from halonet.benchmark.record import describe_run
 from halonet.errors import UserError, unknown_name
 
@@ -56,7 +57,7 @@ def run_claims(
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     records = read_records(folder, plan)
     pairs = [pair for pair in plan.pairs()[shard[0] - 1 :: shard[1]] if row in (None, pair[0].name)]
-    missing = [(each, seed) for each, seed in pairs if seed not in _seeds(records.get(each.name, []))]
+    missing = [(each, seed) for each, seed in pairs if seed in missing_seeds(plan, each.name, records)]
     report(f"{len(pairs) - len(missing)} of {len(pairs)} runs have a record")
     if not missing:
         return []
@@ -65,35 +66,16 @@ def run_claims(
     written = []
     slowdown = 1.0  # what other processes leave of the processor
     for each, seed in missing:
-        estimate = slowdown * estimate_minutes(plan, each, records)
+        estimate = slowdown * (minutes_of(plan, each.name, records) or UNKNOWN)
         if deadline is not None and time.monotonic() + 60 * MARGIN * estimate > deadline:
             report(f"{each.name}, seed {seed}: not begun, it takes about {estimate:.0f} minutes")
             continue
         record = execute(each, seed, root)
         written.append(write_record(folder, record))
-        records.setdefault(each.name, []).append(record)
+        records[each.name].append(record)
         slowdown = max(1.0, record["seconds"]["wall"] / record["seconds"]["process"])
         report(f"{_describe(record)}; written to {written[-1]}")
     return written
-
-
-def estimate_minutes(plan: Plan, row: Row, records: dict[str, list[dict[str, Any]]]) -> float:
-    """Estimate how long one run of a row takes: as its own records, else as the plan says, else as its base.
-
-    Args:
-        plan: The row's.
-        row: The row.
-        records: By row.
-
-    Returns:
-        Minutes of processor time.
-    """
-    seconds = [record["seconds"]["process"] for record in records.get(row.name, [])]
-    if seconds:
-        return sum(seconds) / len(seconds) / 60
-    if row.minutes is not None:
-        return row.minutes
-    return UNKNOWN if row.base is None else estimate_minutes(plan, plan.rows[row.base], records)
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -119,10 +101,6 @@ def require_clean_code() -> None:
             "the code was changed since its last commit, and a record names the commit that made it: commit the "
             "changes, or run from a clone of its own"
         )
-
-
-def _seeds(records: list[dict[str, Any]]) -> Iterator[int]:
-    return (record["seed"] for record in records)
 
 
 def _check_writable(folder: Path) -> None:
