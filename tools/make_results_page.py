@@ -46,7 +46,11 @@ ImageNet, where the paper measured.
   {MARGIN} points of 0, "opposite" if all of it is beyond, on one side. All else is "undecided".
 """
 
-MEASURES = {"top1": "test accuracy, %", "changed_by_shifts": "predictions changed by shifts of 1 to 8 pixels, %"}
+MEASURES = {
+    "top1": "test accuracy, %",
+    "changed_by_shifts": "predictions changed by shifts of 1 to 8 pixels, %",
+    "lost_by_shifts": "accuracy lost by shifts of 1 to 8 pixels, points",
+}
 EXPECTED = {"higher": "higher", "lower": "lower", "none": "no difference"}
 
 
@@ -69,6 +73,7 @@ def make_page(plan: Plan | None = None, folder: Path = RECORDS) -> str:
         parts.append(claim_section(plan, claim, found, records))
     parts += [f"## How many claims\n\n{count(findings)}", shifts(plan, records)]
     parts += [f"## Diverged runs\n\n{diverged(records)}", f"## What is not here\n\n{bullets(plan.absent)}"]
+    parts += [f"## Notes\n\n{bullets(plan.notes)}"] if plan.notes else []
     parts += [f"## What is left to run\n\n{left(plan, records)}", "" if is_empty else origin(records)]
     return "\n".join(part for part in parts if part)
 
@@ -200,13 +205,14 @@ def count(findings: Sequence[Finding]) -> str:
 def label(subject: Comparison | Contrast) -> str:
     if isinstance(subject, Contrast):
         return f'the contrast "{subject.name.replace("_", " ")}"'
-    return f"`{subject.row}` against `{subject.base}`, {MEASURES[subject.measure].removesuffix(', %')}"
+    return f"`{subject.row}` against `{subject.base}`, {MEASURES[subject.measure].partition(',')[0]}"
 
 
 def shifts(plan: Plan, records: Records) -> str:
-    """Accuracy and changed predictions of the bases by shift; nothing where there are no runs."""
+    """Accuracy and changed predictions by shift, of bases and of what shifts are compared of; nothing without runs."""
     lines, told = [], []
-    for name in plan.bases:
+    compared = [each for claim in plan.claims for each in claim.comparisons if each.measure != "top1"]
+    for name in dict.fromkeys([*plan.bases, *(name for each in compared for name in rows_of(each))]):
         found = [run["shifts"] for run in complete(records[name])]
         if not found:
             continue

@@ -7,6 +7,7 @@ writes src/halonet/models/weights/mini32.cifar10.safetensors. Choose the run by 
 
 import argparse
 import sys
+import tempfile
 from pathlib import Path
 
 import torch
@@ -37,15 +38,15 @@ def make_weights(run: Path, name: str, root: Path | None, folder: Path = FOLDER)
     result = read_result(run)
     half = {key: tensor.half() if tensor.is_floating_point() else tensor for key, tensor in state.items()}
     information = information | {"root": None, "run": {key: result[key] for key in KEPT}}
-    path = folder / f"{name}.safetensors"
-    folder.mkdir(parents=True, exist_ok=True)
-    save_weights(path, half, information)
-    if path.stat().st_size > MOST_BYTES:
-        size = path.stat().st_size
-        path.unlink()
-        raise UserError(f"{path} has {size:,} bytes; the package takes at most {MOST_BYTES:,}")
-    measured = evaluate(path, root=root, device="cpu")
+    with tempfile.TemporaryDirectory() as place:
+        draft = Path(place) / "model.safetensors"
+        save_weights(draft, half, information)
+        if draft.stat().st_size > MOST_BYTES:
+            size = draft.stat().st_size
+            raise UserError(f"the weights of {run} take {size:,} bytes; the package takes at most {MOST_BYTES:,}")
+        measured = evaluate(draft, root=root, device="cpu")
     figures = {key: measured[key] for key in FIGURES} | {"data": measured["variant"] or measured["data"]}
+    path = folder / f"{name}.safetensors"
     save_weights(path, half, information | {"figures": figures})
     return path
 

@@ -204,8 +204,18 @@ def test_a_file_too_large_for_a_batch_is_not_read(tmp_path, monkeypatch):
 
 def test_a_parquet_file_of_other_classes_is_refused(tmp_path):
     archives.write_parquet(tmp_path, names=("apple", "pear"))
-    with pytest.raises(UserError, match="is not CIFAR-10: its classes are apple, pear"):
+    with pytest.raises(UserError, match="is not CIFAR-10: its classes are .*apple.*pear"):
         Cifar10(tmp_path, "train")
+
+
+@pytest.mark.parametrize("metadata", [b"{not json", b"[]", b'{"info": null}', b'{"info": {"features": []}}', b"\xff"])
+def test_a_parquet_file_with_damaged_metadata_is_refused(tmp_path, metadata):
+    from pyarrow import parquet
+
+    path = archives.write_parquet(tmp_path) / "test.parquet"
+    parquet.write_table(parquet.read_table(path).replace_schema_metadata({"huggingface": metadata}), path)
+    with pytest.raises(UserError, match="test.parquet has damaged metadata"):
+        Cifar10(tmp_path, "test")
 
 
 def test_a_parquet_file_without_images_is_refused(tmp_path):
@@ -225,3 +235,5 @@ def test_a_folder_must_be_named_and_exist(tmp_path):
         Cifar10(None, "train")
     with pytest.raises(UserError, match="nowhere is not a folder"):
         Cifar10(tmp_path / "nowhere", "train")
+    with pytest.raises(UserError, match="~nobody-of-that-name/data is not a folder"):
+        Cifar10(Path("~nobody-of-that-name/data"), "train")

@@ -53,8 +53,13 @@ def test_weights_of_somebodys_folder_are_refused(finished_run, tmp_path):
         make_weights.make_weights(finished_run, "tiny.folder", None, tmp_path / "weights")
 
 
-def test_weights_that_are_too_large_leave_no_file(run, data, tmp_path, monkeypatch):
+def test_weights_that_are_too_large_or_cannot_be_measured_leave_the_package_as_it_was(run, data, tmp_path, monkeypatch):
+    path = make_weights.make_weights(run, "tiny.cifar10", data, tmp_path / "weights")
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="give it with --data.root DIR"):
+        make_weights.make_weights(run, "tiny.cifar10", None, tmp_path / "weights")
     monkeypatch.setattr(make_weights, "MOST_BYTES", 1000)
     with pytest.raises(UserError, match="the package takes at most 1,000"):
         make_weights.make_weights(run, "tiny.cifar10", data, tmp_path / "weights")
-    assert list((tmp_path / "weights").iterdir()) == []
+    assert path.read_bytes() == before
+    assert list((tmp_path / "weights").iterdir()) == [path]

@@ -178,8 +178,8 @@ def run_claims(options: argparse.Namespace, overrides: list[str]) -> None:
 
     shard = runner.parse_shard(options.shard)
     if options.minutes is not None and not 0 < options.minutes < float("inf"):
-        raise UserError(f"--minutes is {options.minutes}; it must be above 0")
-    runner.require_clean_code()
+        raise UserError(f"--minutes is {options.minutes}; it must be a finite number above 0")
+    runner.require_committed_code()
     runner.run_quietly()
     report = partial(print, flush=True)
     runner.run_claims(

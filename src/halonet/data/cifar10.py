@@ -1,5 +1,6 @@
 """CIFAR-10 from a folder that holds it in any form in which it is distributed; nothing is downloaded."""
 
+import contextlib
 import hashlib
 import tarfile
 from collections.abc import Callable, Iterator
@@ -110,7 +111,8 @@ def _fingerprint(path: Path) -> tuple[int, int]:
 
 def _find(root: Path, split: str) -> tuple[list[Path], Reader]:
     """Find the files of a split and the function that reads them."""
-    root = root.expanduser()
+    with contextlib.suppress(RuntimeError):  # there is no such user: then it is no folder either
+        root = root.expanduser()
     if not root.is_dir():
         raise UserError(f"data.root {root} is not a folder: give the folder that holds CIFAR-10")
     for form in FORMS:

@@ -136,8 +136,11 @@ def _image_column(schema: Any, path: Path) -> str:
     columns = [name for name in IMAGE_COLUMNS if name in schema.names]
     if not columns or "label" not in schema.names:
         raise UserError(f"{path} needs the columns image and label, but has {', '.join(schema.names)}")
-    about = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    names = about.get("info", {}).get("features", {}).get("label", {}).get("names", list(CLASS_NAMES))
+    try:
+        about = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        names = about.get("info", {}).get("features", {}).get("label", {}).get("names", list(CLASS_NAMES))
+    except (ValueError, AttributeError, TypeError) as error:
+        raise UserError(f"{path} has damaged metadata of Hugging Face: get the file again") from error
     if names != list(CLASS_NAMES):
-        raise UserError(f"{path} is not CIFAR-10: its classes are {', '.join(map(str, names[:10]))}")
+        raise UserError(f"{path} is not CIFAR-10: its classes are {str(names)[:200]}")
     return columns[0]

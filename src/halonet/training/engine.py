@@ -7,7 +7,7 @@ import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -164,7 +164,9 @@ def read_result(run_dir: str | Path) -> dict[str, Any]:
 
 def anchored(source: str) -> str:
     """Name a data folder so that a run can be resumed from any working directory; names of data sets stay."""
-    path = Path(source).expanduser()
+    path = Path(source)
+    with suppress(RuntimeError):  # there is no such user: reading the data says so
+        path = path.expanduser()
     return str(path.resolve()) if path.exists() else source
 
 

@@ -12,7 +12,10 @@ from halonet.errors import UserError
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+RESUME = "make room, then continue a run with --resume RUN_DIR"
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object], remedy: str = RESUME) -> None:
     """Replace a file in one step.
 
     The new file grows beside the target (`.NAME.partial`), so that the last step never crosses a file system,
@@ -21,13 +24,14 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     Args:
         path: The target; its folder is made.
         write: Writes the content.
+        remedy: What to do about a full disk.
 
     Raises:
         UserError: The disk is full. The previous file is untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    with explain_full_disk(path):
+    with explain_full_disk(path, remedy):
         try:
             with partial.open("wb") as file:
                 write(file)
@@ -41,11 +45,12 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 @contextmanager
-def explain_full_disk(path: Path) -> Iterator[None]:
+def explain_full_disk(path: Path, remedy: str = RESUME) -> Iterator[None]:
     """Turn the operating system's word for a full disk into one for people.
 
     Args:
         path: What is being written.
+        remedy: What to do.
 
     Yields:
         Nothing.
@@ -59,9 +64,7 @@ def explain_full_disk(path: Path) -> Iterator[None]:
         if not _is_disk_full(error):
             raise
         previous = f"the previous {path.name} is untouched; " if path.is_file() else ""
-        raise UserError(
-            f"no space left to write {path}: {previous}make room, then continue a run with --resume RUN_DIR"
-        ) from error
+        raise UserError(f"no space left to write {path}: {previous}{remedy}") from error
 
 
 def _is_disk_full(error: BaseException | None) -> bool:

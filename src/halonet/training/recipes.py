@@ -235,7 +235,7 @@ def _check_keys(values: dict[str, Any], section: type, source: str, prefix: str 
 def _override(values: dict[str, Any], key: str, text: str, schema: type) -> None:
     section, name, hint = _find_key(values, key, schema)
     try:
-        section[name] = text if _is_text(hint) else yaml.load(text, _Loader)
+        section[name] = text if _is_text(hint) and text != "null" else yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise UserError(f"{key}: {text!r} is not a value: {' '.join(str(error).split())}") from error
 
@@ -263,8 +263,8 @@ def _find_key(values: dict[str, Any], key: str, schema: type) -> tuple[dict[str,
 
 
 def _is_text(hint: Any) -> bool:
-    """Whether a field takes the words as they are, even if they look like a number."""
-    return hint is str or (
+    """Whether a field takes the words as they are, even if they look like a number; null stays null where it may."""
+    return hint in (str, str | None) or (
         typing.get_origin(hint) is Literal and all(isinstance(arg, str) for arg in typing.get_args(hint))
     )
 

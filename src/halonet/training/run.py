@@ -62,8 +62,13 @@ def resume(
     Raises:
         UserError: The folder holds no run, or one of the errors of `train`.
     """
-    changes = [] if root is None else [f"data.root={root}"]
-    return complete(run_dir, lambda path: _job(_anchored(resolve(path, changes))), callbacks=callbacks)
+
+    def job(path: Path) -> Job:
+        recipe = resolve(path)
+        data = recipe.data if root is None else dataclasses.replace(recipe.data, root=str(root))
+        return _job(_anchored(dataclasses.replace(recipe, data=data)))
+
+    return complete(run_dir, job, callbacks=callbacks)
 
 
 def build_data(recipe: Recipe) -> ClassificationData:

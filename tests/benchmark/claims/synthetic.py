@@ -1,11 +1,10 @@
 """A plan of two rows and records of it, made up."""
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
+from halonet.benchmark.claims.experiment import experiment_hash, resolved_recipe
 from halonet.benchmark.claims.plan import Plan, read_plan
-from halonet.benchmark.claims.records import experiment_hash
 
 PLAN = """\
 variant: CIFAR-10 (JPEG)
@@ -54,7 +53,7 @@ def make_record(plan: Plan, row: str = "first", seed: int = 0, top1: float = 60.
         "seed": seed,
         "status": "complete",
         "reason": None,
-        "recipe": dataclasses.asdict(recipe),
+        "recipe": resolved_recipe(recipe),
         "recipe_hash": experiment_hash(recipe),
         "epochs": [{"epoch": 0} | epoch, {"epoch": 1} | epoch],
         "test": {"top1": top1, "top5": 95.0, "loss": 1.1, "images": 10},

@@ -7,11 +7,14 @@ import torch
 
 from halonet.benchmark.claims import execution
 from halonet.benchmark.claims.execution import check_variant, describe_data, execute
+from halonet.benchmark.claims.experiment import experiment_hash
 from halonet.benchmark.claims.plan import Plan
-from halonet.benchmark.claims.records import experiment_hash, read_record, write_record
+from halonet.benchmark.claims.records import read_record, write_record
 from halonet.errors import DivergedError, UserError
 from tests.benchmark.claims.small_plan import write_plan
 from tests.data import cifar10_archives
+
+CODE = {"commit": "abc1234", "modified": False}
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +36,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 
 @pytest.fixture(scope="module")
 def record(plan: Plan, data: Path) -> dict[str, Any]:
-    return execute(plan.rows["halonet"], 1, data)
+    return execute(plan.rows["halonet"], 1, data, CODE)
 
 
 def test_a_run_gives_a_record_that_can_be_written_and_read(record, tmp_path):
@@ -49,6 +52,7 @@ def test_a_record_says_what_was_trained(record, plan):
     assert record["data"]["variant"] == "CIFAR-10"
     assert record["data"]["images"] == {"train": 90, "validation": 10, "test": 20}
     assert record["machine"]["threads"] == str(torch.get_num_threads())
+    assert record["provenance"]["commit"] == "abc1234"
     assert record["provenance"]["command"] == "halonet benchmark claims --data DIR --row halonet"
 
 
@@ -68,10 +72,10 @@ def test_a_record_holds_no_path(record, data):
 
 
 def test_the_same_seed_gives_the_same_record(record, plan, data):
-    again = execute(plan.rows["halonet"], 1, data)
+    again = execute(plan.rows["halonet"], 1, data, CODE)
     for key in ("epochs", "test", "predictions", "shifts"):
         assert again[key] == record[key]
-    other = execute(plan.rows["halonet"], 2, data)
+    other = execute(plan.rows["halonet"], 2, data, CODE)
     assert other["epochs"] != record["epochs"]
 
 
@@ -80,7 +84,7 @@ def test_a_training_that_diverges_is_a_record_too(plan, data, monkeypatch, tmp_p
         raise DivergedError("loss became nan by step 3: the training diverged")
 
     monkeypatch.setattr(execution, "train", diverge)
-    record = execute(plan.rows["resnet"], 0, data)
+    record = execute(plan.rows["resnet"], 0, data, CODE)
     assert (record["status"], record["reason"]) == ("diverged", "loss became nan by step 3: the training diverged")
     assert record["test"] is record["predictions"] is record["shifts"] is None
     assert read_record(write_record(tmp_path, record)) == json.loads(json.dumps(record))
@@ -88,7 +92,7 @@ def test_a_training_that_diverges_is_a_record_too(plan, data, monkeypatch, tmp_p
 
 def test_another_mistake_is_no_record(plan, tmp_path):
     with pytest.raises(UserError, match="does not hold the train images of CIFAR-10"):
-        execute(plan.rows["halonet"], 0, tmp_path)
+        execute(plan.rows["halonet"], 0, tmp_path, CODE)
 
 
 def test_the_data_are_described(plan, data):

@@ -1,15 +1,11 @@
-import dataclasses
-from typing import Any
-
 import pytest
 import torch
 
 import halonet
-from halonet.benchmark.claims.plan import PLAN as PLAN_FILE, Comparison, Contrast, Plan, read_plan
-from halonet.benchmark.claims.records import experiment_hash
+from halonet.benchmark.claims.experiment import experiment_hash
+from halonet.benchmark.claims.plan import Comparison, Contrast, Plan, read_plan
 from halonet.errors import UserError
 from halonet.models.macs import count_macs
-from halonet.training.recipes import derive, parse_yaml
 from halonet.training.run import build_classifier
 from tests.benchmark.claims.small_plan import TEXT, write_plan
 
@@ -66,7 +62,8 @@ def test_runs_are_ordered_bases_first_then_claim_by_claim(tmp_path):
         ("of: [halonet,", "of: [halonett,", "unknown row 'halonett'"),
         ("      small:", "      halonet:", "row halonet stands there twice"),
         ("minutes: 2", "minute: 2", "row no_halo: unknown key 'minute'"),
-        ("variant: CIFAR-10\n", "", "is not a plan of claims: KeyError at 'variant'"),
+        ("variant: CIFAR-10\n", "", "is not a plan of claims .KeyError: 'variant'"),
+        ("absent:", "abscent:", "unknown key 'abscent'. Did you mean 'absent'"),
         ("bases:", "bases: [", "is not valid YAML"),
     ],
 )
@@ -79,17 +76,6 @@ def test_a_mistake_in_a_plan_is_named(tmp_path, old, new, message):
 def test_a_plan_that_cannot_be_read_is_named(tmp_path):
     with pytest.raises(UserError, match="cannot read plan .*nowhere.yaml: No such file"):
         read_plan(tmp_path / "nowhere.yaml")
-
-
-def test_halonet_and_its_twin_had_the_same_trials_with_seeds_of_their_own():
-    trials = parse_yaml(PLAN_FILE.read_text(), "the plan")["trials"]
-    changes: dict[str, list[dict[str, Any]]] = {}
-    for trial in trials:
-        changes.setdefault(trial["row"], []).append(trial.get("set", {}))
-        derive(dataclasses.asdict(PLAN.rows[trial["row"]].recipe), trial.get("set", {}), "a trial")
-        assert trial["seed"] >= 100 > PLAN.rows[trial["row"]].num_seeds
-    assert changes["halonet"] == changes["resnet"]
-    assert changes["halonet_few"] == changes["resnet_few"]
 
 
 def test_no_two_rows_are_the_same_experiment():

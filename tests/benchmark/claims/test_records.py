@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import hashlib
 import json
@@ -5,9 +6,10 @@ from typing import Any
 
 import pytest
 
+import halonet
+from halonet.benchmark.claims.experiment import experiment_hash, hash_recipe, resolved_recipe
 from halonet.benchmark.claims.plan import read_plan
 from halonet.benchmark.claims.records import (
-    experiment_hash,
     read_record,
     read_records,
     record_path,
@@ -216,7 +218,7 @@ def test_a_record_under_another_name_is_refused(name, message, plan, tmp_path):
 
 
 def test_a_record_of_another_plan_is_refused(plan, tmp_path):
-    other = dataclasses.asdict(plan.rows["third"].recipe)
+    other = resolved_recipe(plan.rows["third"].recipe)
     recipe = {"recipe": other, "recipe_hash": experiment_hash(plan.rows["third"].recipe)}
     data = make_record(plan)["data"] | {"variant": "CIFAR-10"}
     for record, message in (
@@ -264,7 +266,7 @@ def test_what_does_not_change_the_experiment_does_not_change_its_hash(key, value
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("model.name", "small64"),
+        ("model.name", "micro32"),
         ("model.overrides", {"depths": [1, 2, 1]}),
         ("data.train_images", 9),
         ("data.test_split", "other"),
@@ -286,15 +288,44 @@ def test_tuples_and_lists_hash_alike(plan):
     assert experiment_hash(change(recipe, "model.overrides", {"depths": (1, 1, 1)})) == experiment_hash(recipe)
 
 
-def test_the_hash_is_of_the_sorted_json_of_the_experiment(plan):
-    values = dataclasses.asdict(plan.rows["first"].recipe)
-    for key in ("name", "description", "reproduces", "provenance"):
-        del values[key]
-    del values["data"]["root"], values["data"]["workers"]
-    for key in ("seed", "checkpoint_every_steps", "log_every_steps"):
-        del values["engine"][key]
-    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+def test_the_hash_is_of_what_differs_from_the_defaults(plan):
+    experiment = {
+        "model": {
+            "num_classes": 10,
+            "config": {
+                "bottleneck_ratio": 2.0,
+                "depths": [1, 1, 1],
+                "image_size": 32,
+                "num_heads": [4, 8, 8],
+                "stem": "conv3x3",
+            },
+        },
+        "data": {"source": "cifar10", "augmentation": {"image_size": 32, "mean": [0.5, 0.4, 0.3]}},
+        "optimizer": {"learning_rate": 0.2},
+        "schedule": {"epochs": 2},
+    }
+    digest = hashlib.sha256(json.dumps(experiment, sort_keys=True).encode()).hexdigest()
     assert experiment_hash(plan.rows["first"].recipe) == digest[:16]
+
+
+def test_a_field_that_recipes_get_later_does_not_change_the_hash_of_older_records(plan):
+    values = resolved_recipe(plan.rows["first"].recipe)
+    old = copy.deepcopy(values)
+    del old["model"]["config"]["centered"], old["regularization"], old["optimizer"]["accumulate"]
+    assert hash_recipe(old) == hash_recipe(values)
+
+
+def test_the_hash_tells_networks_apart_that_have_the_same_name(plan, monkeypatch):
+    before = experiment_hash(plan.rows["first"].recipe)
+    changed = dataclasses.replace(halonet.HALONETS["small32"], halo_size=2)
+    monkeypatch.setitem(halonet.HALONETS, "small32", changed)
+    assert experiment_hash(plan.rows["first"].recipe) != before
+
+
+def test_names_of_networks_do_not_matter(plan, monkeypatch):
+    recipe = plan.rows["first"].recipe
+    monkeypatch.setitem(halonet.HALONETS, "renamed", halonet.HALONETS["small32"])
+    assert experiment_hash(change(recipe, "model.name", "renamed")) == experiment_hash(recipe)
 
 
 def test_no_two_rows_of_the_packaged_plan_are_the_same_experiment():

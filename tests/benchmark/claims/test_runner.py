@@ -8,7 +8,7 @@ import torch
 
 from halonet.benchmark.claims import runner
 from halonet.benchmark.claims.plan import Plan, Row
-from halonet.benchmark.claims.records import read_records
+from halonet.benchmark.claims.records import read_records, write_record
 from halonet.benchmark.claims.runner import parse_shard, run_claims
 from halonet.cli import main
 from halonet.errors import UserError
@@ -36,7 +36,7 @@ class Execution:
         self.seconds = {"process": process, "wall": wall}
         self.runs: list[str] = []
 
-    def __call__(self, row: Row, seed: int, root: Path) -> dict[str, Any]:
+    def __call__(self, row: Row, seed: int, root: Path, code: dict[str, Any]) -> dict[str, Any]:
         self.runs.append(f"{row.name} {seed}")
         record = make_record(self.plan, row.name, seed, seconds=self.seconds)
         record["data"]["variant"] = self.plan.variant
@@ -87,7 +87,7 @@ def test_no_run_is_begun_that_would_not_end_in_time(plan, data, tmp_path, execut
     lines: list[str] = []
     run(plan, data, tmp_path / "records", minutes=3.0, report=lines.append)
     assert execution.runs == ["no_halo 0", "no_halo 1", "no_halo 2", "small 0", "small 1", "small 2", "small 3"]
-    assert "halonet, seed 0: not begun, it takes about 18 minutes" in lines
+    assert lines[-1] == "6 runs were not begun: they would not end in time"
 
 
 def test_a_busy_machine_makes_runs_longer(plan, data, tmp_path, monkeypatch):
@@ -100,10 +100,10 @@ def test_a_busy_machine_makes_runs_longer(plan, data, tmp_path, monkeypatch):
 def test_a_run_that_is_killed_loses_itself_alone(plan, data, tmp_path, monkeypatch):
     execution = Execution(plan)
 
-    def interrupt(row: Row, seed: int, root: Path) -> dict[str, Any]:
+    def interrupt(row: Row, seed: int, root: Path, code: dict[str, Any]) -> dict[str, Any]:
         if len(execution.runs) == 2:
             raise KeyboardInterrupt
-        return execution(row, seed, root)
+        return execution(row, seed, root, code)
 
     monkeypatch.setattr(runner, "execute", interrupt)
     with pytest.raises(KeyboardInterrupt):
@@ -158,7 +158,7 @@ def test_a_shard_is_a_part_of_a_number():
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, plan: Plan, execution: Execution) -> None:
     monkeypatch.setattr("halonet.benchmark.claims.plan.read_plan", lambda: plan)
-    monkeypatch.setattr(runner, "require_clean_code", lambda: None)
+    monkeypatch.setattr(runner, "require_committed_code", lambda: None)
     monkeypatch.setattr(runner, "run_quietly", lambda: None)
 
 
@@ -179,7 +179,7 @@ def test_the_command_prints_a_line_for_each_run(data, tmp_path, capsys):
     [
         (["--row", "nothing"], "unknown row of the plan 'nothing'"),
         (["--shard", "3/2"], "--shard is 3/2"),
-        (["--minutes", "0"], "--minutes is 0.0; it must be above 0"),
+        (["--minutes", "0"], "--minutes is 0.0; it must be a finite number above 0"),
         (["--minutes", "nan"], "--minutes is nan"),
         (["--data", "nowhere"], "nowhere is not a folder"),
     ],
@@ -192,12 +192,45 @@ def test_a_mistake_is_one_line_and_status_2(data, tmp_path, capsys, words, messa
     assert len(shown.splitlines()) == 1
 
 
-def test_code_that_no_commit_names_is_refused(monkeypatch):
-    monkeypatch.setattr(runner, "describe_run", lambda words: {"commit": "abc", "modified": True})
-    with pytest.raises(UserError, match="the code was changed since its last commit"):
-        runner.require_clean_code()
-    monkeypatch.setattr(runner, "describe_run", lambda words: {"commit": None})
-    runner.require_clean_code()
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        ({"commit": "abc", "modified": True}, "the code was changed since its last commit"),
+        ({"commit": None}, "the code is in no git checkout"),
+    ],
+)
+def test_code_that_no_commit_names_is_refused(monkeypatch, run, message):
+    monkeypatch.setattr(runner, "describe_run", lambda words: run)
+    with pytest.raises(UserError, match=message):
+        runner.require_committed_code()
+
+
+def test_committed_code_is_accepted(monkeypatch):
+    monkeypatch.setattr(runner, "describe_run", lambda words: {"commit": "abc", "modified": False})
+    runner.require_committed_code()
+
+
+def test_no_run_is_begun_after_the_checkout_changed(plan, data, tmp_path, monkeypatch):
+    commits = iter(["old", "old", "new", "new"])
+    monkeypatch.setattr(runner, "describe_run", lambda words: {"commit": next(commits), "modified": False})
+    execution = Execution(plan)
+    monkeypatch.setattr(runner, "execute", execution)
+    with pytest.raises(UserError, match="the checkout changed while it ran .*old.*new"):
+        run(plan, data, tmp_path / "records")
+    assert execution.runs == ["halonet 0"]
+
+
+def test_a_run_that_another_process_did_meanwhile_is_left_out(plan, data, tmp_path, monkeypatch):
+    execution = Execution(plan)
+
+    def execute(row: Row, seed: int, root: Path, code: dict[str, Any]) -> dict[str, Any]:
+        if execution.runs == []:
+            write_record(tmp_path / "records", execution(row, 1, root, code))
+        return execution(row, seed, root, code)
+
+    monkeypatch.setattr(runner, "execute", execute)
+    run(plan, data, tmp_path / "records", row="halonet")
+    assert execution.runs == ["halonet 1", "halonet 0", "halonet 2"]
 
 
 def test_the_runner_takes_one_thread_and_the_lowest_priority(monkeypatch):

@@ -1,10 +1,8 @@
 """In what two recipes differ, in words."""
 
-import dataclasses
 from typing import Any
 
-from halonet.benchmark.claims.schema import NO_PART_OF_THE_EXPERIMENT
-from halonet.models import HALONETS
+from halonet.benchmark.claims.experiment import experiment_of, resolved_recipe
 from halonet.training.recipe import Recipe
 
 
@@ -29,17 +27,13 @@ def _flat_values(recipe: Recipe) -> dict[str, Any]:
     values: dict[str, Any] = {}
 
     def add(key: str, value: Any) -> None:
-        if key in NO_PART_OF_THE_EXPERIMENT:
-            return
         if isinstance(value, dict):
             for name, each in value.items():
                 add(f"{key}.{name}" if key else name, each)
         else:
             values[key] = value
 
-    nested = dataclasses.asdict(recipe)
-    nested["model"]["overrides"] = dataclasses.asdict(HALONETS[recipe.model.name]) | recipe.model.overrides
-    add("", nested)
+    add("", experiment_of(resolved_recipe(recipe)))
     return values
 
 

@@ -4,13 +4,16 @@ import dataclasses
 import json
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from halonet.benchmark.claims.experiment import experiment_hash, resolved_recipe
 from halonet.benchmark.claims.plan import Row
-from halonet.benchmark.claims.records import experiment_hash
+from halonet.benchmark.claims.schema import BENCHMARK, COMPLETE, DIVERGED
 from halonet.benchmark.claims.shifts import classify, measure_shifts, share
 from halonet.benchmark.record import describe_machine, describe_run
 from halonet.data import build_transform, load_source
@@ -20,20 +23,23 @@ from halonet.models.halonet import HaloNet
 from halonet.models.macs import count_macs
 from halonet.training.engine import read_result
 from halonet.training.evaluation import preprocessing
+from halonet.training.files import explain_full_disk
 from halonet.training.recipe import Recipe
 from halonet.training.run import build_classifier, train
 from halonet.training.weights import load_checkpoint
 
 SPLITS = ("train", "validation", "test")
+REMEDY = "make room, then run the command again"
 
 
-def execute(row: Row, seed: int, root: Path) -> dict[str, Any]:
+def execute(row: Row, seed: int, root: Path, code: dict[str, Any]) -> dict[str, Any]:
     """Train a row with one seed in this process, and measure it.
 
     Args:
         row: Of the plan.
         seed: Of weights, order and augmentation.
         root: The folder that holds CIFAR-10.
+        code: The `commit` that this process runs, and whether it was `modified`.
 
     Returns:
         The record, see `halonet.benchmark.claims.records`. A training that diverges gives one too.
@@ -46,18 +52,24 @@ def execute(row: Row, seed: int, root: Path) -> dict[str, Any]:
         data=dataclasses.replace(row.recipe.data, root=str(root)),
         engine=dataclasses.replace(row.recipe.engine, seed=seed),
     )
-    record = _begin(row, seed, recipe)  # the commit is that of the code which is loaded now
+    record = _begin(row, seed, recipe, code)
     wall, process = time.monotonic(), time.process_time()
-    with tempfile.TemporaryDirectory(prefix="halonet-claims-") as folder:
-        run = Path(folder) / "run"
+    with explain_full_disk(Path(tempfile.gettempdir()), REMEDY), _temporary_folder() as folder:
+        run = folder / "run"
         try:
             train(recipe, run)
-            record |= {"status": "complete", "reason": None} | _measure(recipe, run)
+            record |= {"status": COMPLETE, "reason": None} | _measure(recipe, run)
         except DivergedError as error:
-            record |= {"status": "diverged", "reason": str(error), "test": None, "predictions": None, "shifts": None}
+            record |= {"status": DIVERGED, "reason": str(error), "test": None, "predictions": None, "shifts": None}
         record["epochs"] = _read_epochs(run)
     record["seconds"] = {"process": time.process_time() - process, "wall": time.monotonic() - wall}
     return record
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="halonet-claims-") as folder:
+        yield Path(folder)
 
 
 def describe_data(recipe: Recipe, root: Path) -> dict[str, Any]:
@@ -73,18 +85,16 @@ def describe_data(recipe: Recipe, root: Path) -> dict[str, Any]:
     }
 
 
-def _begin(row: Row, seed: int, recipe: Recipe) -> dict[str, Any]:
+def _begin(row: Row, seed: int, recipe: Recipe, code: dict[str, Any]) -> dict[str, Any]:
     network = build_classifier(recipe).network
     assert isinstance(network, HaloNet)
     machine = describe_machine()
-    resolved = json.loads(json.dumps(dataclasses.asdict(recipe)))
-    resolved["data"]["root"] = None
     assert recipe.data.root is not None
     return {
-        "benchmark": "claims",
+        "benchmark": BENCHMARK,
         "row": row.name,
         "seed": seed,
-        "recipe": resolved,
+        "recipe": resolved_recipe(recipe),
         "recipe_hash": experiment_hash(recipe),
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "macs": count_macs(network, recipe.data.augmentation.image_size).total,
@@ -95,7 +105,7 @@ def _begin(row: Row, seed: int, recipe: Recipe) -> dict[str, Any]:
             "cpu_backend": machine["halonet cpu backend"],
             "threads": str(torch.get_num_threads()),
         },
-        "provenance": describe_run([]) | {"command": f"halonet benchmark claims --data DIR --row {row.name}"},
+        "provenance": describe_run([]) | code | {"command": f"halonet benchmark claims --data DIR --row {row.name}"},
     }
 
 

@@ -50,7 +50,12 @@ def complete(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def measure_of(record: dict[str, Any], measure: str) -> float:
     """Take a measure, one of `plan.MEASURES`, from a complete record, in percent."""
-    return mean(record["shifts"]["changed"]) if measure == "changed_by_shifts" else float(record["test"]["top1"])
+    shifts = record["shifts"]
+    return {
+        "top1": float(record["test"]["top1"]),
+        "changed_by_shifts": mean(shifts["changed"]),
+        "lost_by_shifts": shifts["unshifted_top1"] - mean(shifts["top1"]),
+    }[measure]
 
 
 def evaluate(plan: Plan, records: Records) -> list[Finding]:

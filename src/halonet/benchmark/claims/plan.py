@@ -11,7 +11,7 @@ from halonet.training.recipes import build, derive, parse_yaml
 
 PLAN = resources.files("halonet.benchmark.claims") / "plan.yaml"
 EFFECTS = ("higher", "lower", "none")
-MEASURES = ("top1", "changed_by_shifts")
+MEASURES = ("top1", "changed_by_shifts", "lost_by_shifts")
 MIN_SEEDS = 3
 
 
@@ -45,7 +45,8 @@ class Comparison:
         base: Name of the row that it is compared with.
         effect: What the paper makes us expect of the row: "higher", "lower", or "none" for no difference.
         paper: What the paper found.
-        measure: "top1" (accuracy on the test images) or "changed_by_shifts" (share of predictions that shifts change).
+        measure: "top1" (accuracy on the test images), "changed_by_shifts" (share of predictions that shifts change) or
+            "lost_by_shifts" (points of accuracy that shifts cost).
     """
 
     row: str
@@ -103,6 +104,7 @@ class Plan:
         rows: All rows by name, in the order in which they are trained.
         claims: In the same order.
         absent: What of the paper is not here, and why.
+        notes: What else a reader of the results must know, such as that the code changed between records.
     """
 
     variant: str
@@ -110,6 +112,7 @@ class Plan:
     rows: dict[str, Row]
     claims: tuple[Claim, ...]
     absent: tuple[str, ...]
+    notes: tuple[str, ...]
 
     def pairs(self) -> list[tuple[Row, int]]:
         """Rows and seeds in the order in which they are trained: bases first, then claim by claim."""
@@ -134,7 +137,7 @@ def read_plan(path: Path | None = None) -> Plan:
     try:
         return _Reader(values, source).read()
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{source} is not a plan of claims: {type(error).__name__} at {error}") from error
+        raise UserError(f"{source} is not a plan of claims ({type(error).__name__}: {error})") from error
 
 
 class _Reader:
@@ -150,6 +153,7 @@ class _Reader:
                 self.entries[name] = entry
 
     def read(self) -> Plan:
+        self._check_keys(self.source, self.values, ("variant", "trials", "bases", "claims", "absent", "notes"))
         claims = tuple(self._claim(name, claim) for name, claim in self.values["claims"].items())
         return Plan(
             self.values["variant"],
@@ -157,6 +161,7 @@ class _Reader:
             {name: self._row(name) for name in self.entries},
             claims,
             tuple(self.values.get("absent", ())),
+            tuple(self.values.get("notes", ())),
         )
 
     def _row(self, name: str) -> Row:

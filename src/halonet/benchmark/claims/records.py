@@ -1,26 +1,15 @@
 """Records of runs, one file a run (`ROW-seedK.json`): read with every value checked, and written."""
 
-import dataclasses
 import json
 import re
 from pathlib import Path
 from typing import Any
 
+from halonet.benchmark.claims.experiment import experiment_hash
 from halonet.benchmark.claims.plan import Plan
-from halonet.benchmark.claims.schema import DamageError, check_record, hash_recipe
+from halonet.benchmark.claims.schema import DamageError, check_record
 from halonet.errors import UserError, unknown_name
 from halonet.training.files import write_atomically
-from halonet.training.recipe import Recipe
-
-
-def experiment_hash(recipe: Recipe) -> str:
-    """Name the experiment that a recipe stands for.
-
-    Returns:
-        16 hexadecimal digits, the same for recipes that differ only in their words, the place of the data, the number
-        of workers, the seed, or the steps between checkpoints and lines of the log.
-    """
-    return hash_recipe(dataclasses.asdict(recipe))
 
 
 def record_path(folder: Path, row: str, seed: int) -> Path:
@@ -40,7 +29,7 @@ def write_record(folder: Path, record: dict[str, Any]) -> Path:
     """
     path = record_path(folder, record["row"], record["seed"])
     text = json.dumps(record, indent=1, allow_nan=False) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
+    write_atomically(path, lambda file: file.write(text.encode()), "make room, then run the command again")
     return path
 
 

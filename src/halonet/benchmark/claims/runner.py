@@ -11,8 +11,9 @@ import torch
 
 from halonet.benchmark.claims.execution import check_variant, describe_data, execute
 from halonet.benchmark.claims.plan import Plan
-from halonet.benchmark.claims.records import read_records, write_record
+from halonet.benchmark.claims.records import read_records, record_path, write_record
 from halonet.benchmark.claims.remaining import minutes_of, missing_seeds
+from halonet.benchmark.claims.schema import DIVERGED
 from halonet.benchmark.record import describe_run
 from halonet.errors import UserError, unknown_name
 
@@ -63,18 +64,25 @@ def run_claims(
         return []
     check_variant(describe_data(missing[0][0].recipe, root)["variant"], plan.variant, root)
     _check_writable(folder)
-    written = []
+    code = describe_code()
+    written: list[Path] = []
     slowdown = 1.0  # what other processes leave of the processor
+    not_begun = 0
     for each, seed in missing:
         estimate = slowdown * (minutes_of(plan, each.name, records) or UNKNOWN)
         if deadline is not None and time.monotonic() + 60 * MARGIN * estimate > deadline:
-            report(f"{each.name}, seed {seed}: not begun, it takes about {estimate:.0f} minutes")
+            not_begun += 1
             continue
-        record = execute(each, seed, root)
+        if record_path(folder, each.name, seed).exists():  # another process was faster
+            continue
+        _require_same_code(code)
+        record = execute(each, seed, root, code)
         written.append(write_record(folder, record))
         records[each.name].append(record)
         slowdown = max(1.0, record["seconds"]["wall"] / record["seconds"]["process"])
         report(f"{_describe(record)}; written to {written[-1]}")
+    if not_begun:
+        report(f"{not_begun} runs were not begun: they would not end in time")
     return written
 
 
@@ -94,19 +102,34 @@ def run_quietly() -> None:
         os.nice(19)
 
 
-def require_clean_code() -> None:
+def describe_code() -> dict[str, Any]:
+    """Say which `commit` this process runs, and whether its code was `modified`."""
+    run = describe_run([])
+    return {"commit": run.get("commit"), "modified": run.get("modified", False)}
+
+
+def require_committed_code() -> None:
     """Refuse to run with code that no commit names."""
-    if describe_run([]).get("modified"):
+    code = describe_code()
+    if code["commit"] is None or code["modified"]:
+        found = "the code was changed since its last commit" if code["commit"] else "the code is in no git checkout"
         raise UserError(
-            "the code was changed since its last commit, and a record names the commit that made it: commit the "
-            "changes, or run from a clone of its own"
+            f"{found}, and a record names the commit that made it: commit the changes, or run from a clone of its own"
+        )
+
+
+def _require_same_code(code: dict[str, Any]) -> None:
+    if describe_code() != code:
+        raise UserError(
+            f"the checkout changed while it ran (from {code} to {describe_code()}), and a record names the commit that "
+            "made it: start again, in a clone of its own"
         )
 
 
 def _check_writable(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
+        probe = folder / f".writable-{os.getpid()}"
         probe.touch()
         probe.unlink()
     except OSError as error:
@@ -116,7 +139,7 @@ def _check_writable(folder: Path) -> None:
 def _describe(record: dict[str, Any]) -> str:
     head = f"{record['row']}, seed {record['seed']}: "
     tail = f"{record['seconds']['process'] / 60:.1f} minutes of processor time"
-    if record["status"] == "diverged":
+    if record["status"] == DIVERGED:
         return f"{head}diverged ({record['reason']}), {tail}"
     last = record["epochs"][-1]
     return (

@@ -4,7 +4,7 @@ A record is a dictionary:
 
     benchmark, row, seed     "claims"; the row's name; the run's seed
     status, reason           "complete" and None, or "diverged" and why
-    recipe, recipe_hash      the resolved recipe, nested; its `experiment_hash`
+    recipe, recipe_hash      as `resolved_recipe` writes it; its `experiment_hash`
     epochs                   of each: epoch (from 0), train_loss, train_top1, validation_loss, validation_top1
     test                     top1, top5, loss, images
     predictions              one digit for each test image
@@ -18,9 +18,6 @@ A record is a dictionary:
 Accuracies and shares are in percent. Where a run diverged, test, predictions and shifts are None.
 """
 
-import copy
-import hashlib
-import json
 import re
 import reprlib
 import sys
@@ -28,39 +25,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from halonet.benchmark.claims.experiment import hash_recipe
+
 BENCHMARK = "claims"
 COMPLETE, DIVERGED = "complete", "diverged"
 PIXELS = [1, 2, 3, 4, 5, 6, 7, 8]
 
-# What describes a recipe, or changes how its run proceeds but not what it computes. The seed is in the record's name.
-NO_PART_OF_THE_EXPERIMENT = (
-    "name",
-    "description",
-    "reproduces",
-    "provenance",
-    "data.root",
-    "data.workers",
-    "engine.seed",
-    "engine.checkpoint_every_steps",
-    "engine.log_every_steps",
-)
-
 
 class DamageError(Exception):
     """A record breaks a rule; the message names it."""
-
-
-def hash_recipe(recipe: dict[str, Any]) -> str:
-    """Do what `experiment_hash` of `records` does, to a recipe as nested dictionaries."""
-    values = copy.deepcopy(recipe)
-    for key in NO_PART_OF_THE_EXPERIMENT:
-        *sections, name = key.split(".")
-        section = values
-        for each in sections:
-            section = section.get(each, {})
-        section.pop(name, None)
-    # JSON writes tuples and lists alike.
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def check_record(record: Any) -> None:

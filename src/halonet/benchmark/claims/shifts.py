@@ -8,9 +8,10 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from halonet.benchmark.claims.schema import PIXELS
 from halonet.data import ImageSource, KeyedDataset
 
-PIXELS = tuple(range(1, 9))
+BATCH = 256  # as `evaluate` takes, so that the same logits come out
 EVERY = 5  # test images take part: more would cost more than they tell
 
 
@@ -49,7 +50,7 @@ def classify(network: nn.Module, source: ImageSource, transform: Callable[[Image
         source: The images.
         transform: Makes the network's input of an image.
     """
-    loader = DataLoader(KeyedDataset(source, transform, seed=0, train=False), batch_size=250)
+    loader = DataLoader(KeyedDataset(source, transform, seed=0, train=False), batch_size=BATCH)
     return [label for images, _ in loader for label in network(images).argmax(1).tolist()]
 
 
@@ -83,7 +84,7 @@ def measure_shifts(
         "direction": "right",
         "fill": "black",
         "images": len(before),
-        "pixels": list(PIXELS),
+        "pixels": PIXELS,
         "unshifted_top1": share(before, right),
         "top1": top1,
         "changed": changed,

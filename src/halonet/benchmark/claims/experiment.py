@@ -1,0 +1,82 @@
+"""What of a recipe is part of the experiment, and a short name for it that outlives other changes of recipes."""
+
+import copy
+import dataclasses
+import hashlib
+import json
+import typing
+from typing import Any
+
+from halonet.models.config import HaloNetConfig
+from halonet.models.registry import configure
+from halonet.training.recipe import Recipe
+
+# What describes a recipe, or changes how its run proceeds but not what it computes. The seed is in the record's name,
+# and the network is told by its whole config.
+NO_PART_OF_THE_EXPERIMENT = (
+    "name",
+    "description",
+    "reproduces",
+    "provenance",
+    "model.name",
+    "model.overrides",
+    "data.root",
+    "data.workers",
+    "engine.seed",
+    "engine.checkpoint_every_steps",
+    "engine.log_every_steps",
+)
+
+
+def resolved_recipe(recipe: Recipe) -> dict[str, Any]:
+    """Write a recipe as JSON values, with the network's whole config as `model.config` and without the data's place."""
+    values = dataclasses.asdict(recipe)
+    values["model"]["config"] = dataclasses.asdict(configure(recipe.model.name, **recipe.model.overrides))
+    values["data"]["root"] = None
+    return json.loads(json.dumps(values))
+
+
+def experiment_hash(recipe: Recipe) -> str:
+    """Name the experiment that a recipe stands for.
+
+    Returns:
+        16 hexadecimal digits, the same for recipes that differ only in names and words, the place of the data, the
+        number of workers, the seed, or the steps between checkpoints and lines of the log. A field that recipes or
+        networks get later changes nothing as long as it has its default.
+    """
+    return hash_recipe(resolved_recipe(recipe))
+
+
+def hash_recipe(values: dict[str, Any]) -> str:
+    """Compute the hash of what `resolved_recipe` wrote."""
+    part = _without_defaults(experiment_of(values), Recipe)
+    return hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def experiment_of(values: dict[str, Any]) -> dict[str, Any]:
+    """Leave out of what `resolved_recipe` wrote what is no part of the experiment."""
+    part = copy.deepcopy(values)
+    for key in NO_PART_OF_THE_EXPERIMENT:
+        *sections, name = key.split(".")
+        section = part
+        for each in sections:
+            section = section.get(each, {})
+        section.pop(name, None)
+    return part
+
+
+def _without_defaults(values: dict[str, Any], section: type) -> dict[str, Any]:
+    hints = typing.get_type_hints(section) | {"config": HaloNetConfig}
+    defaults = {field.name: field.default for field in dataclasses.fields(section)}
+    kept = {}
+    for name, value in values.items():
+        if isinstance(value, dict) and dataclasses.is_dataclass(hints.get(name)):
+            if inner := _without_defaults(value, hints[name]):
+                kept[name] = inner
+        elif name not in defaults or value != _as_json(defaults[name]):
+            kept[name] = value
+    return kept
+
+
+def _as_json(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
