@@ -1,11 +1,15 @@
+import dataclasses
+from typing import Any
+
 import pytest
 import torch
 
 import halonet
 from halonet.benchmark.claims.experiment import experiment_hash
-from halonet.benchmark.claims.plan import Comparison, Contrast, Plan, read_plan
+from halonet.benchmark.claims.plan import PLAN as PLAN_FILE, Comparison, Contrast, Plan, read_plan
 from halonet.errors import UserError
 from halonet.models.macs import count_macs
+from halonet.training.recipes import derive, parse_yaml
 from halonet.training.run import build_classifier
 from tests.benchmark.claims.small_plan import TEXT, write_plan
 
@@ -76,6 +80,17 @@ def test_a_mistake_in_a_plan_is_named(tmp_path, old, new, message):
 def test_a_plan_that_cannot_be_read_is_named(tmp_path):
     with pytest.raises(UserError, match="cannot read plan .*nowhere.yaml: No such file"):
         read_plan(tmp_path / "nowhere.yaml")
+
+
+def test_halonet_and_its_twins_had_the_same_trials_with_seeds_of_their_own():
+    changes: dict[str, list[dict[str, Any]]] = {}
+    for trial in parse_yaml(PLAN_FILE.read_text(), "the plan")["trials"]:
+        changes.setdefault(trial["row"], []).append(trial.get("set", {}))
+        derive(dataclasses.asdict(PLAN.rows[trial["row"]].recipe), trial.get("set", {}), "a trial")
+        assert trial["seed"] >= 100 > PLAN.rows[trial["row"]].num_seeds
+    assert changes["halonet"] == changes["resnet"]
+    assert [list(each) for each in changes["halonet"]] == [list(each) for each in changes["resnet_narrow"]]
+    assert changes["halonet_few"] == changes["resnet_few"]
 
 
 def test_no_two_rows_are_the_same_experiment():
