@@ -135,6 +135,15 @@ def test_the_first_map_is_at_least_twice_as_large_as_any_window():
     assert side >= 2 * max(windows)
 
 
+def test_every_row_says_how_long_it_takes_and_none_takes_long():
+    minutes = {name: row.minutes for name, row in PLAN.rows.items()}
+    assert None not in minutes.values()
+    assert max(minutes[name] for name in PLAN.bases) <= 6
+    assert max(minutes.values()) <= 18
+    hours = sum(row.num_seeds * row.minutes for row in PLAN.rows.values()) / 60
+    assert f"together take {hours:.1f} hours" in PLAN_FILE.read_text()
+
+
 def test_the_costliest_row_computes_at_most_three_times_as_much_as_its_base():
     for row in PLAN.rows.values():
         if row.base is None:
