@@ -100,11 +100,12 @@ def test_an_archive_with_another_checksum_is_refused(tmp_path, form):
         Cifar10(tmp_path, "train")
 
 
-def test_a_batch_with_another_checksum_is_refused(tmp_path, monkeypatch):
-    archives.write_batches(tmp_path, PYTHON)
+@pytest.mark.parametrize("folder", ["data", "cats in hats"])
+def test_a_batch_with_another_checksum_is_refused(tmp_path, monkeypatch, folder):
+    archives.write_batches(tmp_path / folder, PYTHON)
     monkeypatch.setattr(cifar10, "FORMS", (PYTHON, BINARY))
     with pytest.raises(UserError, match="data_batch_1 has the MD5 checksum"):
-        Cifar10(tmp_path, "train")
+        Cifar10(tmp_path / folder, "train")
 
 
 def truncate(path: Path) -> None:

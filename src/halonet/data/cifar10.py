@@ -158,7 +158,7 @@ class Form:
 
     def read_files(self, files: tuple[Path, ...], split: str) -> tuple[np.ndarray, np.ndarray, str]:
         """Read unpacked batches."""
-        return self._parse_all((str(path), _read_bytes(path)) for path in files)
+        return self._parse_all((path.name, str(path), _read_bytes(path)) for path in files)
 
     def read_archive(self, files: tuple[Path, ...], split: str) -> tuple[np.ndarray, np.ndarray, str]:
         """Read the batches of a split from the archive, without unpacking it."""
@@ -177,14 +177,15 @@ class Form:
             raise UserError(f"{archive} cannot be unpacked ({error}): get it again from {HOME_PAGE}") from error
         if missing := [name for name in wanted if name not in found]:
             raise UserError(f"{archive} lacks {', '.join(missing)}: get it again from {HOME_PAGE}")
-        return self._parse_all((f"{name} in {archive}", found[name]) for name in wanted)
+        return self._parse_all((name, f"{name} in {archive}", found[name]) for name in wanted)
 
-    def _parse_all(self, files: Iterator[tuple[str, bytes]]) -> tuple[np.ndarray, np.ndarray, str]:
+    def _parse_all(self, files: Iterator[tuple[str, str, bytes]]) -> tuple[np.ndarray, np.ndarray, str]:
+        """Check and parse batches, given as file name, name for messages, and content."""
         batches = []
-        for name, content in files:
-            if expected := self.md5.get(Path(name.split(" in ")[0]).name):
-                _check_md5(hashlib.md5(content, usedforsecurity=False).hexdigest(), expected, name)
-            batches.append(self.parse(content, name))
+        for name, where, content in files:
+            if expected := self.md5.get(name):
+                _check_md5(hashlib.md5(content, usedforsecurity=False).hexdigest(), expected, where)
+            batches.append(self.parse(content, where))
         pixels, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
         return pixels, labels, "CIFAR-10"
 

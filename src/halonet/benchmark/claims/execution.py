@@ -4,8 +4,6 @@ import dataclasses
 import json
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import torch
 
 from halonet.benchmark.claims.experiment import experiment_hash, resolved_recipe
 from halonet.benchmark.claims.plan import Row
+from halonet.benchmark.claims.records import REMEDY
 from halonet.benchmark.claims.schema import BENCHMARK, COMPLETE, DIVERGED
 from halonet.benchmark.claims.shifts import classify, measure_shifts, share
 from halonet.benchmark.record import describe_machine, describe_run
@@ -29,7 +28,6 @@ from halonet.training.run import build_classifier, train
 from halonet.training.weights import load_checkpoint
 
 SPLITS = ("train", "validation", "test")
-REMEDY = "make room, then run the command again"
 
 
 def execute(row: Row, seed: int, root: Path, code: dict[str, Any]) -> dict[str, Any]:
@@ -54,8 +52,11 @@ def execute(row: Row, seed: int, root: Path, code: dict[str, Any]) -> dict[str, 
     )
     record = _begin(row, seed, recipe, code)
     wall, process = time.monotonic(), time.process_time()
-    with explain_full_disk(Path(tempfile.gettempdir()), REMEDY), _temporary_folder() as folder:
-        run = folder / "run"
+    with (
+        explain_full_disk(Path(tempfile.gettempdir()), REMEDY),
+        tempfile.TemporaryDirectory(prefix="halonet-claims-") as folder,
+    ):
+        run = Path(folder) / "run"
         try:
             train(recipe, run)
             record |= {"status": COMPLETE, "reason": None} | _measure(recipe, run)
@@ -64,12 +65,6 @@ def execute(row: Row, seed: int, root: Path, code: dict[str, Any]) -> dict[str, 
         record["epochs"] = _read_epochs(run)
     record["seconds"] = {"process": time.process_time() - process, "wall": time.monotonic() - wall}
     return record
-
-
-@contextmanager
-def _temporary_folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="halonet-claims-") as folder:
-        yield Path(folder)
 
 
 def describe_data(recipe: Recipe, root: Path) -> dict[str, Any]:

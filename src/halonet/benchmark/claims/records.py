@@ -11,6 +11,9 @@ from halonet.benchmark.claims.schema import DamageError, check_record
 from halonet.errors import UserError, unknown_name
 from halonet.training.files import write_atomically
 
+# After a full disk.
+REMEDY = "make room, then run the command again"
+
 
 def record_path(folder: Path, row: str, seed: int) -> Path:
     """Say where the record of a run lies."""
@@ -29,7 +32,7 @@ def write_record(folder: Path, record: dict[str, Any]) -> Path:
     """
     path = record_path(folder, record["row"], record["seed"])
     text = json.dumps(record, indent=1, allow_nan=False) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()), "make room, then run the command again")
+    write_atomically(path, lambda file: file.write(text.encode()), REMEDY)
     return path
 
 
