@@ -5,6 +5,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from halonet.ops.tracing import is_exporting
+
 _HAS_ONEDNN = torch.backends.mkldnn.is_available()
 
 
@@ -54,4 +56,4 @@ def _is_convolution_faster(x: Tensor, weight: Tensor) -> bool:
 def _is_exported() -> bool:
     """Whether a program is being written for other runtimes, which read a matrix product more easily."""
     tracing: bool = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
-    return tracing or torch.compiler.is_exporting()
+    return tracing or is_exporting()

@@ -1,6 +1,7 @@
 """What does not fit is refused, and the message names the value and the rule; a named backend is obeyed."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -264,6 +265,12 @@ def test_the_backend_in_use_is_restored_after_an_exception() -> None:
     with pytest.raises(KeyError), halonet.use_backend("reference"):
         raise KeyError
     assert not is_differentiable_twice()
+
+
+def test_the_backend_in_use_is_that_of_the_thread() -> None:
+    with halonet.use_backend("reference"), ThreadPoolExecutor(1) as pool:
+        assert not pool.submit(is_differentiable_twice).result()
+        assert is_differentiable_twice()
 
 
 def test_an_explicit_backend_wins_over_the_one_in_use() -> None:

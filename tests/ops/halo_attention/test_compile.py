@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
+from torch._inductor import config
+from torch._inductor.utils import fresh_cache
 from torch.testing import assert_close
 
 import halonet
@@ -115,6 +117,14 @@ def test_compiled_code_obeys_the_backend_in_use() -> None:
         assert is_differentiable_twice()
     with halonet.use_backend("composite"):
         assert not is_differentiable_twice()
+
+
+def test_composite_compiles_where_inductor_fuses_concatenations() -> None:
+    """As Inductor does on CUDA by itself; it cannot compare indices that were clamped behind a concatenation."""
+    layer = Layer(PROBLEMS["large_block"], "composite")
+    pixels = torch.randn(1, 9, 11, 8)
+    with torch.no_grad(), config.patch(force_pointwise_cat=True), fresh_cache():
+        assert_close(torch.compile(layer, fullgraph=True)(pixels), layer(pixels))
 
 
 FIRST_CALL = """

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
 from dataclasses import dataclass
+from threading import local
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from halonet.errors import unknown_name
 from halonet.ops.halo_attention import composite, cpu, reference, triton
 from halonet.ops.halo_attention.geometry import Geometry, make_geometry
+from halonet.ops.tracing import is_autocast_available
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -45,12 +46,23 @@ BACKENDS = {
     "reference": Backend(reference.halo_attention, _never, "the specification: slow, clear, differentiable twice"),
 }
 
-_backend_of_context: ContextVar[str] = ContextVar("halonet_backend", default="auto")
+
+class _Context(local):
+    """What `use_backend` asks for in this thread.
+
+    Dynamo cannot trace a `ContextVar` before torch 2.14.1, and does not guard a default that is a class attribute.
+    """
+
+    def __init__(self) -> None:
+        self.backend = "auto"
+
+
+_context = _Context()
 
 
 def backend_of_context() -> str:
     """Name that the innermost `use_backend` asks for, or "auto"."""
-    return _backend_of_context.get()
+    return _context.backend
 
 
 def describe_backends() -> list[dict[str, str]]:
@@ -81,6 +93,8 @@ def backend_names() -> list[str]:
 def use_backend(name: str) -> Iterator[None]:
     """Run every `halo_attention` call in this context whose `backend` is "auto" with the backend `name`.
 
+    It holds for the thread that entered it: other threads keep "auto", and the asyncio tasks of one thread share it.
+
     Args:
         name: "auto", "cpu", "triton", "composite" or "reference". A backend named in the call itself wins.
 
@@ -88,11 +102,11 @@ def use_backend(name: str) -> Iterator[None]:
         ValueError: If no such backend exists.
     """
     _check_backend(name)
-    token = _backend_of_context.set(name)
+    before, _context.backend = _context.backend, name
     try:
         yield
     finally:
-        _backend_of_context.reset(token)
+        _context.backend = before
 
 
 def halo_attention(
@@ -238,7 +252,7 @@ def select_backend(query: Tensor, key: Tensor, value: Tensor, geometry: Geometry
     """
     _check_backend(backend)
     if backend == "auto":
-        backend = _backend_of_context.get()
+        backend = _context.backend
     if backend == "auto":
         return next(
             name
@@ -355,7 +369,7 @@ def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 
 def _autocast_enabled(device: str) -> bool:
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def _without_autocast(device: str) -> AbstractContextManager[object]:

@@ -123,7 +123,9 @@ def make_windows(axis: Axis, geometry: Geometry, device: torch.device) -> Window
         low = (top - axis.halo)[:, None, None]
         near = (coordinates >= low) & (coordinates < low + axis.window)
         near = near.expand(-1, num_slots, -1)
-    entries = (coordinates - standing[:, :, None] + axis.block + axis.halo - 1).clamp(0, axis.table_length - 1)
+    # No clamp: Inductor (2.11 to 2.15) fails on Max and Min of an index that passed through a concatenation.
+    entries = coordinates - standing[:, :, None] + axis.block + axis.halo - 1
+    entries = torch.where((entries >= 0) & (entries < axis.table_length), entries, 0)
     last_query = ((top + axis.block - 1) // axis.stride).clamp(max=axis.num_queries - 1)
     queries = torch.minimum(first_query[:, None] + slot, last_query[:, None])
     return Windows(queries, slots, keys, near & exists[:, None, :], entries)

@@ -13,6 +13,7 @@ from torch import Tensor
 from halonet.ops import cpu_library
 from halonet.ops.halo_attention.geometry import Axis, Geometry
 from halonet.ops.halo_attention.registration import Inputs, Operator, summed_in
+from halonet.ops.tracing import is_exporting
 
 # For people.
 _CHOSEN = "" if cpu_library.MISSING else f" ({cpu_library.instruction_set()})"
@@ -23,7 +24,7 @@ def refusal(query: Tensor, key: Tensor, value: Tensor, geometry: Geometry) -> st
     """Why the kernel cannot take a call, or None."""
     if query.device.type != "cpu":
         return f"it runs on the CPU, and the tensors are on {query.device}"
-    if torch.compiler.is_exporting():
+    if is_exporting():
         return "it is no part of an exported program"
     return cpu_library.MISSING
 

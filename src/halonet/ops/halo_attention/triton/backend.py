@@ -17,6 +17,7 @@ from torch import Tensor
 
 from halonet.ops.halo_attention.geometry import Geometry, power_of_2
 from halonet.ops.halo_attention.registration import Inputs, Operator
+from halonet.ops.tracing import is_exporting
 
 SUMMARY = "fused Triton kernels"
 MOST_CHANNELS = 256
@@ -28,7 +29,7 @@ LEAST_SCALE, LARGEST_SCALE = 1e-6, 1e6
 
 def refusal(query: Tensor, key: Tensor, value: Tensor, geometry: Geometry) -> str | None:
     """Why the kernels cannot take a call, or None."""
-    if torch.compiler.is_exporting():
+    if is_exporting():
         return "it is no part of an exported program"
     widest = max(query.shape[4], value.shape[4])
     if widest > MOST_CHANNELS:
