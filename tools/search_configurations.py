@@ -22,7 +22,14 @@ import triton
 from halonet.benchmark.sizes import Size
 from halonet.benchmark.tune import candidates
 from halonet.ops.halo_attention.triton import configurations
-from halonet.ops.halo_attention.triton.configurations import ARCHITECTURES, TABLE, Cell, Configuration, fit
+from halonet.ops.halo_attention.triton.configurations import (
+    ARCHITECTURES,
+    TABLE,
+    Cell,
+    Configuration,
+    configuration_of,
+    fit,
+)
 from tools.compile_triton import Card, compile_launch, figures_of, inputs_of, launches, programs_at_once, trips_of
 
 KERNELS = ("forward", "queries", "keys")
@@ -109,10 +116,11 @@ def search(cell: Cell) -> str:
 def describe(cell: Cell) -> list[dict[str, Any]]:
     """Say what the table's configurations take for a cell, an architecture a row."""
     rows = []
-    for architecture, cut in zip(ARCHITECTURES, TABLE[cell], strict=True):
-        trial = attempt(cell, Configuration(*cut), architecture)
+    for architecture in ARCHITECTURES:
+        cut = configuration_of(cell, architecture)
+        trial = attempt(cell, cut, architecture)
         if trial is None:
-            raise SystemExit(f"{cell} cut as {cut} takes more than {MOST_SHARED} bytes of shared memory")
+            raise SystemExit(f"{cell} cut as {tuple(cut)} takes more than {MOST_SHARED} bytes of shared memory")
         figures = {name: getattr(trial, name) for name in ("spilled", "registers", "shared")}
         rows.append(cell._asdict() | {"architecture": architecture, "cut": list(cut)} | figures)
     return rows

@@ -317,11 +317,17 @@ def test_pixels_that_lie_far_apart_are_counted_in_64_bits(monkeypatch: pytest.Mo
     assert_agree(outputs_and_gradients(near, size), expected)
 
 
-def test_the_record_of_what_the_table_takes_is_of_these_kernels_and_none_spills_where_it_can_be_helped(
+def test_the_record_of_the_table_is_of_these_kernels_and_no_unmeasured_row_spills_where_it_can_be_helped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "0")  # the tool's import sets it: back to what it was, afterwards
-    from halonet.ops.halo_attention.triton.configurations import ARCHITECTURES, TABLE
+    from halonet.ops.halo_attention.triton.configurations import (
+        ARCHITECTURES,
+        MEASURED,
+        TABLE,
+        Cell,
+        configuration_of,
+    )
     from tools.search_configurations import MOST_SHARED, digest
 
     record = json.loads((ROOT / "results/triton_table.json").read_text(encoding="utf-8"))
@@ -332,10 +338,32 @@ def test_the_record_of_what_the_table_takes_is_of_these_kernels_and_none_spills_
         for row in record["rows"]
     }
     assert set(found) == {(*cell, architecture) for cell in TABLE for architecture in ARCHITECTURES}, remedy
-    for row in record["rows"]:
+    for (*fields, architecture), row in found.items():
+        cell = Cell(*fields)
+        assert row["cut"] == list(configuration_of(cell, architecture)), remedy
         assert row["shared"] <= MOST_SHARED, row
         hopeless = row["kernel"] == "queries" and row["itemsize"] == 4 and row["channels"] >= 128
-        assert row["spilled"] == 0 or hopeless, row
+        assert row["spilled"] == 0 or hopeless or (cell, architecture) in MEASURED, row
+
+
+def test_a_measured_row_comes_before_the_prediction_of_its_cell_on_its_architecture_alone() -> None:
+    from halonet.ops.halo_attention.triton.configurations import TABLE, Cell, configuration_of
+
+    cell = Cell("queries", 2, 64, 16)
+    assert configuration_of(cell, 90) == (64, 2, 16, 2, 3)
+    assert configuration_of(cell, 80) == TABLE[cell][0]
+    assert configuration_of(cell, 100) == TABLE[cell][2]
+    unmeasured = Cell("queries", 2, 64, 64)
+    assert configuration_of(unmeasured, 90) == TABLE[unmeasured][1]
+
+
+def test_every_measured_row_is_at_least_as_fast_as_the_predicted_one() -> None:
+    from halonet.ops.halo_attention.triton.configurations import MEASURED, TABLE
+
+    assert len(MEASURED) == 10
+    for (cell, _), measured in MEASURED.items():
+        assert cell in TABLE
+        assert measured.milliseconds <= measured.milliseconds_of_table
 
 
 @pytest.mark.parametrize("architecture", [80, 90, 100])
@@ -352,8 +380,8 @@ def test_the_kernels_compile_without_a_gpu_and_fit(architecture: int) -> None:
     recorded = json.loads((ROOT / "results/triton_table.json").read_text(encoding="utf-8"))["triton"]
     assert len(report["rows"]) == 6
     for row in report["rows"]:
-        # Another Triton allots registers differently.
-        assert row["spilled"] <= (0 if report["triton"] == recorded else 128), row
+        # Another Triton allots registers differently, and the rows of these sizes for 9.0 are measured: they may spill.
+        assert row["spilled"] <= (0 if report["triton"] == recorded and architecture != 90 else 128), row
         assert row["shared"] <= 99 * 1024, row  # what every one of them has for a program
 
 
