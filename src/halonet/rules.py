@@ -190,6 +190,25 @@ def check_fields(instance: Any) -> None:
         object.__setattr__(instance, name, value)
 
 
+def check_together(instance: Any, rules: dict[str, tuple[bool, str]]) -> None:
+    """Check that fields fit one another, in a `__post_init__`.
+
+    Args:
+        instance: The dataclass.
+        rules: By a field's dotted key, whether it fits, and what it must be.
+
+    Raises:
+        RuleError: It names all that do not fit.
+    """
+    complaints = [
+        must_be(key, functools.reduce(getattr, key.split("."), instance), words)
+        for key, (fits, words) in rules.items()
+        if not fits
+    ]
+    if complaints:
+        raise RuleError.of(type(instance).__name__, complaints)
+
+
 def check_arguments(**arguments: tuple[Any, Any]) -> None:
     """Check the arguments of a call.
 

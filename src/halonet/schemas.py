@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import typing
+from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
 
 import pydantic.dataclasses
@@ -53,13 +54,14 @@ class Plain:
         return core_schema.no_info_plain_validator_function(functools.partial(build, source))
 
 
-def check(hint: Any, value: Any, source: str) -> Any:
+def check(hint: Any, value: Any, source: str, complaints: Sequence[Complaint] = ()) -> Any:
     """Check a value by an annotation, records within it included.
 
     Args:
         hint: The annotation.
         value: What a file holds.
         source: What to call the file in messages.
+        complaints: What is wrong besides.
 
     Returns:
         The value, with records in place of their dictionaries.
@@ -68,9 +70,12 @@ def check(hint: Any, value: Any, source: str) -> Any:
         RuleError: It names all keys that are unknown, missing, or break a rule.
     """
     try:
-        return _adapter(hint).validate_python(value)
+        checked = _adapter(hint).validate_python(value)
     except ValidationError as error:
-        raise RuleError.of(source, complaints_of(error, hint)) from None
+        raise RuleError.of(source, [*complaints, *complaints_of(error, hint)]) from None
+    if complaints:
+        raise RuleError.of(source, complaints)
+    return checked
 
 
 def complaints_of(error: ValidationError, hint: Any) -> list[Complaint]:

@@ -38,6 +38,7 @@ MOST_STAGES = 8
 MOST_BLOCKS = 512
 MOST_CHANNELS = 65_536
 NumClasses = Annotated[int, within(least=0, most=1_000_000)]
+Classes = Annotated[int, within(least=1, most=1_000_000)]
 InChans = Annotated[int, within(least=1, most=1_024)]
 DropRate = Annotated[float, within(least=0, below=1)]
 Ratio = Annotated[float, within(least=0.01, most=100)]

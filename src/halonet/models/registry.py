@@ -81,7 +81,7 @@ def create_model(
     )
 
 
-def configure(name: str, **changes: Any) -> HaloNetConfig:
+def configure(name: str, /, **changes: Any) -> HaloNetConfig:
     """Take a row of the tables, with some of its fields changed.
 
     Args:
@@ -89,13 +89,10 @@ def configure(name: str, **changes: Any) -> HaloNetConfig:
         **changes: Fields of `halonet.HaloNetConfig`; lists, as YAML and JSON give them, serve as tuples.
 
     Raises:
-        UserError: If the name or a field is unknown (it names the nearest), or a value breaks the rules.
+        UserError: If the name or fields are unknown (it names the nearest), or values break the rules.
     """
     if name not in HALONETS:
         raise UserError(unknown_name("model", name, HALONETS))
-    for field in changes:
-        if field not in CONFIG_FIELDS:
-            raise UserError(unknown_name("model argument", field, CONFIG_FIELDS))
     try:
         return dataclasses.replace(HALONETS[name], **check_values(HaloNetConfig, changes))
     except RuleError as error:
