@@ -242,7 +242,7 @@ def build(cls: type[FieldsT], values: Any) -> FieldsT:
     return cls(**check_values(cls, values, lacking))
 
 
-def check_values(cls: type, values: dict[str, Any], complaints: Sequence[Complaint] = ()) -> dict[str, Any]:
+def check_values(cls: type, values: dict[Any, Any], complaints: Sequence[Complaint] = ()) -> dict[str, Any]:
     """Check some of a dataclass's fields, without making one.
 
     Args:

@@ -90,7 +90,7 @@ def test_overrides_take_the_type_of_their_key(read: Callable[[str], Recipe]):
         ("data.augmentation.mean=[x]", "data.augmentation.mean.0 is 'x', but must be a finite number"),
         ("schedule.epochs=[1", "schedule.epochs: '[1' is not a value"),
         ("schedule.epochs=0", "schedule.epochs is 0, but must be from 1 to 1,000,000,000"),
-        ("optimizer.learning_rate=0", "optimizer.learning_rate is 0, but must be above 0 and at most 1,000"),
+        ("optimizer.learning_rate=0", "optimizer.learning_rate is 0, but must be above 0"),
         ("engine.devices=3", "optimizer.batch_size is 4, but must be a positive multiple"),
         ("model.in_chans=3", "model.in_chans is 3, but must be data.augmentation.in_chans, which is 1"),
         ("data.augmentation.crop_pct=1e-9", "crop_pct is 1e-09, but must be from 0.1 to 1"),

@@ -44,7 +44,7 @@ Name = Annotated[
         _is_name,
     ),
 ]
-LearningRate = Annotated[float, within(above=0, most=1_000)]
+LearningRate = Annotated[float, within(above=0)]
 Fraction = Annotated[float, within(above=0, most=1)]
 Part = Annotated[float, within(least=0, below=1)]
 Seed = Annotated[int, within(least=0, below=2**63)]
