@@ -10,7 +10,9 @@ import halonet
 PACKAGE = Path(halonet.__file__).parent
 ORDER = {
     "console": 0,
-    "errors": 0,
+    "errors": -2,
+    "rules": -1,
+    "schemas": 0,
     "ops": 1,
     "layers": 2,
     "models": 3,
@@ -60,7 +62,7 @@ def test_importing_halonet_loads_no_engine():
     heavy = [
         "lightning",
         "matplotlib",
-        "jsonargparse",
+        "pydantic",
         "tensorboard",
         "torchmetrics",
         "onnx",

@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+LONGEST_NAME = 100  # letters of a wrong name that a message repeats
+
 
 class UserError(ValueError):
     """A mistake the user can mend: the message names the value, the rule and the remedy.
@@ -31,6 +33,8 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
         The sentence, to be raised by the caller.
     """
     names = sorted(known)
+    if len(name) > LONGEST_NAME:
+        name = f"{name[:LONGEST_NAME]}..."
     nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
     return f"unknown {kind} {name!r}.{hint} Known: {', '.join(names)}."

@@ -114,18 +114,18 @@ def test_the_same_seed_builds_the_same_detector():
     ("arguments", "message"),
     [
         ({"backbone": "r50se_halo"}, "unknown model 'r50se_halo'. Did you mean 'r50se_halo_b8'"),
-        ({"batch_norm": "freeze"}, "unknown batch_norm 'freeze'"),
-        ({"frozen_stages": 3}, "frozen_stages is 3, but the backbone has stages 1 to 2"),
-        ({"mask_channels": 0}, "mask_channels is 0, but must be at least 1"),
+        ({"batch_norm": "freeze"}, "batch_norm is 'freeze', but must be batch, synchronized or frozen"),
+        ({"frozen_stages": 3}, "frozen_stages is 3, but must be at most 2, the stages of the backbone"),
+        ({"mask_channels": 0}, "mask_channels is 0, but must be from 1 to 65,536"),
         ({"detections_per_image": 0}, "detections_per_image is 0"),
-        ({"anchor_scale": 0.0}, "anchor_scale is 0.0, but must be above 0"),
+        ({"anchor_scale": 0.0}, "anchor_scale is 0.0, but must be from 0.1 to 1,000"),
         ({"score_threshold": 1.0}, "score_threshold is 1.0"),
         ({"mask_channel": 3}, "unknown setting of a detector 'mask_channel'. Did you mean 'mask_channels'"),
-        ({"backbone_overrides": {"block": 3}}, "unknown model argument 'block'. Did you mean 'block_size'"),
-        ({"backbone_overrides": {"block_size": 0}}, "block_size is 0; it must be at least 1"),
+        ({"backbone_overrides": {"block": 3}}, "model 'tiny28': unknown key 'block'. Did you mean 'block_size'"),
+        ({"backbone_overrides": {"block_size": 0}}, "block_size is 0, but must be from 1 to 1,024"),
     ],
 )
-def test_what_cannot_be_built_is_refused(arguments, message):
+def test_what_cannot_be_built_is_refused(arguments, message, untyped):
     with pytest.raises(UserError, match=message):
         create_detector(**({"backbone": "tiny28", "num_classes": 2} | arguments))
 

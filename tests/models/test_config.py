@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from halonet import HALONETS, HaloNetConfig, create_model
+from halonet.errors import UserError
 
 # Paper, Tables A2, 3 and section 4.5: millions of parameters, as printed.
 PRINTED = {
@@ -59,22 +60,55 @@ def test_layers_are_counted_as_the_paper_counts_them(name, layers):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"stem": "conv5x5"}, "stem is 'conv5x5'.*conv7x7"),
+        ({"stem": "conv5x5"}, "stem is 'conv5x5', but must be conv7x7, patch4x4, "),
         ({"activation": "gelu"}, "activation is 'gelu'.*silu"),
-        ({"downsampling": "stride"}, "downsampling is 'stride'.*attention"),
+        ({"downsampling": "stride"}, "downsampling is 'stride', but must be attention or pool"),
         ({"border": "reflect"}, "border is 'reflect'.*mask"),
-        ({"block_size": 0}, "block_size is 0.*at least 1"),
-        ({"halo_size": -1}, "halo_size is -1.*at least 0"),
-        ({"depths": ()}, r"depths is \(\)"),
-        ({"num_heads": (4, 8)}, "num_heads is .*as many stages"),
-        ({"convolution_stages": (0,)}, r"convolution_stages is \(0,\); stages count from 1 to 4"),
-        ({"num_heads": (5, 8, 8, 8)}, "query_key_ratio 1.0 gives stage 1 64 channels for 5 heads"),
-        ({"value_ratio": 0.3}, "value_ratio 0.3 gives stage 1 19 channels"),
+        ({"block_size": 0}, "block_size is 0, but must be from 1 to 1,024"),
+        ({"block_size": True}, "block_size is True, but must be a whole number"),
+        ({"halo_size": "3"}, "halo_size is '3', but must be a whole number"),
+        ({"halo_size": -1}, "halo_size is -1, but must be from 0 to 1,024"),
+        ({"bottleneck_ratio": 0}, "bottleneck_ratio is 0, but must be from 0.01 to 100"),
+        ({"width_ratio": float("nan")}, "width_ratio is nan, but must be a finite number"),
+        ({"value_ratio": 10**400}, "value_ratio is 10+.*, but must be a finite number"),
+        ({"depths": ()}, r"depths is \(\), but must be 1 to 8 stages"),
+        ({"depths": 1.5}, "depths is 1.5, but must be a list"),
+        ({"depths": (1, 1.5)}, "depths.1 is 1.5, but must be a whole number"),
+        ({"depths": (10**7,)}, "depths.0 is 10000000, but must be from 1 to 512"),
+        ({"depths": (300, 300), "num_heads": (1, 1)}, r"depths is \(300, 300\), but must be at most 512 blocks in all"),
+        ({"num_heads": (4, 8)}, r"num_heads is \(4, 8\), but must be as many numbers as depths .* has stages, .* 4"),
+        ({"image_size": 10**7}, "image_size is 10000000, but must be from 1 to 16,384"),
+        ({"final_width": 0}, "final_width is 0, but must be from 1 to 65,536"),
+        ({"final_width": "wide"}, "final_width is 'wide', but must be a whole number, or null"),
+        ({"centered": 1}, "centered is 1, but must be true or false"),
+        ({"convolution_stages": (0,)}, "convolution_stages.0 is 0, but must be from 1 to 8"),
+        ({"convolution_stages": (5,)}, r"convolution_stages is \(5,\), but must be stages, which count from 1 to 4"),
+        (
+            {"num_heads": (5, 8, 8, 8), "value_ratio": 1.25},
+            "query_key_ratio is 1.0, which gives stage 1 64 channels, .* 5 heads",
+        ),
+        ({"value_ratio": 0.3}, "value_ratio is 0.3, which gives stage 1 19 channels"),
+        ({"width_ratio": 100}, "bottleneck_ratio is 4.0, which gives stage 3 102,400 channels, .* from 1 to 65,536"),
     ],
 )
+@pytest.mark.usefixtures("untyped")
 def test_a_row_that_cannot_be_built_is_refused(changes, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=f"HaloNetConfig: .*{message}") as caught:
         HaloNetConfig(**changes)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("untyped")
+def test_all_that_is_wrong_with_a_row_is_said_at_once():
+    with pytest.raises(UserError) as caught:
+        HaloNetConfig(block_size=0, stem="conv5x5", depths=(0, 1.5, 1))
+    assert str(caught.value).splitlines() == [
+        "HaloNetConfig: 4 mistakes",
+        "  block_size is 0, but must be from 1 to 1,024",
+        "  depths.0 is 0, but must be from 1 to 512",
+        "  depths.1 is 1.5, but must be a whole number",
+        "  stem is 'conv5x5', but must be conv7x7, patch4x4, conv3x3, conv3x3_stride2 or patch2x2",
+    ]
 
 
 def test_lists_from_yaml_serve_as_tuples_and_rows_are_hashable():

@@ -102,8 +102,21 @@ def test_an_unknown_argument_names_the_nearest():
 
 
 def test_a_bad_override_is_a_user_error():
-    with pytest.raises(UserError, match="model 'h0': block_size is 0"):
+    with pytest.raises(UserError, match="model 'h0': block_size is 0, but must be from 1 to 1,024"):
         create_model("h0", block_size=0)
+
+
+def test_arguments_of_the_wrong_type_or_range_are_told_all_at_once(untyped):
+    with pytest.raises(UserError) as caught:
+        create_model("h0", num_classes=-1, in_chans=0, drop_rate=2)
+    assert str(caught.value).splitlines() == [
+        "call: 3 mistakes",
+        "  num_classes is -1, but must be from 0 to 1,000,000",
+        "  in_chans is 0, but must be from 1 to 1,024",
+        "  drop_rate is 2, but must be at least 0 and below 1",
+    ]
+    with pytest.raises(UserError, match="model 'h0': halo_size is '3', but must be a whole number"):
+        timm.create_model("halonet_paper_h0", halo_size="3")
 
 
 def test_pretrained_says_that_no_weights_exist_and_where_some_are():

@@ -205,10 +205,11 @@ def test_what_cannot_be_trained_leaves_no_folder(images: Path, tmp_path: Path):
         "has 2 classes, but model.num_classes is 2024: set it to 2": resolve_with(
             recipe, tmp_path, "model.num_classes=2024"
         ),
-        "unknown model 'tiny29'": resolve_with(recipe, tmp_path, "model.name=tiny29"),
         "nowhere": resolve_with(recipe, tmp_path, "data.source=nowhere"),
         "engine section does not work here": resolve_with(recipe, tmp_path, "engine.accelerator=abacus"),
-        "too few for one batch of 28": resolve_with(recipe, tmp_path, "optimizer.batch_size=28"),
+        "too few for one batch of 28": resolve_with(
+            recipe, tmp_path, "optimizer.batch_size=28", "optimizer.learning_rate=0.1"
+        ),
     }
     for message, bad_recipe in wrong.items():
         with pytest.raises(UserError, match=message):
@@ -216,9 +217,9 @@ def test_what_cannot_be_trained_leaves_no_folder(images: Path, tmp_path: Path):
         assert not (tmp_path / "run").exists()
 
 
-def resolve_with(recipe, folder: Path, override: str):
+def resolve_with(recipe, folder: Path, *overrides: str):
     (folder / "base.yaml").write_text(to_yaml(recipe))
-    return resolve(folder / "base.yaml", [override])
+    return resolve(folder / "base.yaml", overrides)
 
 
 def test_a_training_that_diverges_says_what_to_change(images: Path, tmp_path: Path):

@@ -130,7 +130,8 @@ def test_a_description_that_cannot_be_built_is_told(tmp_path: Path):
     information = describe(network)
     information["config"]["stem"] = "conv9x9"
     save_weights(tmp_path / "model.safetensors", network.state_dict(), information)
-    assert "cannot build: stem is 'conv9x9'" in refusal(tmp_path / "model.safetensors")
+    assert "the description in" in refusal(tmp_path / "model.safetensors")
+    assert "config.stem is 'conv9x9', but must be conv7x7" in refusal(tmp_path / "model.safetensors")
 
 
 def test_what_is_written_beside_the_weights_is_json(finished_run: Path):

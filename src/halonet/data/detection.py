@@ -1,8 +1,7 @@
 """Detection's transforms and data set: images and targets of a source, transformed together under a key."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from PIL import Image
@@ -14,7 +13,9 @@ from torchvision.transforms import v2
 
 from halonet.data.coco import DetectionSource, DetectionTarget
 from halonet.data.keyed import KeyedItems
-from halonet.errors import UserError
+from halonet.data.transforms import GrayOrColor, Mean, Std
+from halonet.rules import Count, Probability, Side, check_arguments, check_together, within
+from halonet.schemas import record
 
 DetectionItem = tuple[Tensor, DetectionTarget]
 """A float32 image [channels, height, width] in [0, 1], and its target."""
@@ -22,7 +23,10 @@ DetectionItem = tuple[Tensor, DetectionTarget]
 SMALLEST_AREA = 1.0  # square pixels; what a crop or a smaller scale leaves of less is noise to learn from
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+Scale = Annotated[float, within(least=0.01, most=100)]
+
+
+@record
 class DetectionAugmentation:
     """How images and their instances become inputs of a detector, in training and in evaluation.
 
@@ -48,49 +52,39 @@ class DetectionAugmentation:
             random; for color alone.
 
     Raises:
-        UserError: A value is out of its range.
+        RuleError: Values break rules; it names all of them.
     """
 
-    in_chans: int = 3
-    mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN
-    std: tuple[float, ...] = IMAGENET_DEFAULT_STD
-    min_size: int = 800
-    max_size: int = 1333
+    in_chans: GrayOrColor = 3
+    mean: tuple[Mean, ...] = IMAGENET_DEFAULT_MEAN
+    std: tuple[Std, ...] = IMAGENET_DEFAULT_STD
+    min_size: Side = 800
+    max_size: Side = 1333
     train_resize: Literal["shortest", "jitter"] = "shortest"
-    train_min_sizes: tuple[int, ...] = (640, 672, 704, 736, 768, 800)
-    jitter_size: int = 1024
-    jitter_scale: tuple[float, float] = (0.8, 1.25)
-    hflip: float = 0.5
-    vflip: float = 0.0
+    train_min_sizes: tuple[Side, ...] = (640, 672, 704, 736, 768, 800)
+    jitter_size: Side = 1024
+    jitter_scale: tuple[Scale, Scale] = (0.8, 1.25)
+    hflip: Probability = 0.5
+    vflip: Probability = 0.0
     photometric: bool = False
 
     def __post_init__(self) -> None:
-        smallest, largest = min(self.train_min_sizes, default=0), max(self.train_min_sizes, default=0)
-        rules = {
-            "in_chans": (self.in_chans in (1, 3), "1 (gray) or 3 (color)"),
-            "mean": (len(self.mean) == self.in_chans, f"{self.in_chans} number(s), one a channel"),
-            "std": (
-                len(self.std) == self.in_chans and min(self.std, default=0) > 0,
-                f"{self.in_chans} number(s) above 0, one a channel",
-            ),
-            "min_size": (1 <= self.min_size <= self.max_size, f"from 1 to max_size, {self.max_size}"),
-            "train_resize": (self.train_resize in ("shortest", "jitter"), "shortest or jitter"),
-            "train_min_sizes": (
-                self.train_resize == "jitter" or (smallest >= 1 and largest <= self.max_size),
-                f"one or more sizes from 1 to max_size, {self.max_size}",
-            ),
-            "jitter_size": (self.jitter_size >= 1, "at least 1"),
-            "jitter_scale": (
-                len(self.jitter_scale) == 2 and 0 < self.jitter_scale[0] <= self.jitter_scale[1],
-                "two numbers, 0 < smallest <= largest",
-            ),
-            "hflip": (0 <= self.hflip <= 1, "a probability"),
-            "vflip": (0 <= self.vflip <= 1, "a probability"),
-            "photometric": (not self.photometric or self.in_chans == 3, "false where in_chans is 1"),
-        }
-        for name, (holds, rule) in rules.items():
-            if not holds:
-                raise UserError(f"augmentation: {name} is {getattr(self, name)!r}, but must be {rule}")
+        one_each = f"{self.in_chans} number(s), one a channel"
+        largest = max(self.train_min_sizes, default=self.max_size + 1)
+        check_together(
+            self,
+            {
+                "mean": (len(self.mean) == self.in_chans, one_each),
+                "std": (len(self.std) == self.in_chans, one_each),
+                "min_size": (self.min_size <= self.max_size, f"at most max_size, which is {self.max_size}"),
+                "train_min_sizes": (
+                    self.train_resize == "jitter" or largest <= self.max_size,
+                    f"one or more sizes of at most max_size, which is {self.max_size}",
+                ),
+                "jitter_scale": (self.jitter_scale[0] <= self.jitter_scale[1], "two numbers, the smaller one first"),
+                "photometric": (not self.photometric or self.in_chans == 3, "false where in_chans is 1"),
+            },
+        )
 
 
 def build_detection_transform(
@@ -137,8 +131,7 @@ class KeyedDetections(KeyedItems[DetectionItem]):
         train: bool,
         repeats: int = 1,
     ) -> None:
-        if repeats < 1:
-            raise UserError(f"repeats is {repeats}, but must be at least 1")
+        check_arguments(repeats=(repeats, Count))
         super().__init__(seed, train)
         self.source = source
         self.transform = transform

@@ -3,8 +3,7 @@
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -18,7 +17,8 @@ from torch import Tensor
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
-from halonet.errors import UserError
+from halonet.rules import Probability, Rule, Side, check_together, within
+from halonet.schemas import record
 
 # The operations of the published RandAugment for ImageNet, less Cutout, which timm leaves to random erasing. Names
 # without "Increasing" keep the scale of its levels; TranslateX and TranslateY move by pixels, as it does.
@@ -29,7 +29,13 @@ RANDAUGMENT_OPERATIONS = (
 RANDAUGMENT_SCALE = 10  # the magnitude at which an operation reaches its nominal strength; larger ones extrapolate
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+Mean = Annotated[float, within(least=0, most=1)]
+GrayOrColor = Annotated[int, Rule("1 (gray) or 3 (color)", lambda channels: channels in (1, 3))]
+AspectRatio = Annotated[float, within(least=0.01, most=100)]
+Std = Annotated[float, within(least=0.001, most=10)]
+
+
+@record
 class AugmentationConfig:
     """How images become inputs, in training and in evaluation.
 
@@ -57,60 +63,37 @@ class AugmentationConfig:
         random_erasing: Probability of filling a random rectangle of the normalized image with 0.
 
     Raises:
-        UserError: A value is out of its range.
+        RuleError: Values break rules; it names all of them.
     """
 
-    image_size: int = 224
-    in_chans: int = 3
-    mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN
-    std: tuple[float, ...] = IMAGENET_DEFAULT_STD
+    image_size: Side = 224
+    in_chans: GrayOrColor = 3
+    mean: tuple[Mean, ...] = IMAGENET_DEFAULT_MEAN
+    std: tuple[Std, ...] = IMAGENET_DEFAULT_STD
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
-    crop_pct: float = 0.875
+    crop_pct: Annotated[float, within(least=0.1, most=1)] = 0.875
     train_crop: Literal["random_resized", "pad", "none"] = "random_resized"
-    padding: int = 4
-    scale: tuple[float, float] = (0.08, 1.0)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    hflip: float = 0.5
-    color_jitter: float = 0.0
-    randaugment_magnitude: int = 0
-    randaugment_num_ops: int = 2
-    randaugment_probability: float = 1.0
-    random_erasing: float = 0.0
+    padding: Annotated[int, within(least=0, most=16_384)] = 4
+    scale: tuple[Annotated[float, within(above=0, most=1)], Annotated[float, within(above=0, most=1)]] = (0.08, 1.0)
+    ratio: tuple[AspectRatio, AspectRatio] = (3 / 4, 4 / 3)
+    hflip: Probability = 0.5
+    color_jitter: Annotated[float, within(least=0, most=10)] = 0.0
+    randaugment_magnitude: Annotated[int, within(least=0, most=100)] = 0
+    randaugment_num_ops: Annotated[int, within(least=1, most=100)] = 2
+    randaugment_probability: Probability = 1.0
+    random_erasing: Probability = 0.0
 
     def __post_init__(self) -> None:
-        rules = {
-            "image_size": (self.image_size >= 1, "at least 1"),
-            "in_chans": (self.in_chans in (1, 3), "1 (gray) or 3 (color)"),
-            "mean": (len(self.mean) == self.in_chans, f"{self.in_chans} number(s), one a channel"),
-            "std": (
-                len(self.std) == self.in_chans and min(self.std, default=0) > 0,
-                f"{self.in_chans} number(s) above 0, one a channel",
-            ),
-            "interpolation": (
-                self.interpolation in ("nearest", "bilinear", "bicubic", "lanczos"),
-                "nearest, bilinear, bicubic or lanczos",
-            ),
-            "crop_pct": (0 < self.crop_pct <= 1, "above 0 and at most 1"),
-            "train_crop": (
-                self.train_crop in ("random_resized", "pad", "none"),
-                "random_resized, pad or none",
-            ),
-            "padding": (self.padding >= 0, "at least 0"),
-            "scale": (
-                _is_range(self.scale) and self.scale[1] <= 1,
-                "two numbers, 0 < smallest <= largest <= 1",
-            ),
-            "ratio": (_is_range(self.ratio), "two numbers, 0 < smallest <= largest"),
-            "hflip": (0 <= self.hflip <= 1, "a probability"),
-            "color_jitter": (self.color_jitter >= 0, "at least 0"),
-            "randaugment_magnitude": (self.randaugment_magnitude >= 0, "at least 0"),
-            "randaugment_num_ops": (self.randaugment_num_ops >= 1, "at least 1"),
-            "randaugment_probability": (0 <= self.randaugment_probability <= 1, "a probability"),
-            "random_erasing": (0 <= self.random_erasing <= 1, "a probability"),
-        }
-        for name, (holds, rule) in rules.items():
-            if not holds:
-                raise UserError(f"augmentation: {name} is {getattr(self, name)!r}, but must be {rule}")
+        one_each, ascending = f"{self.in_chans} number(s), one a channel", "two numbers, the smaller one first"
+        check_together(
+            self,
+            {
+                "mean": (len(self.mean) == self.in_chans, one_each),
+                "std": (len(self.std) == self.in_chans, one_each),
+                "scale": (self.scale[0] <= self.scale[1], ascending),
+                "ratio": (self.ratio[0] <= self.ratio[1], ascending),
+            },
+        )
 
 
 def build_transform(config: AugmentationConfig, train: bool) -> Callable[[Image.Image], Tensor]:
@@ -178,10 +161,6 @@ def _randaugment(config: AugmentationConfig) -> Callable:
         f"-p{config.randaugment_probability:f}-mmax{max(magnitude, RANDAUGMENT_SCALE)}"
     )
     return rand_augment_transform(recipe, parameters, list(RANDAUGMENT_OPERATIONS))
-
-
-def _is_range(limits: tuple[float, float]) -> bool:
-    return len(limits) == 2 and 0 < limits[0] <= limits[1]
 
 
 class _ToMode:

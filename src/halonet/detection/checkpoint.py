@@ -2,18 +2,65 @@
 
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from halonet.data.detection import DetectionAugmentation
 from halonet.detection.mask_rcnn import DetectorConfig, MaskRCNN
 from halonet.errors import UserError, UserNote
-from halonet.models import HaloNet, HaloNetConfig
-from halonet.training.weights import load_state, read_weights, with_tuples
+from halonet.models import HaloNet
+from halonet.models.config import Classes, InChans
+from halonet.rules import FilledText, Text, check_together, shown, within
+from halonet.schemas import record
+from halonet.training.metadata import read_metadata
+from halonet.training.weights import build_checked, load_state, read_weights, saved_from
 
 # The layers whose shape depends on the classes.
 _CLASS_LAYERS = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.")
 # What a pyramid takes off a classifier.
 _HEAD = ("classifier.", "final.")
+
+
+@record
+class DetectorMetadata:
+    """What `halonet.training.weights.describe` says of a detector.
+
+    Attributes:
+        network: The class.
+        config: What it is built from.
+        num_classes: Classes, without background.
+        in_chans: Channels of an image.
+        class_names: By label - 1.
+        category_ids: COCO's, by label - 1.
+        preprocessing: How images are scaled and normalized.
+        data: What it was trained on.
+        test_split: The split that training measured at its end.
+
+    Raises:
+        RuleError: Values break rules; it names all of them.
+    """
+
+    network: Literal["MaskRCNN"]
+    config: DetectorConfig
+    num_classes: Classes
+    in_chans: InChans
+    class_names: tuple[Text, ...]
+    category_ids: tuple[Annotated[int, within(least=-(2**53), most=2**53)], ...]
+    preprocessing: DetectionAugmentation
+    data: FilledText | None = None
+    test_split: FilledText | None = None
+
+    def __post_init__(self) -> None:
+        check_together(
+            self,
+            {
+                "class_names": (len(self.class_names) == self.num_classes, f"{self.num_classes:,} names"),
+                "category_ids": (len(self.category_ids) == self.num_classes, f"{self.num_classes:,} numbers"),
+                "preprocessing.in_chans": (
+                    self.preprocessing.in_chans == self.in_chans,
+                    f"in_chans, which is {self.in_chans}",
+                ),
+            },
+        )
 
 
 def load_detector(path: str | Path) -> tuple[MaskRCNN, dict[str, Any]]:
@@ -31,21 +78,17 @@ def load_detector(path: str | Path) -> tuple[MaskRCNN, dict[str, Any]]:
     """
     state, information, path = read_weights(path)
     if information.get("network") != MaskRCNN.__name__:
-        kind = information.get("network", "something unknown")
+        kind = saved_from(information) or "something unknown"
         raise UserError(
             f"{path} holds no detector (it was saved from a {kind}): "
             "only checkpoints written by `halonet detect train` do; train one from a classifier's with --init"
         )
-    try:
-        fields = dict(information["config"])
-        backbone = HaloNetConfig(**with_tuples(fields.pop("backbone")))
-        config = DetectorConfig(backbone=backbone, **with_tuples(fields))
-        augmentation = DetectionAugmentation(**with_tuples(information["preprocessing"]))
-        detector = MaskRCNN(config, information["num_classes"], augmentation)
-    except (TypeError, KeyError, ValueError) as error:
-        raise UserError(f"{path} describes a detector that this version of halonet cannot build: {error}") from error
-    load_state(detector, state, str(path))
-    return detector.eval(), information
+    metadata = read_metadata(DetectorMetadata, information, str(path))
+
+    def build() -> MaskRCNN:
+        return MaskRCNN(metadata.config, metadata.num_classes, metadata.preprocessing)
+
+    return build_checked(build, state, str(path)), information
 
 
 def initialize(detector: MaskRCNN, path: str | Path) -> None:
@@ -67,13 +110,14 @@ def initialize(detector: MaskRCNN, path: str | Path) -> None:
         load_state(detector.pyramid.body, trunk, str(path))
         return
     if kind != MaskRCNN.__name__:
-        kind = kind or "something unknown"
+        kind = saved_from(information) or "something unknown"
         raise UserError(f"{path} holds neither a HaloNet nor a detector of this package (it was saved from a {kind})")
-    if information["num_classes"] != detector.num_classes:
+    num_classes = information.get("num_classes")
+    if num_classes != detector.num_classes:
         own = detector.state_dict()
         state |= {name: tensor for name, tensor in own.items() if name.startswith(_CLASS_LAYERS)}
         note = (
-            f"{path} tells {information['num_classes']} classes apart and the data has {detector.num_classes}: "
+            f"{path} tells {shown(num_classes)} classes apart and the data has {detector.num_classes}: "
             "the layers that name boxes and draw masks start anew"
         )
         warnings.warn(UserNote(note), stacklevel=2)

@@ -57,8 +57,10 @@ def evaluate(
         UserError: The checkpoint or the data cannot be read, or the data's classes are not the checkpoint's.
     """
     detector, information = load_detector(checkpoint)
-    data = str(information["data"] if data is None else data)
-    split = str(split or information["test_split"])
+    data = str(data or information.get("data") or "")
+    split = str(split or information.get("test_split") or "")
+    if not data or not split:
+        raise UserError(f"{checkpoint} does not say what data it was trained on: name some with --data and --split")
     source = load_detection_source(data, split)
     category_ids = match_categories(source, information["class_names"])
     target = choose_device(device)

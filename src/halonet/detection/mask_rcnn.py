@@ -2,8 +2,7 @@
 
 import dataclasses
 import math
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from torch import Tensor
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -14,15 +13,25 @@ from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.poolers import initLevelMapper
 
 from halonet.data.detection import DetectionAugmentation
-from halonet.detection.pyramid import BATCH_NORMS, Pyramid
+from halonet.detection.pyramid import Pyramid
 from halonet.errors import UserError, unknown_name
 from halonet.models import HaloNet, HaloNetConfig, configure
+from halonet.models.config import MOST_STAGES, Classes
+from halonet.rules import Channels, check_arguments, check_together, within
+from halonet.schemas import Plain, record
 
 ASPECT_RATIOS = (0.5, 1.0, 2.0)
 SIZE_DIVISOR = 32  # images are padded at the right and bottom to a multiple of it
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+BatchNorm = Literal["batch", "synchronized", "frozen"]
+FrozenStages = Annotated[int, within(least=0, most=MOST_STAGES)]
+AnchorScale = Annotated[float, within(least=0.1, most=1_000)]
+Samples = Annotated[int, within(least=1, most=100_000)]
+ScoreThreshold = Annotated[float, within(least=0, below=1)]
+
+
+@record
 class DetectorConfig:
     """What a Mask R-CNN is built from.
 
@@ -43,36 +52,29 @@ class DetectorConfig:
         detections_per_image: At most so many are kept, the best.
 
     Raises:
-        UserError: A value is out of its range.
+        RuleError: Values break rules; it names all of them.
     """
 
-    backbone: HaloNetConfig
-    batch_norm: str = "batch"
-    frozen_stages: int = 0
-    pyramid_channels: int = 256
-    box_channels: int = 1024
-    mask_channels: int = 256
-    anchor_scale: float = 8.0
-    anchors_per_image: int = 256
-    boxes_per_image: int = 512
-    score_threshold: float = 0.05
-    detections_per_image: int = 100
+    backbone: Annotated[HaloNetConfig, Plain()]
+    batch_norm: BatchNorm = "batch"
+    frozen_stages: FrozenStages = 0
+    pyramid_channels: Channels = 256
+    box_channels: Channels = 1024
+    mask_channels: Channels = 256
+    anchor_scale: AnchorScale = 8.0
+    anchors_per_image: Samples = 256
+    boxes_per_image: Samples = 512
+    score_threshold: ScoreThreshold = 0.05
+    detections_per_image: Samples = 100
 
     def __post_init__(self) -> None:
-        if self.batch_norm not in BATCH_NORMS:
-            raise UserError(unknown_name("batch_norm", self.batch_norm, BATCH_NORMS))
-        stages = len(self.backbone.depths)
-        if not 0 <= self.frozen_stages <= stages:
-            raise UserError(f"frozen_stages is {self.frozen_stages}, but the backbone has stages 1 to {stages}")
-        for name in ("pyramid_channels", "box_channels", "mask_channels", "anchors_per_image", "boxes_per_image"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}, but must be at least 1")
-        if self.detections_per_image < 1:
-            raise UserError(f"detections_per_image is {self.detections_per_image}, but must be at least 1")
-        if self.anchor_scale <= 0:
-            raise UserError(f"anchor_scale is {self.anchor_scale}, but must be above 0")
-        if not 0 <= self.score_threshold < 1:
-            raise UserError(f"score_threshold is {self.score_threshold}, but must be at least 0 and below 1")
+        check_together(self, fitting_stages(self.frozen_stages, self.backbone))
+
+
+def fitting_stages(frozen_stages: int, backbone: HaloNetConfig) -> dict[str, tuple[bool, str]]:
+    """How many stages of a backbone can be frozen, see `halonet.rules.check_together`."""
+    stages = len(backbone.depths)
+    return {"frozen_stages": (frozen_stages <= stages, f"at most {stages}, the stages of the backbone")}
 
 
 class Preparation(GeneralizedRCNNTransform):
@@ -181,6 +183,7 @@ def create_detector(
     Raises:
         UserError: A name is unknown, or a value is out of its range.
     """
+    check_arguments(num_classes=(num_classes, Classes))
     known = [field.name for field in dataclasses.fields(DetectorConfig) if field.name != "backbone"]
     for name in settings:
         if name not in known:

@@ -10,8 +10,6 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from halonet.models import HaloNet
 
-BATCH_NORMS = ("batch", "frozen", "synchronized")
-
 
 class Pyramid(nn.Module):
     """The stages of a HaloNet, brought to one width by a feature pyramid network (FPN, arXiv:1612.03144).

@@ -1,23 +1,29 @@
 """A recipe of detection: one experiment as a typed record. What it shares with classification is that one's."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from halonet.data.detection import DetectionAugmentation
+from halonet.detection.mask_rcnn import AnchorScale, BatchNorm, FrozenStages, Samples, ScoreThreshold, fitting_stages
+from halonet.models.config import Classes, InChans
+from halonet.rules import Channels, Count, FilledText, Text, Workers, check_together, within
+from halonet.schemas import record
 from halonet.training.recipe import (
     EmaSection,
     EngineSection,
+    Fraction,
+    Name,
     OptimizerSection,
     ProvenanceSection,
     Recipe,
-    check_values,
+    check_model,
     common_rules,
 )
 from halonet.training.recipes import resolve, task_of
 
 
-@dataclass(frozen=True, kw_only=True)
+@record
 class DetectorSection:
     """The detector, as `halonet.detection.create_detector` takes it; the fields it shares have that one's defaults.
 
@@ -40,23 +46,26 @@ class DetectorSection:
     """
 
     name: str
-    num_classes: int = 80
-    in_chans: int = 3
-    init: str | None = None
+    num_classes: Classes = 80
+    in_chans: InChans = 3
+    init: FilledText | None = None
     overrides: dict[str, Any] = field(default_factory=dict)
-    batch_norm: Literal["batch", "synchronized", "frozen"] = "batch"
-    frozen_stages: int = 0
-    pyramid_channels: int = 256
-    box_channels: int = 1024
-    mask_channels: int = 256
-    anchor_scale: float = 8.0
-    anchors_per_image: int = 256
-    boxes_per_image: int = 512
-    score_threshold: float = 0.05
-    detections_per_image: int = 100
+    batch_norm: BatchNorm = "batch"
+    frozen_stages: FrozenStages = 0
+    pyramid_channels: Channels = 256
+    box_channels: Channels = 1024
+    mask_channels: Channels = 256
+    anchor_scale: AnchorScale = 8.0
+    anchors_per_image: Samples = 256
+    boxes_per_image: Samples = 512
+    score_threshold: ScoreThreshold = 0.05
+    detections_per_image: Samples = 100
+
+    def __post_init__(self) -> None:
+        check_together(self, fitting_stages(self.frozen_stages, check_model(self)))
 
 
-@dataclass(frozen=True, kw_only=True)
+@record
 class DetectionDataSection:
     """The images and their instances.
 
@@ -70,16 +79,16 @@ class DetectionDataSection:
         workers: Processes that load images; 0 loads in the training process.
     """
 
-    source: str
+    source: FilledText
     augmentation: DetectionAugmentation
-    validation_split: str | None = "validation"
-    test_split: str = "validation"
-    repeats: int = 1
+    validation_split: FilledText | None = "validation"
+    test_split: FilledText = "validation"
+    repeats: Count = 1
     skip_empty: bool = True
-    workers: int = 0
+    workers: Workers = 0
 
 
-@dataclass(frozen=True, kw_only=True)
+@record
 class StepSchedule:
     """A warm-up, then a learning rate that drops in steps.
 
@@ -92,12 +101,12 @@ class StepSchedule:
         drop_factor: By which each drop multiplies it.
     """
 
-    steps: int
-    warmup_steps: int = 0
-    warmup_fraction: float = 1 / 15
+    steps: Count
+    warmup_steps: Annotated[int, within(least=0)] = 0
+    warmup_fraction: Fraction = 1 / 15
     warmup: Literal["linear", "constant"] = "linear"
-    drops: tuple[int, ...] = ()
-    drop_factor: float = 0.1
+    drops: tuple[Count, ...] = ()
+    drop_factor: Fraction = 0.1
 
     def factor(self, step: int) -> float:
         """The learning rate of an optimizer step, counted from 0, as a fraction of the peak."""
@@ -107,7 +116,7 @@ class StepSchedule:
         return self.drop_factor ** sum(step >= drop for drop in self.drops)
 
 
-@dataclass(frozen=True, kw_only=True)
+@record
 class DetectionRecipe:
     """One experiment.
 
@@ -125,13 +134,13 @@ class DetectionRecipe:
         engine: How the computer does it.
 
     Raises:
-        UserError: A value is out of its range.
+        RuleError: Values break rules; it names all of them.
     """
 
-    name: str = ""
+    name: Name = ""
     task: Literal["detection"] = "detection"
-    description: str
-    reproduces: str
+    description: Text = ""
+    reproduces: Text = ""
     provenance: ProvenanceSection = field(default_factory=ProvenanceSection)
     model: DetectorSection
     data: DetectionDataSection
@@ -141,23 +150,16 @@ class DetectionRecipe:
     engine: EngineSection = field(default_factory=EngineSection)
 
     def __post_init__(self) -> None:
-        data, schedule = self.data, self.schedule
-        check_values(
+        schedule = self.schedule
+        check_together(
             self,
             common_rules(self)
             | {
-                "data.repeats": (data.repeats >= 1, "at least 1"),
-                "schedule.steps": (schedule.steps >= 1, "at least 1"),
                 "schedule.warmup_steps": (
-                    0 <= schedule.warmup_steps <= schedule.steps,
+                    schedule.warmup_steps <= schedule.steps,
                     f"from 0 to schedule.steps, which is {schedule.steps}",
                 ),
-                "schedule.warmup_fraction": (0 < schedule.warmup_fraction <= 1, "above 0 and at most 1"),
-                "schedule.drops": (
-                    list(schedule.drops) == sorted(schedule.drops) and all(drop >= 1 for drop in schedule.drops),
-                    "steps from 1 on, in ascending order",
-                ),
-                "schedule.drop_factor": (0 < schedule.drop_factor <= 1, "above 0 and at most 1"),
+                "schedule.drops": (list(schedule.drops) == sorted(schedule.drops), "steps in ascending order"),
             },
         )
 

@@ -1,11 +1,12 @@
 """The paper's tables: one row per model, one field per column."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 from halonet.layers.bottleneck import ACTIVATIONS
 from halonet.layers.halo_attention import EMBEDDINGS, POSITIONS
 from halonet.ops.halo_attention.geometry import BORDERS
+from halonet.rules import Channels, Complaint, RuleError, Side, check_fields, length, must_be, one_of, within
 
 
 class Stem(NamedTuple):
@@ -31,6 +32,18 @@ STEMS = {
     "patch2x2": Stem(2, 2, 2),
 }
 DOWNSAMPLINGS = ("attention", "pool")
+
+# The paper's largest network has 35 blocks in 4 stages, 512 channels in a stage's width, and blocks of 14 pixels.
+MOST_STAGES = 8
+MOST_BLOCKS = 512
+MOST_CHANNELS = 65_536
+NumClasses = Annotated[int, within(least=0, most=1_000_000)]
+Classes = Annotated[int, within(least=1, most=1_000_000)]
+InChans = Annotated[int, within(least=1, most=1_024)]
+DropRate = Annotated[float, within(least=0, below=1)]
+Ratio = Annotated[float, within(least=0.01, most=100)]
+Window = within(least=0, most=1_024)
+Stages = Annotated[tuple[Annotated[int, within(least=1, most=MOST_STAGES)], ...], length(0, MOST_STAGES, "stages")]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,62 +75,69 @@ class HaloNetConfig:
         border: "mask" or "zeros", see `halonet.halo_attention`.
 
     Raises:
-        ValueError: If a value is unknown or the widths do not divide by the heads.
+        RuleError: If values break rules; it names all of them.
     """
 
-    block_size: int = 8
-    halo_size: int = 3
-    value_ratio: float = 1.0
-    bottleneck_ratio: float = 4.0
-    depths: tuple[int, ...] = (3, 4, 6, 3)
-    image_size: int = 256
-    final_width: int | None = None
-    num_heads: tuple[int, ...] = (4, 8, 8, 8)
-    query_key_ratio: float = 1.0
-    width_ratio: float = 1.0
-    stem: str = "conv7x7"
-    stem_width: int = 64
-    convolution_stages: tuple[int, ...] = ()
-    squeeze_excitation_stages: tuple[int, ...] = ()
-    squeeze_excitation_ratio: float = 0.125
-    activation: str = "silu"
+    block_size: Annotated[int, within(least=1, most=1_024)] = 8
+    halo_size: Annotated[int, Window] = 3
+    value_ratio: Ratio = 1.0
+    bottleneck_ratio: Ratio = 4.0
+    depths: Annotated[
+        tuple[Annotated[int, within(least=1, most=MOST_BLOCKS)], ...], length(1, MOST_STAGES, "stages")
+    ] = (3, 4, 6, 3)
+    image_size: Side = 256
+    final_width: Channels | None = None
+    num_heads: tuple[Annotated[int, within(least=1, most=1_024)], ...] = (4, 8, 8, 8)
+    query_key_ratio: Ratio = 1.0
+    width_ratio: Ratio = 1.0
+    stem: Annotated[str, one_of(*STEMS)] = "conv7x7"
+    stem_width: Channels = 64
+    convolution_stages: Stages = ()
+    squeeze_excitation_stages: Stages = ()
+    squeeze_excitation_ratio: Annotated[float, within(least=0.001, most=1)] = 0.125
+    activation: Annotated[str, one_of(*ACTIVATIONS)] = "silu"
     centered: bool = False
-    downsampling: str = "attention"
-    position: str = "relative"
-    embedding: str = "split"
-    border: str = "mask"
+    downsampling: Annotated[str, one_of(*DOWNSAMPLINGS)] = "attention"
+    position: Annotated[str, one_of(*POSITIONS)] = "relative"
+    embedding: Annotated[str, one_of(*EMBEDDINGS)] = "split"
+    border: Annotated[str, one_of(*BORDERS)] = "mask"
 
     def __post_init__(self) -> None:
-        known = {
-            "stem": tuple(STEMS),
-            "activation": tuple(ACTIVATIONS),
-            "downsampling": DOWNSAMPLINGS,
-            "position": POSITIONS,
-            "embedding": EMBEDDINGS,
-            "border": BORDERS,
-        }
-        for name, values in known.items():
-            if getattr(self, name) not in values:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(values)}")
-        for name, least in (("block_size", 1), ("halo_size", 0), ("image_size", 1), ("stem_width", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be at least {least}")
-        if not self.depths or min(self.depths) < 1:
-            raise ValueError(f"depths is {self.depths}; it must name at least one stage, each of at least one block")
-        if len(self.num_heads) != len(self.depths):
-            raise ValueError(f"num_heads is {self.num_heads}; it must name as many stages as depths {self.depths}")
+        check_fields(self)
+        if complaints := [*self._stage_complaints(), *self._width_complaints()]:
+            raise RuleError.of(type(self).__name__, complaints)
+
+    def _stage_complaints(self) -> list[Complaint]:
+        """What is wrong with the number of stages and of blocks."""
+        complaints = []
+        stages = len(self.depths)
+        if sum(self.depths) > MOST_BLOCKS:
+            complaints.append(must_be("depths", self.depths, f"at most {MOST_BLOCKS} blocks in all"))
+        if len(self.num_heads) != stages:
+            words = f"as many numbers as depths {list(self.depths)} has stages, which is {stages}"
+            complaints.append(must_be("num_heads", self.num_heads, words))
         for name in ("convolution_stages", "squeeze_excitation_stages"):
-            stages = getattr(self, name)
-            if any(stage < 1 or stage > len(self.depths) for stage in stages):
-                raise ValueError(f"{name} is {stages}; stages count from 1 to {len(self.depths)}")
-        for stage, (width, heads) in enumerate(zip(self.widths, self.num_heads, strict=True), 1):
-            for name in ("query_key_ratio", "value_ratio"):
-                channels = scaled(width, getattr(self, name))
-                if stage not in self.convolution_stages and (heads < 1 or channels < 1 or channels % heads):
-                    raise ValueError(
-                        f"{name} {getattr(self, name)} gives stage {stage} {channels} channels for {heads} heads; "
-                        "the channels must be a positive multiple of the heads"
-                    )
+            if any(stage > stages for stage in getattr(self, name)):
+                complaints.append(must_be(name, getattr(self, name), f"stages, which count from 1 to {stages}"))
+        return complaints
+
+    def _width_complaints(self) -> list[Complaint]:
+        """What is wrong with the channels of each stage."""
+        complaints: list[Complaint] = []
+        attention = ("query_key_ratio", "value_ratio")
+        for stage, (width, heads) in enumerate(zip(self.widths, self.num_heads, strict=False), 1):
+            for name in ("bottleneck_ratio", *(attention if stage not in self.convolution_stages else ())):
+                ratio = getattr(self, name)
+                channels = scaled(width, ratio)
+                words = ""
+                if not 1 <= channels <= MOST_CHANNELS:
+                    words = f"from 1 to {MOST_CHANNELS:,}"
+                elif name in attention and channels % heads:
+                    words = f"a multiple of the stage's {heads} heads"
+                if words and name not in {complaint.key for complaint in complaints}:
+                    text = f"is {ratio}, which gives stage {stage} {channels:,} channels, but they must be {words}"
+                    complaints.append(Complaint(name, text))
+        return complaints
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -9,8 +9,9 @@ from timm.models import build_model_with_cfg, register_model
 from torch import nn
 
 from halonet.errors import UserError, unknown_name
-from halonet.models.config import HALONETS, STEMS, HaloNetConfig
+from halonet.models.config import HALONETS, STEMS, DropRate, HaloNetConfig, InChans, NumClasses
 from halonet.models.halonet import HaloNet
+from halonet.rules import RuleError, check_arguments, check_values
 
 TIMM_PREFIX = "halonet_paper_"
 CONFIG_FIELDS = tuple(field.name for field in dataclasses.fields(HaloNetConfig))
@@ -56,6 +57,12 @@ def create_model(
     for keyword in overrides:
         if keyword not in known:
             raise UserError(unknown_name("model argument", keyword, known))
+    check_arguments(
+        num_classes=(num_classes, NumClasses),
+        in_chans=(in_chans, InChans),
+        drop_rate=(overrides.get("drop_rate", 0.0), DropRate),
+        drop_path_rate=(overrides.get("drop_path_rate", 0.0), DropRate),
+    )
     config = configure(name, **{keyword: overrides.pop(keyword) for keyword in CONFIG_FIELDS if keyword in overrides})
     if overrides.pop("output_stride", 32) != 32:
         raise UserError("output_stride: only 32 is possible, attention has no dilation")
@@ -74,7 +81,7 @@ def create_model(
     )
 
 
-def configure(name: str, **changes: Any) -> HaloNetConfig:
+def configure(name: str, /, **changes: Any) -> HaloNetConfig:
     """Take a row of the tables, with some of its fields changed.
 
     Args:
@@ -82,18 +89,14 @@ def configure(name: str, **changes: Any) -> HaloNetConfig:
         **changes: Fields of `halonet.HaloNetConfig`; lists, as YAML and JSON give them, serve as tuples.
 
     Raises:
-        UserError: If the name or a field is unknown (it names the nearest), or a value breaks the rules.
+        UserError: If the name or fields are unknown (it names the nearest), or values break the rules.
     """
     if name not in HALONETS:
         raise UserError(unknown_name("model", name, HALONETS))
-    for field in changes:
-        if field not in CONFIG_FIELDS:
-            raise UserError(unknown_name("model argument", field, CONFIG_FIELDS))
-    changes = {field: tuple(value) if isinstance(value, list) else value for field, value in changes.items()}
     try:
-        return dataclasses.replace(HALONETS[name], **changes)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"model {name!r}: {error}") from error
+        return dataclasses.replace(HALONETS[name], **check_values(HaloNetConfig, changes))
+    except RuleError as error:
+        raise RuleError.of(f"model {name!r}", error.complaints) from error
 
 
 def pretrained_cfg(config: HaloNetConfig) -> dict[str, Any]:

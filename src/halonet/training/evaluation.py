@@ -1,5 +1,6 @@
 """Measuring a checkpoint on a data set."""
 
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +12,10 @@ from torch.utils.data import DataLoader
 
 from halonet.data import AugmentationConfig, KeyedDataset, build_transform, load_source
 from halonet.errors import UserError
+from halonet.rules import Count, Workers, check_arguments
+from halonet.schemas import check
 from halonet.training.metrics import classification_sums, summarize
-from halonet.training.weights import load_checkpoint, with_tuples
+from halonet.training.weights import load_checkpoint
 
 
 def evaluate(
@@ -29,7 +32,8 @@ def evaluate(
 
     Args:
         checkpoint: A run folder, a `model.safetensors` or a `.ckpt`.
-        data: A named data set or a folder of class folders; None takes what the checkpoint was trained on.
+        data: A named data set or a folder of class folders; None takes what the checkpoint was trained on, unless that
+            may be fetched from elsewhere (Hugging Face data sets and folders of parquet files).
         split: Of the data; None takes "test", or what the training took for its test.
         root: The folder that a named data set lies in; None takes the training's, if `data` is the training's too.
         batch_size: Images at a time.
@@ -44,13 +48,12 @@ def evaluate(
     Raises:
         UserError: The checkpoint or the data cannot be read, or their classes differ.
     """
+    check_arguments(batch_size=(batch_size, Count), workers=(workers, Workers))
     network, information = load_checkpoint(checkpoint)
-    if data is None and "data" not in information:
-        raise UserError(f"{checkpoint} does not say what data it was trained on: name some with --data")
     if root is None and data in (None, information.get("data")):
         root = information.get("root")
-    data = str(information["data"] if data is None else data)
-    split = str(split or information.get("test_split", "test"))
+    data = _recorded_data(information, root, checkpoint) if data is None else str(data)
+    split = str(split or information.get("test_split") or "test")
     source = load_source(data, split, root=None if root is None else Path(root))
     labels = match_classes(source.class_names, information.get("class_names", source.class_names))
     transform = build_transform(preprocessing(information, str(checkpoint)), train=False)
@@ -72,6 +75,24 @@ def evaluate(
         "split": split,
         "device": str(target),
     }
+
+
+def _recorded_data(information: dict[str, Any], root: str | Path | None, checkpoint: str | Path) -> str:
+    """The data that a checkpoint was trained on, if reading it cannot lead out of this machine.
+
+    A checkpoint may be anybody's. What it names is followed to data sets of this package and to images on the disk,
+    but never to a library that fetches what its files tell it to fetch.
+    """
+    data = information.get("data")
+    if data is None:
+        raise UserError(f"{checkpoint} does not say what data it was trained on: name some with --data")
+    folder = Path(root or ".", data)
+    if data.lower().startswith("hfds/") or any(folder.glob("*.parquet")) or any(folder.glob("data/*.parquet")):
+        raise UserError(
+            f"{checkpoint} says that it was trained on {data!r}, which may be fetched from elsewhere: "
+            f"if you want that, name it yourself, with --data {shlex.quote(data)}"
+        )
+    return data
 
 
 def match_classes(data_names: Sequence[str], checkpoint_names: Sequence[str]) -> list[int]:
@@ -115,7 +136,7 @@ def preprocessing(information: dict[str, Any], source: str) -> AugmentationConfi
     """
     if "preprocessing" not in information:
         raise UserError(f"{source} does not say how images were prepared for it (size, mean, standard deviation)")
-    return AugmentationConfig(**with_tuples(information["preprocessing"]))
+    return check(AugmentationConfig, information["preprocessing"], f"the preprocessing in {source}")
 
 
 def choose_device(name: str) -> torch.device:

@@ -1,15 +1,56 @@
 """A recipe: one experiment as a typed record."""
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+import re
+from dataclasses import field
+from typing import Annotated, Any, Literal
 
 from halonet.data import AugmentationConfig
-from halonet.errors import UserError
+from halonet.errors import unknown_name
+from halonet.models import HALONETS, HaloNetConfig, configure
+from halonet.models.config import Classes, DropRate, InChans
+from halonet.rules import (
+    Complaint,
+    Count,
+    FilledText,
+    Rule,
+    RuleError,
+    Text,
+    Workers,
+    check_together,
+    within,
+)
+from halonet.schemas import record
 
 NOT_YET_RUN = "not yet run"
 
+LONGEST_NAME, LONGEST_PART = 200, 100
 
-@dataclass(frozen=True, kw_only=True)
+
+def _is_name(name: str) -> bool:
+    """Whether a name is a path that stays below the folder of runs; no name at all is for runs that get a folder."""
+    parts = name.split("/")
+    return name == "" or (
+        len(name) <= LONGEST_NAME
+        and all(part.strip(". ") != "" and len(part) <= LONGEST_PART for part in parts)
+        and re.search(r"[\x00-\x1f\x7f-\x9f\\\ud800-\udfff]", name) is None
+    )
+
+
+Name = Annotated[
+    str,
+    Rule(
+        f"a path below runs/, such as imagenet/h0: of at most {LONGEST_NAME} letters, {LONGEST_PART} from one / to the "
+        "next, without .., backslash and control characters",
+        _is_name,
+    ),
+]
+LearningRate = Annotated[float, within(above=0)]
+Fraction = Annotated[float, within(above=0, most=1)]
+Part = Annotated[float, within(least=0, below=1)]
+Seed = Annotated[int, within(least=0, below=2**63)]
+
+
+@record
 class ProvenanceSection:
     """What running the recipe here took and gave.
 
@@ -19,12 +60,12 @@ class ProvenanceSection:
         result: It gave, with the number of seeds; "not yet run" is an honest value.
     """
 
-    hardware: str = NOT_YET_RUN
-    time: str = NOT_YET_RUN
-    result: str = NOT_YET_RUN
+    hardware: Text = NOT_YET_RUN
+    time: Text = NOT_YET_RUN
+    result: Text = NOT_YET_RUN
 
 
-@dataclass(frozen=True, kw_only=True)
+@record
 class ModelSection:
     """The network, as `halonet.create_model` takes it.
 
@@ -38,14 +79,17 @@ class ModelSection:
     """
 
     name: str
-    num_classes: int = 1000
-    in_chans: int = 3
-    drop_rate: float = 0.0
-    drop_path_rate: float = 0.0
+    num_classes: Classes = 1000
+    in_chans: InChans = 3
+    drop_rate: DropRate = 0.0
+    drop_path_rate: DropRate = 0.0
     overrides: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        check_model(self)
 
-@dataclass(frozen=True, kw_only=True)
+
+@record
 class DataSection:
     """The images.
 
@@ -59,16 +103,16 @@ class DataSection:
         workers: Processes that load images; 0 loads in the training process.
     """
 
-    source: str
-    root: str | None = None
-    train_images: int | None = None
+    source: FilledText
+    root: FilledText | None = None
+    train_images: Count | None = None
     augmentation: AugmentationConfig
-    validation_split: str | None = "validation"
-    test_split: str = "test"
-    workers: int = 0
+    validation_split: FilledText | None = "validation"
+    test_split: FilledText = "test"
+    workers: Workers = 0
 
 
-@dataclass(frozen=True, kw_only=True)
+@record
 class OptimizerSection:
     """Nesterov SGD.
 
@@ -81,15 +125,15 @@ class OptimizerSection:
         accumulate: Micro-batches per optimizer step.
     """
 
-    learning_rate: float
-    momentum: float = 0.9
-    weight_decay: float = 2e-5
+    learning_rate: LearningRate
+    momentum: Part = 0.9
+    weight_decay: Annotated[float, within(least=0, most=1_000)] = 2e-5
     decay: Literal["matrices", "all"] = "matrices"
-    batch_size: int = 128
-    accumulate: int = 1
+    batch_size: Count = 128
+    accumulate: Count = 1
 
 
-@dataclass(frozen=True, kw_only=True)
+@record
 class ScheduleSection:
     """A linear warm-up, then a cosine.
 
@@ -99,12 +143,12 @@ class ScheduleSection:
         final_fraction: Of the peak learning rate, used by the last step.
     """
 
-    epochs: int
-    warmup_epochs: float = 0.0
-    final_fraction: float = 1 / 128
+    epochs: Count
+    warmup_epochs: Annotated[float, within(least=0)] = 0.0
+    final_fraction: Fraction = 1 / 128
 
 
-@dataclass(frozen=True, kw_only=True)
+@record
 class RegularizationSection:
     """What keeps the network from learning by heart, other than augmentation, dropout and weight decay.
 
@@ -112,10 +156,10 @@ class RegularizationSection:
         label_smoothing: Part of each label given to all classes alike.
     """
 
-    label_smoothing: float = 0.0
+    label_smoothing: Part = 0.0
 
 
-@dataclass(frozen=True, kw_only=True)
+@record
 class EmaSection:
     """The moving average of the weights.
 
@@ -123,10 +167,10 @@ class EmaSection:
         decay: What each step keeps of it in the long run (less at first); 0 turns it off.
     """
 
-    decay: float = 0.0
+    decay: Part = 0.0
 
 
-@dataclass(frozen=True, kw_only=True)
+@record
 class EngineSection:
     """How the computer does it; nothing here is part of the experiment, but the seed.
 
@@ -144,18 +188,18 @@ class EngineSection:
     """
 
     precision: Literal["fp32", "bf16-mixed", "16-mixed"] = "fp32"
-    accelerator: str = "auto"
-    devices: int = 1
-    nodes: int = 1
-    strategy: str = "auto"
+    accelerator: FilledText = "auto"
+    devices: Annotated[int, within(least=1, most=1_024)] = 1
+    nodes: Annotated[int, within(least=1, most=65_536)] = 1
+    strategy: FilledText = "auto"
     compile: bool = False
-    clip_gradient: float | None = None
-    seed: int = 0
-    checkpoint_every_steps: int = 100
-    log_every_steps: int = 10
+    clip_gradient: Annotated[float, within(above=0)] | None = None
+    seed: Seed = 0
+    checkpoint_every_steps: Count = 100
+    log_every_steps: Count = 10
 
 
-@dataclass(frozen=True, kw_only=True)
+@record
 class Recipe:
     """One experiment.
 
@@ -174,13 +218,13 @@ class Recipe:
         engine: How the computer does it.
 
     Raises:
-        UserError: A value is out of its range.
+        RuleError: Values break rules; it names all of them.
     """
 
-    name: str = ""
+    name: Name = ""
     task: Literal["classification"] = "classification"
-    description: str
-    reproduces: str
+    description: Text = ""
+    reproduces: Text = ""
     provenance: ProvenanceSection = ProvenanceSection()
     model: ModelSection
     data: DataSection
@@ -192,68 +236,46 @@ class Recipe:
 
     def __post_init__(self) -> None:
         schedule = self.schedule
-        check_values(
-            self,
-            common_rules(self)
-            | {
-                "data.train_images": (self.data.train_images is None or self.data.train_images >= 1, "at least 1"),
-                "schedule.epochs": (schedule.epochs >= 1, "at least 1"),
-                "schedule.warmup_epochs": (
-                    0 <= schedule.warmup_epochs <= schedule.epochs,
-                    f"from 0 to schedule.epochs, which is {schedule.epochs}",
-                ),
-                "schedule.final_fraction": (0 < schedule.final_fraction <= 1, "above 0 and at most 1"),
-                "regularization.label_smoothing": (
-                    0 <= self.regularization.label_smoothing < 1,
-                    "at least 0 and below 1",
-                ),
-            },
-        )
+        words = f"from 0 to schedule.epochs, which is {schedule.epochs}"
+        fits = schedule.warmup_epochs <= schedule.epochs
+        check_together(self, common_rules(self) | {"schedule.warmup_epochs": (fits, words)})
 
 
-Rules = dict[str, tuple[bool, str]]
-"""By the key of a value: whether it is within its range, and what it must be."""
-
-
-def common_rules(recipe: Any) -> Rules:
-    """What holds for every task's recipe.
+def common_rules(recipe: Any) -> dict[str, tuple[bool, str]]:
+    """What fields of every task's recipe must be to fit one another, see `halonet.rules.check_together`.
 
     Args:
-        recipe: With the sections `model`, `data`, `optimizer`, `ema` and `engine`.
+        recipe: With the sections `model`, `data`, `optimizer` and `engine`.
     """
     optimizer, engine = recipe.optimizer, recipe.engine
     micro_batches = optimizer.accumulate * engine.devices * engine.nodes
     return {
-        "model.num_classes": (recipe.model.num_classes >= 1, "at least 1"),
         "model.in_chans": (
             recipe.model.in_chans == recipe.data.augmentation.in_chans,
             f"data.augmentation.in_chans, which is {recipe.data.augmentation.in_chans}",
         ),
-        "data.workers": (recipe.data.workers >= 0, "at least 0"),
-        "optimizer.learning_rate": (optimizer.learning_rate > 0, "above 0"),
-        "optimizer.momentum": (0 <= optimizer.momentum < 1, "at least 0 and below 1"),
-        "optimizer.weight_decay": (optimizer.weight_decay >= 0, "at least 0"),
-        "optimizer.accumulate": (optimizer.accumulate >= 1, "at least 1"),
-        "engine.devices": (engine.devices >= 1, "at least 1"),
-        "engine.nodes": (engine.nodes >= 1, "at least 1"),
         "optimizer.batch_size": (
-            optimizer.batch_size >= 1 and micro_batches >= 1 and optimizer.batch_size % micro_batches == 0,
+            optimizer.batch_size % micro_batches == 0,
             f"a positive multiple of accumulate x devices x nodes, which is {micro_batches}",
         ),
-        "ema.decay": (0 <= recipe.ema.decay < 1, "at least 0 and below 1"),
-        "engine.clip_gradient": (engine.clip_gradient is None or engine.clip_gradient > 0, "above 0, or null"),
-        "engine.checkpoint_every_steps": (engine.checkpoint_every_steps >= 1, "at least 1"),
-        "engine.log_every_steps": (engine.log_every_steps >= 1, "at least 1"),
     }
 
 
-def check_values(recipe: Any, rules: Rules) -> None:
-    """Refuse a recipe with a value out of its range.
+def check_model(section: Any) -> HaloNetConfig:
+    """Check that a network exists and takes its overrides.
+
+    Args:
+        section: With the fields `name` and `overrides`.
+
+    Returns:
+        The network's config.
 
     Raises:
-        UserError: It names the first such key, its value and its rule.
+        RuleError: There is no such network, or overrides break the rules of `HaloNetConfig`.
     """
-    for key, (holds, rule) in rules.items():
-        if not holds:
-            section, name = key.split(".")
-            raise UserError(f"{key} is {getattr(getattr(recipe, section), name)}, but must be {rule}")
+    if section.name not in HALONETS:
+        raise RuleError.of("model", [Complaint("name", f"is wrong: {unknown_name('model', section.name, HALONETS)}")])
+    try:
+        return configure(section.name, **section.overrides)
+    except RuleError as error:
+        raise RuleError.of("model", [complaint.under("overrides") for complaint in error.complaints]) from None

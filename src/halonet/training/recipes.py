@@ -2,20 +2,19 @@
 
 import copy
 import dataclasses
-import re
 import typing
+import warnings
 from collections.abc import Iterator, Sequence
-from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
-from jsonargparse import ArgumentError, ArgumentParser
-
-from halonet.errors import UserError, unknown_name
-from halonet.training.recipe import Recipe
+from halonet.errors import LONGEST_NAME, UserError, UserNote, unknown_name
+from halonet.rules import Complaint, RuleError, hints_of, shown
+from halonet.schemas import check
+from halonet.training.recipe import OptimizerSection, Recipe
+from halonet.training.yaml_text import dump_yaml, parse_value, parse_yaml, read_text
 
 # What runs the recipes of each task.
 COMMANDS = {"classification": "halonet train", "detection": "halonet detect train"}
@@ -54,10 +53,18 @@ def resolve(name_or_path: str | Path, overrides: Sequence[str] = (), schema: typ
     if task != getattr(schema, "task"):  # noqa: B009 - a field of every schema
         command = COMMANDS.get(task, f"no command: known are {', '.join(COMMANDS)}")
         raise UserError(f"{source} is a recipe of {task}, which is for {command}")
+    written, complaints, keys = copy.deepcopy(values), [], set()
     for key, value in split_overrides(overrides):
-        _override(values, key, value, schema)
+        keys.add(key)
+        try:
+            _override(values, key, value, schema)
+        except RuleError as error:
+            complaints += error.complaints
     values.setdefault("name", name)
-    return build(values, source, schema)
+    recipe = check(schema, values, source, complaints)
+    if "optimizer.batch_size" in keys and "optimizer.learning_rate" not in keys:
+        _note_the_learning_rate(recipe, written)
+    return recipe
 
 
 def build(values: dict[str, Any], source: str, schema: type[SchemaT] = Recipe) -> SchemaT:
@@ -72,16 +79,9 @@ def build(values: dict[str, Any], source: str, schema: type[SchemaT] = Recipe) -
         The recipe, complete and checked.
 
     Raises:
-        UserError: A key is unknown or missing, or a value is of the wrong type or out of its range.
+        UserError: It names all keys that are unknown, missing, of the wrong type or out of their range.
     """
-    _check_keys(values, schema, source)
-    try:
-        return _build(schema, _parser(schema).parse_object(values).as_dict())
-    except ArgumentError as error:
-        message = re.sub(r"Parser key |typing\.|<class '|(?<=\w)'>", "", " ".join(str(error).split()))
-        raise UserError(f"{source}: {message.replace('Expected a ', 'expected ')}") from error
-    except UserError as error:
-        raise UserError(f"{source}: {error}") from error
+    return check(schema, values, source)
 
 
 def derive(base: dict[str, Any], changes: dict[str, Any], source: str, schema: type = Recipe) -> dict[str, Any]:
@@ -103,20 +103,9 @@ def derive(base: dict[str, Any], changes: dict[str, Any], source: str, schema: t
     for key, value in changes.items():
         try:
             section, name, _ = _find_key(values, key, schema)
-        except UserError as error:
-            raise UserError(f"{source}: {error}") from error
+        except RuleError as error:
+            raise RuleError.of(source, error.complaints) from error
         section[name] = value
-    return values
-
-
-def parse_yaml(text: str, source: str) -> dict[str, Any]:
-    """Read YAML 1.2 that holds keys; raises UserError, naming the source, for anything else."""
-    try:
-        values = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        raise UserError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{source} is not a recipe: it holds no keys")
     return values
 
 
@@ -144,33 +133,15 @@ def to_yaml(recipe: Any) -> str:
     Returns:
         YAML, every field included.
     """
-    values = _plain(dataclasses.asdict(recipe))
-    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, width=110, allow_unicode=True)
+    return dump_yaml(_plain(dataclasses.asdict(recipe)))
 
 
 def without_root(text: str) -> dict[str, Any]:
     """Read what `to_yaml` wrote, less the folder that the data lies in, which is no part of an experiment."""
-    values = yaml.load(text, _Loader)
-    values["data"].pop("root", None)
+    values = parse_yaml(text, "the run's recipe")
+    if isinstance(data := values.get("data"), dict):
+        data.pop("root", None)
     return values
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML reads 1e-4 as text, as YAML 1.1 said; YAML 1.2 reads a number, and so does everybody else."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes lists on one line."""
-
-
-_Dumper.add_representer(
-    list, lambda dumper, value: dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=True)
-)
 
 
 def _packaged() -> Iterator[tuple[str, Traversable]]:
@@ -193,10 +164,7 @@ def _find(name_or_path: str) -> tuple[str, str, str]:
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
         raise UserError(unknown_name("recipe", name_or_path, packaged) + " Or give a .yaml file")
-    try:
-        return path.stem, path.read_text(encoding="utf-8"), str(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read recipe {path}: {getattr(error, 'strerror', None) or error}") from error
+    return path.stem, read_text(path, f"recipe {path}"), str(path)
 
 
 def _read(name_or_path: str | Path) -> tuple[str, dict[str, Any], str]:
@@ -206,7 +174,8 @@ def _read(name_or_path: str | Path) -> tuple[str, dict[str, Any], str]:
 
 
 def _task(values: dict[str, Any]) -> str:
-    return str(values.get("task", "classification"))
+    task = values.get("task", "classification")
+    return task if isinstance(task, str) and len(task) <= LONGEST_NAME else shown(task)
 
 
 def split_overrides(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -221,23 +190,9 @@ def split_overrides(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
         yield key.removeprefix("--").replace("-", "_"), value
 
 
-def _check_keys(values: dict[str, Any], section: type, source: str, prefix: str = "") -> None:
-    hints = typing.get_type_hints(section)
-    for key, value in values.items():
-        if key not in hints:
-            raise UserError(f"{source}: {unknown_name('key', f'{prefix}{key}', [prefix + name for name in hints])}")
-        if dataclasses.is_dataclass(hints[key]):
-            if not isinstance(value, dict):
-                raise UserError(f"{source}: {prefix}{key} is {value!r}, but must be a section with keys of its own")
-            _check_keys(value, hints[key], source, f"{prefix}{key}.")
-
-
 def _override(values: dict[str, Any], key: str, text: str, schema: type) -> None:
     section, name, hint = _find_key(values, key, schema)
-    try:
-        section[name] = text if _is_text(hint) and text != "null" else yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        raise UserError(f"{key}: {text!r} is not a value: {' '.join(str(error).split())}") from error
+    section[name] = text if _is_text(hint) and text != "null" else parse_value(text, key)
 
 
 def _find_key(values: dict[str, Any], key: str, schema: type) -> tuple[dict[str, Any], str, Any]:
@@ -245,48 +200,60 @@ def _find_key(values: dict[str, Any], key: str, schema: type) -> tuple[dict[str,
     section: Any = schema
     path = key.split(".")
     for depth, part in enumerate(path):
+        within = ".".join(path[:depth])
         if dataclasses.is_dataclass(section):
-            hints = typing.get_type_hints(section)
+            hints = hints_of(typing.cast(type, section))
             if part not in hints:
-                prefix = "".join(f"{name}." for name in path[:depth])
-                raise UserError(unknown_name("key", prefix + part, [prefix + name for name in hints]))
-            section = hints[part]
-        elif section is not dict and typing.get_origin(section) is not dict:
-            raise UserError(f"unknown key {key!r}: {'.'.join(path[:depth])} is a value without keys of its own")
+                raise _wrong_key(Complaint(".".join(path[: depth + 1]), known=tuple(hints)))
+            section = _without_rules(hints[part])
+        elif typing.get_origin(section) is not dict:
+            raise _wrong_key(Complaint(key, f"is no key: {within} is a value without keys of its own"))
         else:
             section = Any
         if depth < len(path) - 1:
-            values = values.setdefault(part, {})
+            inner = values.setdefault(part, {})
+            # A file that has a value where a section belongs is told so when it is checked.
+            values = inner if isinstance(inner, dict) else {}
     if dataclasses.is_dataclass(section):
-        raise UserError(f"{key} is a section: set one of its keys, such as {key}.{dataclasses.fields(section)[0].name}")
+        first = dataclasses.fields(section)[0].name
+        raise _wrong_key(Complaint(key, f"is a section: set one of its keys, such as {key}.{first}"))
     return values, path[-1], section
+
+
+def _wrong_key(complaint: Complaint) -> RuleError:
+    return RuleError.of("override", [complaint])
+
+
+def _without_rules(hint: Any) -> Any:
+    """The type that an annotation names, less its rules; that of a value that may be null stays a union."""
+    while typing.get_origin(hint) is Annotated:
+        hint = typing.get_args(hint)[0]
+    return hint
 
 
 def _is_text(hint: Any) -> bool:
     """Whether a field takes the words as they are, even if they look like a number; null stays null where it may."""
-    return hint in (str, str | None) or (
-        typing.get_origin(hint) is Literal and all(isinstance(arg, str) for arg in typing.get_args(hint))
+    parts = [_without_rules(part) for part in typing.get_args(hint)]
+    return (
+        hint is str
+        or set(parts) == {str, type(None)}
+        or (typing.get_origin(hint) is Literal and all(isinstance(part, str) for part in parts))
     )
 
 
-@cache
-def _parser(schema: type) -> ArgumentParser:
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(schema)
-    return parser
-
-
-def _build(section: Any, values: Any) -> Any:
-    """Build a dataclass from the nested dictionaries of its fields."""
-    if dataclasses.is_dataclass(values):
-        return values
-    hints = typing.get_type_hints(section)
-    return section(
-        **{
-            name: _build(hints[name], value) if dataclasses.is_dataclass(hints[name]) else value
-            for name, value in values.items()
-        }
+def _note_the_learning_rate(recipe: Any, written: dict[str, Any]) -> None:
+    """Say which learning rate belongs to a batch that was changed alone."""
+    optimizer = recipe.optimizer
+    usual = written.get("optimizer", {}).get("batch_size", OptimizerSection.batch_size)
+    if not isinstance(usual, int) or usual == optimizer.batch_size:
+        return
+    scaled = f"{optimizer.learning_rate * optimizer.batch_size / usual:.3g}"
+    note = (
+        f"optimizer.batch_size is {optimizer.batch_size} in place of {usual}, but optimizer.learning_rate is still "
+        f"{optimizer.learning_rate}: a rate in proportion to the batch is {scaled}; "
+        f"set it with --optimizer.learning_rate={scaled}, or repeat the old one to see no note"
     )
+    warnings.warn(UserNote(note), stacklevel=3)
 
 
 def _plain(value: Any) -> Any:

@@ -17,7 +17,6 @@ from halonet.training.engine import Job, anchored, complete, start
 from halonet.training.evaluation import evaluate
 from halonet.training.recipe import Recipe
 from halonet.training.recipes import resolve
-from halonet.training.weights import with_tuples
 
 
 def train(recipe: Recipe, run_dir: str | Path | None = None, *, callbacks: Sequence[lightning.Callback] = ()) -> Path:
@@ -111,7 +110,7 @@ def build_classifier(recipe: Recipe) -> Classifier:
         in_chans=model.in_chans,
         drop_rate=model.drop_rate,
         drop_path_rate=model.drop_path_rate,
-        **with_tuples(model.overrides),
+        **model.overrides,
     )
     return Classifier(
         network,
@@ -158,7 +157,7 @@ def _job(recipe: Recipe) -> Job:
 
 
 def _measure(recipe: Recipe, folder: Path, device: str) -> dict[str, Any]:
-    measured = evaluate(folder, root=recipe.data.root, device=device)
+    measured = evaluate(folder, recipe.data.source, recipe.data.test_split, root=recipe.data.root, device=device)
     names = ("top1", "top5", "loss", "parameters", "images", "variant")
     return {name: measured[name] for name in names} | {"epochs": recipe.schedule.epochs}
 

@@ -3,8 +3,9 @@
 import dataclasses
 import json
 import pickle
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors
 import safetensors.torch
@@ -12,9 +13,13 @@ import torch
 from torch import Tensor, nn
 
 import halonet
-from halonet.errors import UserError
+from halonet.errors import LONGEST_NAME, UserError
+from halonet.rules import shown
 from halonet.training.files import write_atomically
 from halonet.training.keyed_data import KeyedData
+from halonet.training.metadata import ClassifierMetadata, read_metadata
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 _PREFIX = "network."  # of the network's tensors in a Lightning checkpoint
 _METADATA_KEY = "halonet"  # of the JSON in a safetensors file, and of the dictionary in a Lightning checkpoint
@@ -71,16 +76,46 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         UserError: The file is missing, truncated, no checkpoint, from another model, or holds pickled code.
     """
     state, information, path = read_weights(path)
-    if "config" not in information or information["network"] != halonet.HaloNet.__name__:
-        kind = information.get("network")
+    if "config" not in information or information.get("network") != halonet.HaloNet.__name__:
+        kind = saved_from(information)
         raise UserError(
             f"{path} does not say which HaloNet its weights belong to"
             + (f" (it was saved from a {kind})" if kind else "")
             + ": only checkpoints written by `halonet train`, or from its Classifier, do"
         )
-    network = _build(information, path)
-    load_state(network, state, str(path))
-    return network.eval(), information
+    metadata = read_metadata(ClassifierMetadata, information, str(path))
+
+    def build() -> nn.Module:
+        return halonet.HaloNet(metadata.config, num_classes=metadata.num_classes, in_chans=metadata.in_chans)
+
+    return build_checked(build, state, str(path)), information
+
+
+def saved_from(information: dict[str, Any]) -> str | None:
+    """The class that weights were saved from, or None if a checkpoint does not say it as `describe` does."""
+    kind = information.get("network")
+    return kind if isinstance(kind, str) and kind.isidentifier() and len(kind) <= LONGEST_NAME else None
+
+
+def build_checked(build: Callable[[], ModuleT], state: dict[str, Tensor], source: str) -> ModuleT:
+    """Build a network and load its weights, once they are known to fit: a description alone can take no memory.
+
+    Args:
+        build: Makes the network.
+        state: Tensors by name.
+        source: Whose they are, for the message.
+
+    Returns:
+        The network, in evaluation mode on the CPU.
+
+    Raises:
+        UserError: The weights do not fit, or are not finite.
+    """
+    with torch.device("meta"):
+        check_state(build(), state, source)
+    network = build()
+    network.load_state_dict(state)
+    return network.eval()
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any], Path]:
@@ -113,16 +148,37 @@ def load_state(network: nn.Module, state: dict[str, Tensor], source: str) -> Non
         source: Whose they are, for the message.
 
     Raises:
-        UserError: Names or shapes differ.
+        UserError: Names, shapes or types differ, or a weight is NaN or infinite.
+    """
+    check_state(network, state, source)
+    network.load_state_dict(state)
+
+
+def check_state(network: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """Check that a state dictionary fits a network, which may be on the meta device.
+
+    Args:
+        network: What it must fit.
+        state: Tensors by name. A shorter floating-point type fits a longer one, whose values include its own.
+        source: Whose they are, for the message.
+
+    Raises:
+        UserError: Names, shapes or types differ, or a weight is NaN or infinite.
     """
     own = network.state_dict()
+    both = [name for name in own if name in state]
     problems = {
         "missing": [name for name in own if name not in state],
         "unexpected": [name for name in state if name not in own],
         "of another shape": [
             f"{name} {list(state[name].shape)} for {list(own[name].shape)}"
-            for name in own
-            if name in state and state[name].shape != own[name].shape
+            for name in both
+            if state[name].shape != own[name].shape
+        ],
+        "of another type": [
+            f"{name} {_name_of(state[name].dtype)} for {_name_of(own[name].dtype)}"
+            for name in both
+            if not _holds(own[name].dtype, state[name].dtype)
         ],
     }
     if any(problems.values()):
@@ -130,7 +186,12 @@ def load_state(network: nn.Module, state: dict[str, Tensor], source: str) -> Non
             f"the weights in {source} are from another model than this {type(network).__name__}: "
             + "; ".join(f"{len(names)} {what} ({_briefly(names)})" for what, names in problems.items() if names)
         )
-    network.load_state_dict(state)
+    wrong = [name for name in both if state[name].is_floating_point() and not state[name].isfinite().all()]
+    if wrong:
+        raise UserError(
+            f"the weights in {source} hold NaN or infinity ({_briefly(wrong)}): the training that wrote them diverged; "
+            "take an earlier checkpoint"
+        )
 
 
 def network_state(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
@@ -175,18 +236,6 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     return checkpoint
 
 
-def with_tuples(fields: dict[str, Any]) -> dict[str, Any]:
-    """Undo what JSON and YAML do to tuples.
-
-    Args:
-        fields: Of a dataclass.
-
-    Returns:
-        The same, with tuples for lists.
-    """
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-
-
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
@@ -196,9 +245,12 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         size = path.stat().st_size
         raise UserError(f"{path} is not a safetensors file, or a truncated one ({size:,} bytes)") from error
     try:
-        return state, json.loads(metadata.get(_METADATA_KEY, "{}"))
-    except json.JSONDecodeError as error:
+        information = json.loads(metadata.get(_METADATA_KEY, "{}"))
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} has damaged metadata: it is not a checkpoint of `halonet train`") from error
+    if not isinstance(information, dict):
+        raise UserError(f"{path} has metadata of another program: it is not a checkpoint of `halonet train`")
+    return state, information
 
 
 def _read_lightning(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -206,15 +258,31 @@ def _read_lightning(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     state, information = checkpoint.get("state_dict"), checkpoint.get(_METADATA_KEY, {})
     if not isinstance(state, dict) or not isinstance(information, dict):
         raise UserError(f"{path} is a PyTorch file, but not a checkpoint of `halonet train`: it has no state_dict")
+    _check_tensors(state, path)
     return network_state(checkpoint), information
 
 
-def _build(information: dict[str, Any], path: Path) -> nn.Module:
-    try:
-        config = halonet.HaloNetConfig(**with_tuples(information["config"]))
-        return halonet.HaloNet(config, num_classes=information["num_classes"], in_chans=information["in_chans"])
-    except (TypeError, KeyError, ValueError) as error:
-        raise UserError(f"{path} describes a model that this version of halonet cannot build: {error}") from error
+def _check_tensors(state: dict[Any, Any], path: Path) -> None:
+    """Refuse what is no weight, and tensors that claim more memory than there is file."""
+    for name, tensor in state.items():
+        if not isinstance(name, str):
+            raise UserError(f"{path} has weights without names: it is not a checkpoint of `halonet train`")
+        is_plain = isinstance(tensor, Tensor) and tensor.layout == torch.strided and not tensor.is_quantized
+        if not is_plain:
+            raise UserError(f"{path} holds {shown(name)}, which is no plain tensor, among its weights")
+    claimed, size = sum(tensor.numel() * tensor.element_size() for tensor in state.values()), path.stat().st_size
+    if claimed > size:
+        raise UserError(f"{path} has {size:,} bytes, but says that its weights have {claimed:,}: it is no checkpoint")
+
+
+def _holds(own: torch.dtype, given: torch.dtype) -> bool:
+    """Whether one type holds all values of another."""
+    both_floating = own.is_floating_point and given.is_floating_point
+    return own == given or (both_floating and torch.promote_types(own, given) == own)
+
+
+def _name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _briefly(names: list[str]) -> str:
