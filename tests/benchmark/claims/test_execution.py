@@ -80,7 +80,7 @@ def test_the_same_seed_gives_the_same_record(record, plan, data):
 
 
 def test_a_training_that_diverges_is_a_record_too(plan, data, monkeypatch, tmp_path):
-    def diverge(recipe: object, run: Path) -> Path:
+    def diverge(recipe: object, run: Path, advice: str) -> Path:
         raise DivergedError("loss became nan by step 3: the training diverged")
 
     monkeypatch.setattr(execution, "train", diverge)

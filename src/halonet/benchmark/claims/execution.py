@@ -11,7 +11,7 @@ import torch
 
 from halonet.benchmark.claims.experiment import experiment_hash, resolved_recipe
 from halonet.benchmark.claims.plan import Row
-from halonet.benchmark.claims.records import REMEDY
+from halonet.benchmark.claims.records import AGAIN, REMEDY
 from halonet.benchmark.claims.schema import BENCHMARK, COMPLETE, DIVERGED
 from halonet.benchmark.claims.shifts import classify, measure_shifts, share
 from halonet.benchmark.record import describe_machine, describe_run
@@ -58,7 +58,7 @@ def execute(row: Row, seed: int, root: Path, code: dict[str, Any]) -> dict[str, 
     ):
         run = Path(folder) / "run"
         try:
-            train(recipe, run)
+            train(recipe, run, advice=AGAIN)  # a folder that is removed cannot be resumed
             record |= {"status": COMPLETE, "reason": None} | _measure(recipe, run)
         except DivergedError as error:
             record |= {"status": DIVERGED, "reason": str(error), "test": None, "predictions": None, "shifts": None}
