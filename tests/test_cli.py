@@ -13,7 +13,7 @@ from tests.command_line import assert_a_users_mistake
 from tests.training.tiny import make_images, tiny_recipe
 
 OPTIONS = {
-    "train": {"--help", "--resume", "--run-dir"},
+    "train": {"--help", "--resume", "--resume-or-start", "--run-dir"},
     "evaluate": {"--batch-size", "--data", "--data.root", "--device", "--help", "--json", "--split", "--workers"},
     "predict": {"--batch-size", "--csv", "--data.root", "--device", "--help", "--json", "--save-maps", "--top-k"},
     "info": {"--help", "--image-size", "--json"},
@@ -100,6 +100,13 @@ def test_recipes_lists_all_and_prints_one(capsys):
         (["train", "--model.name", "halonet5"], "unknown model 'halonet5'. Did you mean 'halonet50'"),
         (["train", "--resume", "nowhere"], "nowhere holds no run to resume"),
         (["train", "--resume", "nowhere", "schedule.epochs=3"], "--resume takes the recipe of the run as it is"),
+        (
+            ["train", "imagenet/h0", "--resume", "nowhere", "schedule.epochs=3"],
+            "but for data.root: leave out the recipe imagenet/h0, schedule.epochs, or train into another folder",
+        ),
+        (["train", "--resume", "nowhere", "--resume-or-start"], "--resume and --resume-or-start exclude each other"),
+        (["train", "--run-dir", "/proc/run"], "cannot write into run folder /proc/run"),
+        (["predict", "nowhere", "a.png", "--save-maps", "/dev/null/maps"], "/dev/null is a file, not a folder"),
         (["evaluate", "nowhere"], "nowhere"),
         (["predict", "nowhere", "no_image.png"], "no_image.png"),
         (["recipes", "h1"], "unknown recipe 'h1'"),

@@ -105,7 +105,9 @@ def test_an_epochs_training_metrics_are_the_means_over_its_steps(finished_run: P
 def test_a_folder_that_holds_a_run_is_refused_and_untouched(finished_run: Path, stopped_run: Path, images: Path):
     for folder in (finished_run, stopped_run):
         before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-        with pytest.raises(UserError, match=rf"{folder} already holds a run.*--resume {folder}.*--run-dir"):
+        with pytest.raises(
+            UserError, match=rf"{folder} already holds a run.*halonet train --resume {folder}.*--run-dir"
+        ):
             train(tiny_recipe(images), folder)
         assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
@@ -163,7 +165,9 @@ def test_a_log_that_was_cut_short_is_told(stopped_run: Path):
 
 
 def test_ctrl_c_stops_a_run_that_can_be_resumed(images: Path, finished_run: Path, tmp_path: Path):
-    with pytest.raises(KeyboardInterrupt, match=f"interrupted: continue with --resume {tmp_path / 'run'}"):
+    with pytest.raises(
+        KeyboardInterrupt, match=f"interrupted: continue with halonet train --resume {tmp_path / 'run'}"
+    ):
         train(tiny_recipe(images), tmp_path / "run", callbacks=[Stop(5, KeyboardInterrupt())])
     resume(tmp_path / "run")
     assert_same_end(tmp_path / "run", finished_run)
