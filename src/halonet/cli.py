@@ -16,7 +16,7 @@ from halonet.console import print_table
 from halonet.deploy.command_line import add_detector_export
 from halonet.detection.command_line import add_detection
 from halonet.errors import UserError, UserNote
-from halonet.interrupts import interruptible
+from halonet.interrupts import Interrupted, interruptible
 from halonet.training.command_line import add_training_flags, run_training
 
 
@@ -34,9 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return _run(arguments)
         except KeyboardInterrupt as error:
-            with suppress(OSError):  # the terminal may be gone
-                print(f"halonet: {str(error) or 'interrupted'}", file=sys.stderr, flush=True)
-            return getattr(error, "status", 130)
+            stop = error if isinstance(error, Interrupted) else Interrupted("interrupted")
+            if str(stop):  # of several processes of a run, the first speaks
+                with suppress(OSError):  # the terminal may be gone
+                    print(f"halonet: {stop}", file=sys.stderr, flush=True)
+            return stop.status
 
 
 def _run(arguments: Sequence[str] | None) -> int:

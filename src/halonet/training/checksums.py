@@ -79,11 +79,12 @@ def check_file(path: Path) -> None:
         file.seek(max(0, size - _COMMENT - _END))
         end = file.read()
         length, comment = end[_END - 2 : _END], end[_END:]
-        has_length = end.startswith(b"PK\5\6") and length == _COMMENT.to_bytes(2, "little")
-        if not has_length and not comment.startswith(_MARK):
+        has_end = end.startswith(b"PK\5\6")  # of a file without a comment it would stand later
+        if not has_end and not comment.startswith(_MARK):
             _check_parts(path)
             return
-        sound = has_length and comment == _MARK + b"%08x" % _sum(file, size - _COMMENT - 2)
+        is_whole = has_end and length == _COMMENT.to_bytes(2, "little")
+        sound = is_whole and comment == _MARK + b"%08x" % _sum(file, size - _COMMENT - 2)
     if not sound:
         raise DamagedFileError(f"{path} is damaged: its bytes do not give the checksum that it was written with")
 

@@ -236,14 +236,15 @@ def _session(folder: Path, job: Job, advice: str | None) -> Iterator[Interrupts]
             yield interrupts
         except KeyboardInterrupt as error:
             number = getattr(error, "number", signal.SIGINT)
-            raise Interrupted(f"{str(error) or 'interrupted'}: {way_on()}", number) from None
+            message = f"{str(error) or 'interrupted'}: {way_on()}" if is_first_process() else ""
+            raise Interrupted(message, number) from None
         except Exception as error:
             if interrupts.number is None or isinstance(error, UserError):
                 raise
             # Another process of the run, told to end too, was faster.
             cause = " ".join(str(error).split()) or type(error).__name__
             message = f"stopped by {name_of(interrupts.number)} at the last saved state ({cause}): {way_on()}"
-            raise Interrupted(message, interrupts.number) from error
+            raise Interrupted(message if is_first_process() else "", interrupts.number) from error
         finally:
             interrupts.last_words = str
 
