@@ -231,7 +231,7 @@ def _session(folder: Path, job: Job, advice: str | None) -> Iterator[Interrupts]
         locked(folder) if is_first_process() else nullcontext(),
         explain_full_disk(folder, lambda: f"make room, then {way_on()}"),
     ):
-        interrupts.last_words = lambda: f"the last saved state stands, {way_on()}"
+        interrupts.last_words = lambda: advice or f"the last saved state stands, {way_on()}"
         try:
             yield interrupts
         except KeyboardInterrupt as error:

@@ -97,7 +97,8 @@ class RunLog(lightning.Callback):
         if trainer.is_global_zero:
             self.metrics.cut(self._offsets["metrics"])
             self.timing.cut(self._offsets["timing"])
-            self._writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=trainer.global_step + 1)
+            with explain_full_disk(self.folder / "tensorboard"):
+                self._writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=trainer.global_step + 1)
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Validation is over: training time goes on."""
