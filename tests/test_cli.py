@@ -158,6 +158,7 @@ def test_a_mistake_found_by_a_loading_process_is_one_line_too(recipe, tmp_path, 
     assert str(broken) in shown.splitlines()[-1]
 
 
+@pytest.mark.usefixtures("default_signals")
 @pytest.mark.parametrize(
     ("number", "line", "status"),
     [

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 
+@pytest.mark.usefixtures("default_signals")
 @pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
 def test_a_signal_while_the_package_is_imported_is_one_line(tmp_path: Path, name: str, status: int):
     (tmp_path / "halonet").mkdir()

@@ -8,6 +8,8 @@ import pytest
 
 from halonet.interrupts import Interrupted, interruptible
 
+pytestmark = pytest.mark.usefixtures("default_signals")
+
 
 @pytest.mark.parametrize(
     ("number", "name", "status"),

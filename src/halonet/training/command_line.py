@@ -53,7 +53,8 @@ def run_training(
     Raises:
         UserError: If --resume comes with anything else but `--data.root`, or the training fails.
     """
-    from halonet.training.engine import is_first_process, read_result
+    from halonet.training.engine import read_result
+    from halonet.training.session import is_first_process
 
     if options.resume is not None:
         folder = resume(options.resume, **_changes_on_resume(options, overrides, has_root))

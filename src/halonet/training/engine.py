@@ -3,21 +3,19 @@
 import dataclasses
 import json
 import logging
-import shlex
 import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import lightning
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from halonet.errors import UserError, UserNote
-from halonet.interrupts import Interrupted, Interrupts, interruptible, name_of
+from halonet.interrupts import Interrupted, Interrupts, name_of
 from halonet.training.checkpoints import (
     BEST,
     LAST,
@@ -32,11 +30,11 @@ from halonet.training.divergence import Divergence
 from halonet.training.ema import MovingAverage
 from halonet.training.files import explain_full_disk, remove_partial_files, write_atomically
 from halonet.training.keyed_data import KeyedData
-from halonet.training.lock import locked
 from halonet.training.progress import Progress
 from halonet.training.recipe import EmaSection, EngineSection
-from halonet.training.recipes import resolve, to_yaml, without_root
+from halonet.training.recipes import to_yaml, without_root
 from halonet.training.run_log import RunLog
+from halonet.training.session import is_first_process, require_same_recipe, session
 from halonet.training.task import Task
 from halonet.training.weights import network_state, read_checkpoint, save_weights
 from halonet.visual.curves import draw_curves
@@ -150,10 +148,10 @@ def start(
     folder = Path(run_dir) if run_dir is not None else Path("runs") / job.recipe.name
     is_begun = or_resume and (folder / "recipe.yaml").is_file()
     if is_begun:
-        _require_same_recipe(folder, job)
+        require_same_recipe(folder, job.recipe, job.command)
         if (folder / "result.json").is_file():
             return folder
-    with _session(folder, job, advice) as interrupts:
+    with session(folder, job.command, advice) as interrupts:
         if is_first_process() and not is_begun:
             _refuse_used(folder, job)
         return _run(folder, job, callbacks, interrupts)
@@ -186,7 +184,7 @@ def complete(
     job = make_job(folder / "recipe.yaml")
     if (folder / "result.json").is_file():
         return folder
-    with _session(folder, job, None) as interrupts:
+    with session(folder, job.command) as interrupts:
         return _run(folder, job, callbacks, interrupts)
 
 
@@ -210,45 +208,6 @@ def anchored(source: str) -> str:
     return str(path.resolve()) if path.exists() else source
 
 
-def is_first_process() -> bool:
-    """Whether this is the process that writes and prints; known before Lightning has started, from the environment."""
-    return getattr(rank_zero_only, "rank", 0) == 0
-
-
-@contextmanager
-def _session(folder: Path, job: Job, advice: str | None) -> Iterator[Interrupts]:
-    """Lock the folder, put signals into the engine's hands, and end every message with how to go on."""
-
-    def way_on() -> str:
-        if advice is not None:
-            return advice
-        if not (folder / "recipe.yaml").is_file():
-            return "run the command again"
-        return f"continue with {job.command} --resume {shlex.quote(str(folder))}"
-
-    with (
-        interruptible() as interrupts,
-        locked(folder) if is_first_process() else nullcontext(),
-        explain_full_disk(folder, lambda: f"make room, then {way_on()}"),
-    ):
-        interrupts.last_words = lambda: advice or f"the last saved state stands, {way_on()}"
-        try:
-            yield interrupts
-        except KeyboardInterrupt as error:
-            number = getattr(error, "number", signal.SIGINT)
-            message = f"{str(error) or 'interrupted'}: {way_on()}" if is_first_process() else ""
-            raise Interrupted(message, number) from None
-        except Exception as error:
-            if interrupts.number is None or isinstance(error, UserError):
-                raise
-            # Another process of the run, told to end too, was faster.
-            cause = " ".join(str(error).split()) or type(error).__name__
-            message = f"stopped by {name_of(interrupts.number)} at the last saved state ({cause}): {way_on()}"
-            raise Interrupted(message if is_first_process() else "", interrupts.number) from error
-        finally:
-            interrupts.last_words = str
-
-
 def _refuse_used(folder: Path, job: Job) -> None:
     held = [name for name in RUN_FILES if (folder / name).exists()]
     if held:
@@ -256,26 +215,6 @@ def _refuse_used(folder: Path, job: Job) -> None:
             f"{folder} already holds a run ({held[0]}): continue it with {job.command} --resume {folder}, "
             "or choose another folder with --run-dir"
         )
-
-
-def _require_same_recipe(folder: Path, job: Job) -> None:
-    """Refuse to go on with a run of another recipe; the data may have moved, and texts may differ."""
-    held = resolve(folder / "recipe.yaml", schema=type(job.recipe))
-    before, now = (_flatten(without_root(to_yaml(recipe))) for recipe in (held, job.recipe))
-    texts = ("description", "reproduces", "provenance.")
-    changes = [change for change in differences(before, now) if not change.startswith(texts)]
-    if changes:
-        raise UserError(
-            f"{folder} holds a run of another recipe ({'; '.join(changes)}): continue it as it is with "
-            f"{job.command} --resume {folder}, or choose another folder with --run-dir"
-        )
-
-
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
 
 
 def _run(folder: Path, job: Job, callbacks: Sequence[lightning.Callback], interrupts: Interrupts) -> Path:
