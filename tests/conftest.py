@@ -1,6 +1,7 @@
 """What every test of the package shares."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from unittest.mock import patch
@@ -39,3 +40,17 @@ def untyped() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def default_signals() -> Iterator[None]:
+    """Heed the signals that a background job is started to ignore, here and in the processes started meanwhile."""
+    defaults = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+    }
+    before = {number: signal.signal(number, handler) for number, handler in defaults.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)

@@ -1,5 +1,7 @@
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -13,7 +15,7 @@ from tests.command_line import assert_a_users_mistake
 from tests.training.tiny import make_images, tiny_recipe
 
 OPTIONS = {
-    "train": {"--help", "--resume", "--run-dir"},
+    "train": {"--help", "--resume", "--resume-or-start", "--run-dir"},
     "evaluate": {"--batch-size", "--data", "--data.root", "--device", "--help", "--json", "--split", "--workers"},
     "predict": {"--batch-size", "--csv", "--data.root", "--device", "--help", "--json", "--save-maps", "--top-k"},
     "info": {"--help", "--image-size", "--json"},
@@ -100,6 +102,13 @@ def test_recipes_lists_all_and_prints_one(capsys):
         (["train", "--model.name", "halonet5"], "unknown model 'halonet5'. Did you mean 'halonet50'"),
         (["train", "--resume", "nowhere"], "nowhere holds no run to resume"),
         (["train", "--resume", "nowhere", "schedule.epochs=3"], "--resume takes the recipe of the run as it is"),
+        (
+            ["train", "imagenet/h0", "--resume", "nowhere", "schedule.epochs=3"],
+            "but for data.root: leave out the recipe imagenet/h0, schedule.epochs, or train into another folder",
+        ),
+        (["train", "--resume", "nowhere", "--resume-or-start"], "--resume and --resume-or-start exclude each other"),
+        (["train", "--run-dir", "/proc/run"], "cannot write into run folder /proc/run"),
+        (["predict", "nowhere", "a.png", "--save-maps", "/dev/null/maps"], "/dev/null is a file, not a folder"),
         (["evaluate", "nowhere"], "nowhere"),
         (["predict", "nowhere", "no_image.png"], "no_image.png"),
         (["recipes", "h1"], "unknown recipe 'h1'"),
@@ -147,6 +156,42 @@ def test_a_mistake_found_by_a_loading_process_is_one_line_too(recipe, tmp_path, 
     assert "Traceback" not in shown
     assert shown.splitlines()[-1].startswith("halonet: ")
     assert str(broken) in shown.splitlines()[-1]
+
+
+@pytest.mark.usefixtures("default_signals")
+@pytest.mark.parametrize(
+    ("number", "line", "status"),
+    [
+        (signal.SIGINT, "interrupted by Ctrl-C", 130),
+        (signal.SIGTERM, "interrupted by SIGTERM", 143),
+        (signal.SIGHUP, "interrupted by SIGHUP", 129),
+    ],
+)
+def test_a_signal_ends_any_command_with_one_line_and_its_status(number, line, status, capsys, monkeypatch):
+    for module, name, words in (
+        ("halonet.training.evaluation", "load_checkpoint", ["evaluate", "a"]),
+        ("halonet.data", "find_images", ["predict", "a", "b"]),
+        ("halonet.detection.evaluation", "load_detector", ["detect", "evaluate", "a"]),
+        ("halonet.detection.prediction", "load_detector", ["detect", "predict", "a", __file__]),
+        ("halonet.detection.checkpoint", "load_detector", ["detect", "export", "a", "/tmp/a.onnx"]),
+        ("halonet.benchmark.operator", "check_tasks", ["benchmark", "operator"]),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"{module}.{name}", lambda *_, **__: os.kill(os.getpid(), number))
+            if module == "halonet.detection.prediction":
+                patch.setattr("halonet.data.find_images", lambda paths: paths)
+            assert main(words) == status
+        assert capsys.readouterr().err == f"halonet: {line}\n"
+
+
+def test_a_run_is_started_or_resumed_by_one_command_line(recipe, tmp_path, capsys):
+    words = ["train", str(recipe), "--run-dir", str(tmp_path / "run"), "--resume-or-start"]
+    assert main(words) == 0
+    first = capsys.readouterr().out.splitlines()[-2:]
+    assert main(words) == 0
+    assert capsys.readouterr().out.splitlines() == first
+    assert main([*words, "schedule.epochs=2"]) == 2
+    assert "holds a run of another recipe (schedule.epochs 1 -> 2)" in capsys.readouterr().err
 
 
 def test_a_missing_extra_is_named(capsys, monkeypatch):

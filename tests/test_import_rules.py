@@ -13,6 +13,7 @@ ORDER = {
     "errors": -2,
     "rules": -1,
     "schemas": 0,
+    "interrupts": 0,
     "ops": 1,
     "layers": 2,
     "models": 3,

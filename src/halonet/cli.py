@@ -7,7 +7,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from halonet.console import print_table
 from halonet.deploy.command_line import add_detector_export
 from halonet.detection.command_line import add_detection
 from halonet.errors import UserError, UserNote
+from halonet.interrupts import Interrupted, interruptible
 from halonet.training.command_line import add_training_flags, run_training
 
 
@@ -26,8 +27,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Words after the program's name; None takes those of the process.
 
     Returns:
-        The exit status: 0, 2 for a mistake of the user (one line on stderr), 130 after Ctrl-C.
+        The exit status: 0, 2 for a mistake of the user (one line on stderr), and 130, 143 or 129 after Ctrl-C, SIGTERM
+        or SIGHUP (one line too).
     """
+    with interruptible():
+        try:
+            return _run(arguments)
+        except KeyboardInterrupt as error:
+            stop = error if isinstance(error, Interrupted) else Interrupted("interrupted")
+            if str(stop):  # of several processes of a run, the first speaks
+                with suppress(OSError):  # the terminal may be gone
+                    print(f"halonet: {stop}", file=sys.stderr, flush=True)
+            return stop.status
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     words, overrides = split_overrides(sys.argv[1:] if arguments is None else list(arguments))
     options = make_parser().parse_args(words, argparse.Namespace(words=words))
     try:
@@ -37,9 +51,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # From a process that loads images, the message comes at the end of that process's traceback.
         print(f"halonet: {str(error).rpartition('halonet.errors.UserError: ')[2].rstrip()}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt as error:
-        print(f"halonet: {error or 'interrupted'}", file=sys.stderr)
-        return 130
     except BrokenPipeError:  # the reader of our output, `head` for one, has had enough
         sys.stderr.close()
         return 0
@@ -172,7 +183,7 @@ def run_train(options: argparse.Namespace, overrides: list[str]) -> None:
     run_training(
         options,
         overrides,
-        begin=lambda recipe, changes, folder: train(resolve(recipe, changes), folder),
+        begin=lambda recipe, changes, folder, or_resume: train(resolve(recipe, changes), folder, or_resume=or_resume),
         resume=resume,
         describe=describe_result,
         has_root=True,
@@ -206,8 +217,11 @@ def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
 def run_predict(options: argparse.Namespace, overrides: list[str]) -> None:
     """Label, draw if asked, and print."""
     from halonet.data import find_images
+    from halonet.training.files import check_output_folder
     from halonet.training.prediction import predict, save_maps
 
+    if options.save_maps is not None:
+        check_output_folder(options.save_maps)
     files = find_images([Path(options.root or "", image) for image in options.images])
     rows = predict(options.checkpoint, files, options.top_k, batch_size=options.batch_size, device=options.device)
     if options.save_maps is not None:

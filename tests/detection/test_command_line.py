@@ -8,7 +8,7 @@ from tests.command_line import assert_a_users_mistake
 from tests.detection.tiny import tiny_recipe
 
 OPTIONS = {
-    "train": {"--help", "--init", "--resume", "--run-dir"},
+    "train": {"--help", "--init", "--resume", "--resume-or-start", "--run-dir"},
     "evaluate": {"--data", "--device", "--fast", "--help", "--json", "--plot", "--results", "--split", "--workers"},
     "predict": {"--device", "--help", "--json", "--min-score", "--pictures", "--results"},
     "export": {"--help", "--skip-check"},
@@ -75,6 +75,15 @@ def test_json_is_printed_alone(finished_run, scenes, capsys):
         (["train", "--init", "nowhere"], "there is no checkpoint .*nowhere"),
         (["train", "--data.source", "nowhere"], "nowhere"),
         (["train", "--resume", "nowhere"], "nowhere holds no run to resume"),
+        (
+            ["train", "detection/nuclei", "--resume", "nowhere", "--init", "a.ckpt"],
+            "--resume takes the recipe of the run as it is: leave out the recipe detection/nuclei, --init",
+        ),
+        (["evaluate", "nowhere", "--results", "no/found.json"], "there is no folder no; make it first"),
+        (["evaluate", "nowhere", "--plot", "curves.gif"], "must end in one of .png, .svg, .pdf"),
+        (["predict", "nowhere", ".", "--results", "."], "it is a folder; name a file in it"),
+        (["predict", "nowhere", ".", "--pictures", "/dev/null/maps"], "/dev/null is a file, not a folder"),
+        (["export", "nowhere", "/proc/a.onnx"], "cannot write /proc/a.onnx: /proc"),
         (["evaluate", "nowhere"], "there is no checkpoint nowhere"),
         (["predict", "nowhere", "."], "folder . holds no images"),
         (["export", "nowhere", "a.onnx"], "there is no checkpoint nowhere"),

@@ -30,6 +30,8 @@ SCENARIOS: dict[str, tuple[int, list[str]]] = {
     "in the validation at an epoch's end": (0, ["validation 1"]),
     "while a checkpoint is written": (0, ["writing 3"]),
     "after the training, before the result": (0, ["result 0"]),
+    # Renamed are the recipe, step 2, step 2 again to make room, and step 4.
+    "between the two renamings of a checkpoint": (0, ["renaming 4"]),
     "six times in a row": (0, ["step 1", "micro-batch 5", "validation 0", "writing 2", "renaming 2", "step 13"]),
     "three times, with two workers": (2, ["step 4", "validation 1", "step 13"]),
 }
@@ -62,10 +64,10 @@ def on_call(number: int, real: Callable, instead: Callable) -> Callable:
     """Replace one call of a function, counted from 1."""
     calls = 0
 
-    def wrapper(*arguments: Any) -> Any:
+    def wrapper(*arguments: Any, **options: Any) -> Any:
         nonlocal calls
         calls += 1
-        return instead(*arguments) if calls == number else real(*arguments)
+        return instead(*arguments, **options) if calls == number else real(*arguments, **options)
 
     return wrapper
 

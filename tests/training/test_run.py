@@ -1,5 +1,7 @@
+import dataclasses
 import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,15 +14,17 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import halonet
-from halonet.errors import UserError, UserNote
-from halonet.training import checkpoints, list_recipes, resolve, resume, to_yaml, train
+from halonet.errors import DivergedError, UserError, UserNote
+from halonet.training import checkpoints, list_recipes, load_checkpoint, resolve, resume, run, to_yaml, train
 from halonet.training.checkpoints import AtomicCheckpointIO
 from halonet.training.engine import read_result
+from halonet.training.lock import locked
 from halonet.training.recipes import task_of
 from halonet.training.run import build_classifier
 from tests.training.tiny import make_images, tiny_recipe
 
 LAST = "checkpoints/last.ckpt"
+PREVIOUS = "checkpoints/previous.ckpt"
 
 
 class Stop(lightning.Callback):
@@ -105,7 +109,9 @@ def test_an_epochs_training_metrics_are_the_means_over_its_steps(finished_run: P
 def test_a_folder_that_holds_a_run_is_refused_and_untouched(finished_run: Path, stopped_run: Path, images: Path):
     for folder in (finished_run, stopped_run):
         before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-        with pytest.raises(UserError, match=rf"{folder} already holds a run.*--resume {folder}.*--run-dir"):
+        with pytest.raises(
+            UserError, match=rf"{folder} already holds a run.*halonet train --resume {folder}.*--run-dir"
+        ):
             train(tiny_recipe(images), folder)
         assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
@@ -163,7 +169,9 @@ def test_a_log_that_was_cut_short_is_told(stopped_run: Path):
 
 
 def test_ctrl_c_stops_a_run_that_can_be_resumed(images: Path, finished_run: Path, tmp_path: Path):
-    with pytest.raises(KeyboardInterrupt, match=f"interrupted: continue with --resume {tmp_path / 'run'}"):
+    with pytest.raises(
+        KeyboardInterrupt, match=f"interrupted: continue with halonet train --resume {tmp_path / 'run'}"
+    ):
         train(tiny_recipe(images), tmp_path / "run", callbacks=[Stop(5, KeyboardInterrupt())])
     resume(tmp_path / "run")
     assert_same_end(tmp_path / "run", finished_run)
@@ -197,6 +205,102 @@ def test_a_full_disk_leaves_the_previous_checkpoint_and_the_run_resumes(
     make_room()
     resume(folder)
     assert_same_end(folder, finished_run)
+
+
+def damage(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 64] = bytes(255 - byte for byte in content[middle : middle + 64])
+    path.write_bytes(content)
+
+
+def test_a_damaged_checkpoint_is_told_and_the_one_before_it_taken(stopped_run: Path, finished_run: Path):
+    damage(stopped_run / LAST)
+    message = rf"{stopped_run / LAST} is damaged: .*; the run goes on from the checkpoint before it, after step 2"
+    with pytest.warns(UserNote, match=message):
+        resume(stopped_run, callbacks=[])
+    assert_same_end(stopped_run, finished_run)
+
+
+def test_a_damaged_checkpoint_never_replaces_the_sound_one_before_it(stopped_run: Path):
+    damage(stopped_run / LAST)
+    for number in (3, 5):
+        with pytest.warns(UserNote, match="after step 2"), pytest.raises(ZeroDivisionError):
+            resume(stopped_run, callbacks=[Stop(number, ZeroDivisionError())])
+    for name, step in ((LAST, 4), (PREVIOUS, 2)):
+        assert torch.load(stopped_run / name, weights_only=True)["global_step"] == step
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_says_so(stopped_run: Path):
+    (stopped_run / LAST).write_bytes(b"")
+    damage(stopped_run / PREVIOUS)
+    message = r"last.ckpt is not a checkpoint.*\(0 bytes\); .*previous.ckpt is damaged.*; there is no other checkpoint"
+    with pytest.raises(UserError, match=message):
+        resume(stopped_run)
+    shutil.rmtree(stopped_run / "checkpoints")
+    resume(stopped_run)
+
+
+def test_a_damaged_best_checkpoint_or_model_is_told_when_it_is_read(stopped_run: Path):
+    resume(stopped_run)
+    for name in ("checkpoints/best.ckpt", "model.safetensors"):
+        damage(stopped_run / name)
+        with pytest.raises(UserError, match=f"{name} is damaged"):
+            load_checkpoint(stopped_run / name)
+
+
+def test_the_same_run_gives_the_same_bytes_twice(images: Path, finished_run: Path, tmp_path: Path):
+    train(tiny_recipe(images), tmp_path / "again")
+    name = "model.safetensors"
+    assert (tmp_path / "again" / name).read_bytes() == (finished_run / name).read_bytes()
+
+
+def test_a_run_is_started_or_resumed_by_the_same_call(
+    images: Path, stopped_run: Path, finished_run: Path, tmp_path: Path
+):
+    train(tiny_recipe(images), stopped_run, or_resume=True)
+    assert_same_end(stopped_run, finished_run)
+    before = {path: path.stat().st_mtime_ns for path in finished_run.rglob("*")}
+    assert train(tiny_recipe(images), finished_run, or_resume=True) == finished_run
+    assert {path: path.stat().st_mtime_ns for path in finished_run.rglob("*")} == before
+    train(tiny_recipe(images, epochs=1), tmp_path / "new", or_resume=True)
+
+
+def test_a_run_of_another_recipe_is_not_resumed_by_a_call_that_may_start_one(images: Path, finished_run: Path):
+    other = dataclasses.replace(tiny_recipe(images, epochs=2, seed=3), description="another text")
+    message = rf"{finished_run} holds a run of another recipe \(schedule.epochs 3 -> 2; engine.seed 0 -> 3\): continue"
+    with pytest.raises(UserError, match=message):
+        train(other, finished_run, or_resume=True)
+
+
+def test_a_folder_in_use_is_refused_with_the_process(images: Path, stopped_run: Path, tmp_path: Path):
+    with locked(stopped_run), locked(tmp_path / "new"):
+        for attempt in (
+            lambda: resume(stopped_run),
+            lambda: train(tiny_recipe(images), stopped_run, or_resume=True),
+            lambda: train(tiny_recipe(images), tmp_path / "new"),
+        ):
+            with pytest.raises(UserError, match=f"is in use by process {os.getpid()}"):
+                attempt()
+
+
+def test_a_run_whose_folder_will_not_last_names_no_resume(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    stop = Stop(5, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt, match="^interrupted: run the command again$"):
+        train(tiny_recipe(images), tmp_path / "stopped", advice="run the command again", callbacks=[stop])
+    fill_disk(monkeypatch, after=3)
+    with pytest.raises(UserError, match="no space left to write .*last.ckpt.*; make room, then run the command again$"):
+        train(tiny_recipe(images), tmp_path / "full", advice="run the command again")
+
+
+def test_an_absurd_loss_is_no_result(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    measure = run.evaluate
+    monkeypatch.setattr(run, "evaluate", lambda *_, **__: measure(*_, **__) | {"loss": 9_218_755.0})
+    with pytest.raises(DivergedError, match="the test loss is 9.219e.06 at the end, above 100 times"):
+        train(tiny_recipe(images), tmp_path / "run")
+    assert not (tmp_path / "run" / "result.json").exists()
 
 
 def test_what_cannot_be_trained_leaves_no_folder(images: Path, tmp_path: Path):

@@ -92,6 +92,7 @@ def run_operator(options: argparse.Namespace, overrides: list[str]) -> None:
     from halonet.benchmark.sizes import find_sizes
     from halonet.errors import unknown_name
 
+    _check_outputs(options)
     settings = _settings(options, options.batch)
     tasks = operator.check_tasks(options.passes, operator.TASKS)
     if options.compare is not None and options.compare not in operator.COMPARISONS:
@@ -120,6 +121,7 @@ def run_model(options: argparse.Namespace, overrides: list[str]) -> None:
     from halonet.benchmark import model
     from halonet.benchmark.operator import check_tasks
 
+    _check_outputs(options)
     tasks = check_tasks(options.passes, model.TASKS)
     _refuse_together(options, "compare", "accelerate")
     every = [_settings(options, batch) for batch in options.batch]
@@ -137,6 +139,7 @@ def run_memory(options: argparse.Namespace, overrides: list[str]) -> None:
     from halonet.benchmark import model
     from halonet.benchmark.operator import check_tasks
 
+    _check_outputs(options)
     (task,) = check_tasks([options.task], model.TASKS)
     options.repeats = 2
     settings = _settings(options, options.batch)
@@ -149,14 +152,13 @@ def run_tune(options: argparse.Namespace, overrides: list[str]) -> None:
     """Try cuts of the Triton kernels, print proposals for their table, write what was asked for."""
     from dataclasses import asdict
 
-    from halonet.benchmark.record import describe_run, make_record, read_output, write_output
+    from halonet.benchmark.record import describe_run, make_record, write_output
     from halonet.benchmark.sizes import find_sizes
     from halonet.benchmark.tune import propose, tune
 
+    _check_outputs(options)
     settings = _settings(options, options.batch)
     sizes = find_sizes(options.sizes)
-    if options.output is not None:
-        read_output(options.output)  # a place that will not take the record is refused before anything is measured
     tried = {}
     for name, size in sizes.items():
         trials = list(tune(size, settings))
@@ -175,7 +177,9 @@ def run_claims(options: argparse.Namespace, overrides: list[str]) -> None:
 
     from halonet.benchmark.claims import runner
     from halonet.benchmark.claims.plan import read_plan
+    from halonet.training.files import check_output_folder
 
+    check_output_folder(options.output)
     shard = runner.parse_shard(options.shard)
     if options.minutes is not None and not 0 < options.minutes < float("inf"):
         raise UserError(f"--minutes is {options.minutes}; it must be a finite number above 0")
@@ -214,8 +218,20 @@ def _refuse_together(options: argparse.Namespace, one: str, other: str) -> None:
         raise UserError(f"--{one} and --{other} exclude each other; give one of them")
 
 
+def _check_outputs(options: argparse.Namespace) -> None:
+    """Refuse files that cannot be written before anything else is done."""
+    if options.output is not None:
+        from halonet.benchmark.record import read_output
+
+        read_output(options.output)
+    if getattr(options, "plot", None) is not None:
+        from halonet.benchmark.plot import check_file
+
+        check_file(options.plot)
+
+
 def _begin(benchmark: str, question: dict[str, Any], settings: Any, options: argparse.Namespace) -> dict[str, Any]:
-    """Begin the record, and refuse files that will not take it before anything is measured."""
+    """Begin the record, and refuse a file of another one before anything is measured."""
     from halonet.benchmark.record import join_file, make_record
 
     record = make_record(benchmark, question, settings)
@@ -223,10 +239,6 @@ def _begin(benchmark: str, question: dict[str, Any], settings: Any, options: arg
         del record["settings"]["batch"]  # there may be several, and a row says its own
     if options.output is not None:
         join_file(record, options.output)
-    if getattr(options, "plot", None) is not None:
-        from halonet.benchmark.plot import check_file
-
-        check_file(options.plot)
     return record
 
 

@@ -5,23 +5,18 @@ from pathlib import Path
 from typing import Any
 
 from halonet.benchmark.record import Row
-from halonet.errors import UserError
-
-SUFFIXES = (".png", ".svg", ".pdf")
+from halonet.training.files import PICTURES, check_output_file, explain_full_disk
 
 
 def check_file(path: Path) -> None:
     """Refuse a file that cannot be drawn to, and a missing matplotlib, before anything is measured.
 
     Raises:
-        UserError: If the suffix is unknown or there is no such folder.
+        UserError: If the suffix is unknown or the file cannot be written.
     """
     import matplotlib  # noqa: F401
 
-    if path.suffix not in SUFFIXES:
-        raise UserError(f"--plot {path}: the file must end in one of {', '.join(SUFFIXES)}")
-    if not path.absolute().parent.is_dir():
-        raise UserError(f"--plot {path}: there is no folder {path.parent}; make it first")
+    check_output_file(path, PICTURES)
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
@@ -52,7 +47,8 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4), frameon=False, fontsize=8)
     # Without a date, the same figures give the same bytes.
-    figure.savefig(path, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else None)
+    with explain_full_disk(path):
+        figure.savefig(path, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
 def _draw_ratios(panel: Any, rows: list[Row], names: list[str], cases: list[str]) -> None:

@@ -19,6 +19,7 @@ import halonet
 from halonet.benchmark.settings import Settings
 from halonet.errors import UserError
 from halonet.ops.halo_attention import describe_backends
+from halonet.training.files import check_output_file, write_atomically
 
 PACKAGES = ("torch", "triton", "timm", "natten", "halonet-pytorch")
 
@@ -170,11 +171,10 @@ def read_output(path: Path) -> dict[str, Any] | None:
     """Read what `--output` names, or None if it is yet to be written.
 
     Raises:
-        UserError: If it is no JSON of a dictionary, or there is no such folder.
+        UserError: If it is no JSON of a dictionary, or cannot be written.
     """
+    check_output_file(path)
     if not path.exists():
-        if not path.absolute().parent.is_dir():
-            raise UserError(f"--output {path}: there is no folder {path.parent}; make it first")
         return None
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -218,6 +218,5 @@ def write_record(record: dict[str, Any], run: dict[str, Any], path: Path) -> Non
 
 def write_output(document: dict[str, Any], path: Path) -> None:
     """Write a file, whose earlier content an interrupted write must not cost."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    content = (json.dumps(document, indent=1) + "\n").encode()
+    write_atomically(path, lambda file: file.write(content))

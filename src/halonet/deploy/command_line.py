@@ -25,7 +25,9 @@ def run_detector_export(options: argparse.Namespace, overrides: list[str]) -> No
     """Export, check, and print what was written."""
     from halonet.deploy.detector import export_detector
     from halonet.detection.checkpoint import load_detector
+    from halonet.training.files import check_output_file
 
+    check_output_file(options.file)
     detector, information = load_detector(options.checkpoint)
     path = export_detector(
         detector, options.file, class_names=information["class_names"], verify=not options.skip_check

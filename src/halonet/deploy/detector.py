@@ -15,7 +15,7 @@ from halonet.deploy.exportable import OUTPUTS, ExportableDetector
 from halonet.deploy.verification import verify_detector
 from halonet.detection.mask_rcnn import SIZE_DIVISOR, MaskRCNN
 from halonet.errors import UserError
-from halonet.training.files import write_atomically
+from halonet.training.files import check_output_file, write_atomically
 
 OPSET = 18  # the oldest whose Resize and Pad name their axes
 EXAMPLE_SIZE = (320, 256)
@@ -41,10 +41,12 @@ def export_detector(
         The path.
 
     Raises:
-        UserError: A package is missing, the number of names is not that of the classes, or the disk is full.
+        UserError: The file cannot be written, which is found out first; a package is missing, the number of names is
+            not that of the classes, or the disk is full.
         RuntimeError: onnxruntime finds something else.
     """
     path = Path(path)
+    check_output_file(path)
     for package in ("onnx", "onnxscript", *(["onnxruntime"] if verify else [])):
         if find_spec(package) is None:
             raise UserError(f"exporting needs {package}: pip install 'halonet[export]'")

@@ -57,12 +57,13 @@ def run_train(options: argparse.Namespace, overrides: list[str]) -> None:
     from halonet.detection.run import describe_result, resume, train
     from halonet.training.recipes import resolve
 
-    if options.init is not None:
-        overrides = [*overrides, f"model.init={options.init}"]
+    initial = [] if options.init is None else [f"model.init={options.init}"]
     run_training(
         options,
         overrides,
-        begin=lambda recipe, changes, folder: train(resolve(recipe, changes, DetectionRecipe), folder),
+        begin=lambda recipe, changes, folder, or_resume: train(
+            resolve(recipe, [*changes, *initial], DetectionRecipe), folder, or_resume=or_resume
+        ),
         resume=resume,
         describe=describe_result,
     )
@@ -116,8 +117,12 @@ def run_predict(options: argparse.Namespace, overrides: list[str]) -> None:
     """Find, draw and write if asked, and print."""
     from halonet.data import find_images
     from halonet.detection.prediction import predict
-    from halonet.training.files import write_atomically
+    from halonet.training.files import check_output_file, check_output_folder, write_atomically
 
+    if options.results is not None:
+        check_output_file(options.results)
+    if options.pictures is not None:
+        check_output_folder(options.pictures)
     rows = predict(
         options.checkpoint,
         find_images(options.images),

@@ -16,8 +16,9 @@ from halonet.detection.average_precision import average_precision
 from halonet.detection.checkpoint import load_detector
 from halonet.detection.results import to_results
 from halonet.errors import UserError
+from halonet.interrupts import shield_worker
 from halonet.training.evaluation import choose_device
-from halonet.training.files import write_atomically
+from halonet.training.files import PICTURES, check_output_file, explain_full_disk, write_atomically
 from halonet.visual.precision_recall import draw_precision_recall
 
 KINDS: dict[str, Literal["bbox", "segm"]] = {"box": "bbox", "mask": "segm"}
@@ -54,8 +55,13 @@ def evaluate(
         `seconds`, and what was measured where: `checkpoint`, `parameters`, `data`, `split`, `device`, `evaluator`.
 
     Raises:
-        UserError: The checkpoint or the data cannot be read, or the data's classes are not the checkpoint's.
+        UserError: The checkpoint or the data cannot be read, the data's classes are not the checkpoint's, or a file
+            cannot be written, which is found out first.
     """
+    if results_file is not None:
+        check_output_file(results_file)
+    if plot_file is not None:
+        check_output_file(plot_file, PICTURES)
     detector, information = load_detector(checkpoint)
     data = str(data or information.get("data") or "")
     split = str(split or information.get("test_split") or "")
@@ -80,7 +86,8 @@ def evaluate(
         content = json.dumps(results).encode()
         write_atomically(Path(results_file), lambda file: file.write(content))
     if plot_file is not None:
-        draw_precision_recall(curves, plot_file)
+        with explain_full_disk(Path(plot_file)):
+            draw_precision_recall(curves, plot_file)
     return measured | {
         "per_class": per_class,
         "images": len(source),
@@ -116,7 +123,7 @@ def detect(
         workers: Processes that load images; 0 loads in this one.
     """
     dataset = KeyedDetections(source, build_detection_transform(augmentation, train=False), seed=0, train=False)
-    loader = DataLoader(dataset, batch_size=1, num_workers=workers, collate_fn=collate)
+    loader = DataLoader(dataset, batch_size=1, num_workers=workers, collate_fn=collate, worker_init_fn=shield_worker)
     known = torch.tensor([False, *(category is not None for category in category_ids)])
     places = [0 if category is None else category for category in category_ids]
     for images, targets in loader:

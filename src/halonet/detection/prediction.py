@@ -13,6 +13,7 @@ from halonet.detection.checkpoint import load_detector
 from halonet.detection.results import to_results
 from halonet.errors import UserError
 from halonet.training.evaluation import choose_device
+from halonet.training.files import check_output_folder, explain_full_disk
 from halonet.visual.instances import draw_instances
 
 
@@ -40,10 +41,13 @@ def predict(
         number that its file is named by, as COCO's are; where not all are, or some are equal, its place from 1.
 
     Raises:
-        UserError: The checkpoint or an image cannot be read, or `min_score` is not between 0 and 1.
+        UserError: The checkpoint or an image cannot be read, `min_score` is not between 0 and 1, or no pictures can be
+            written there, which is found out first.
     """
     if not 0 <= min_score <= 1:
         raise UserError(f"min_score is {min_score}, but must be from 0 to 1")
+    if pictures is not None:
+        check_output_folder(pictures)
     detector, information = load_detector(checkpoint)
     transform = build_detection_transform(detector.augmentation, train=False)
     target = choose_device(device)
@@ -74,7 +78,8 @@ def predict(
             path.parent.mkdir(parents=True, exist_ok=True)
             masks = np.asarray(detection["masks"][:, 0] >= 0.5)
             boxes, scores = detection["boxes"].numpy(), detection["scores"].numpy()
-            draw_instances(picture, boxes, labels, scores, masks, min_score=min_score).save(path)
+            with explain_full_disk(path):
+                draw_instances(picture, boxes, labels, scores, masks, min_score=min_score).save(path)
             row["picture"] = str(path)
         rows.append(row)
     return rows

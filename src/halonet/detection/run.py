@@ -1,6 +1,7 @@
 """The training of a detector, from recipe to result."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,11 @@ SECTION_ONLY = (
 
 
 def train(
-    recipe: DetectionRecipe, run_dir: str | Path | None = None, *, callbacks: Sequence[lightning.Callback] = ()
+    recipe: DetectionRecipe,
+    run_dir: str | Path | None = None,
+    *,
+    or_resume: bool = False,
+    callbacks: Sequence[lightning.Callback] = (),
 ) -> Path:
     """Train a recipe from the beginning to its result.
 
@@ -39,16 +44,18 @@ def train(
     Args:
         recipe: What to do.
         run_dir: The run folder; None takes `runs/NAME`.
+        or_resume: Whether a run of the same recipe that the folder holds already is completed instead.
         callbacks: Of Lightning, to run after those of this package.
 
     Returns:
         The run folder.
 
     Raises:
-        UserError: The folder already holds a run, the data or the initial weights cannot be read or do not fit, the
-            training diverges, or the disk is full.
+        UserError: The folder already holds a run or is in use by another process, the data or the initial weights
+            cannot be read or do not fit, the training diverges, or the disk is full.
+        Interrupted: A signal ended it; a KeyboardInterrupt.
     """
-    return start(_job(_anchored(recipe)), run_dir, callbacks=callbacks)
+    return start(_job(_anchored(recipe)), run_dir, or_resume=or_resume, callbacks=callbacks)
 
 
 def resume(run_dir: str | Path, *, callbacks: Sequence[lightning.Callback] = ()) -> Path:
@@ -67,10 +74,7 @@ def resume(run_dir: str | Path, *, callbacks: Sequence[lightning.Callback] = ())
     Raises:
         UserError: The folder holds no run, or one of the errors of `train`.
     """
-    begun = (Path(run_dir) / "checkpoints" / "last.ckpt").exists()
-    return complete(
-        run_dir, lambda path: _job(resolve(path, schema=DetectionRecipe), initialized=begun), callbacks=callbacks
-    )
+    return complete(run_dir, lambda path: _job(resolve(path, schema=DetectionRecipe)), callbacks=callbacks)
 
 
 def build_data(recipe: DetectionRecipe) -> DetectionData:
@@ -152,13 +156,16 @@ def describe_value(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
 
 
-def _job(recipe: DetectionRecipe, initialized: bool = False) -> Job:
+def _job(recipe: DetectionRecipe) -> Job:
     return Job(
         recipe=recipe,
         build_data=lambda: build_data(recipe),
-        build_task=lambda: build_detector(recipe, initialized=initialized),
+        build_task=lambda is_resumed: build_detector(recipe, initialized=is_resumed),
         measure=_measure,
         length={"max_steps": recipe.schedule.steps, "max_epochs": -1},
+        command="halonet detect train",
+        # Of the class of a box; of object or not, and of a pixel inside or outside; and one for the two places.
+        chance=math.log(recipe.model.num_classes + 1) + 2 * math.log(2) + 1,
         curves={"scores": {"box_ap": "boxes", "mask_ap": "masks"}, "title": "average precision (%)"},
         trainer={"sync_batchnorm": recipe.model.batch_norm == "synchronized"},
     )

@@ -2,6 +2,9 @@
 
 import os
 import platform
+import signal
+import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +15,63 @@ import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
 import halonet
+from halonet.errors import UserError, UserNote
+from halonet.interrupts import Interrupted, Interrupts, name_of
+from halonet.training.checksums import DamagedFileError, save_with_checksum
 from halonet.training.files import write_atomically
 from halonet.training.task import Batch, Task
 from halonet.training.weights import read_checkpoint
 
+LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
+# A run that was told to end says that it waits for a validation, if it must wait for so long.
+_PATIENCE = 5.0
+
+
+def find_checkpoint(folder: Path) -> tuple[Path | None, dict[str, Any], str]:
+    """Read the latest sound checkpoint that a run can be resumed from.
+
+    Args:
+        folder: Of the checkpoints.
+
+    Returns:
+        The file and its content, or None and nothing if there is none; and what to tell the user of a damaged one.
+
+    Raises:
+        UserError: All there are are damaged, or one cannot be read for another reason.
+    """
+    damage: list[str] = []
+    for path in (folder / LAST, folder / PREVIOUS):
+        if not path.exists():
+            continue
+        try:
+            checkpoint = read_checkpoint(path)
+        except DamagedFileError as error:
+            damage.append(str(error))
+            continue
+        step = checkpoint.get("global_step")
+        note = f"{damage[0]}; the run goes on from the checkpoint before it, after step {step}" if damage else ""
+        return path, checkpoint, note
+    if damage:
+        raise UserError(
+            f"{'; '.join(damage)}; there is no other checkpoint: restore one, or remove {folder} to resume from the "
+            "first step"
+        )
+    return None, {}, ""
+
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target and renames; reads tensors and plain values only, never code.
+    """Writes beside the target and renames, with a checksum; reads tensors and plain values only, never code.
 
     Lightning's own stages in the temporary directory, where the last step may cross file systems and be a copy.
+
+    Args:
+        damaged: A checkpoint to be replaced without keeping it. What `last.ckpt` replaces is otherwise kept as
+            `previous.ckpt`.
     """
+
+    def __init__(self, damaged: Path | None = None):
+        super().__init__()
+        self._damaged = damaged
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None) -> None:
         """Replace a checkpoint in one step.
@@ -34,7 +84,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         Raises:
             UserError: The disk is full. The previous checkpoint is untouched.
         """
-        write_atomically(Path(path), lambda file: torch.save(checkpoint, file))
+        path = Path(path)
+        keeps = path.name == LAST and path != self._damaged
+        previous = path.with_name(PREVIOUS) if keeps else None
+        write_atomically(path, lambda file: save_with_checksum(checkpoint, file), previous=previous)
+        if path == self._damaged:
+            self._damaged = None
 
     def load_checkpoint(
         self, path: str | os.PathLike, map_location: Any = "cpu", weights_only: bool | None = True
@@ -50,7 +105,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             What was saved.
 
         Raises:
-            UserError: The file is missing, truncated, no checkpoint, or holds code.
+            UserError: The file is missing, damaged, no checkpoint, or holds code.
         """
         return read_checkpoint(Path(path), map_location)
 
@@ -65,27 +120,64 @@ class StepCheckpoint(lightning.Callback):
         path: The one file, replaced each time.
         every_steps: Optimizer steps from one to the next; one more is written as each epoch begins.
         recipe: The run's resolved recipe as YAML, kept in the checkpoint.
+        interrupts: Whose signals are put off from here to the end of the optimizer step in progress, when all
+            processes save, and raise `Interrupted`; None leaves signals alone.
     """
 
-    def __init__(self, path: Path, every_steps: int, recipe: str = ""):
+    def __init__(self, path: Path, every_steps: int, recipe: str = "", interrupts: Interrupts | None = None):
         self.path = path
         self.every_steps = every_steps
         self.recipe = recipe
+        self._interrupts = interrupts
         self._latest_step = 0
         self._finished = False
+        self._is_first_batch = True
+        self._has_explained = False
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Do not save again what has just been loaded."""
+        """Do not save again what has just been loaded; put signals off."""
         self._latest_step = trainer.global_step
+        if self._interrupts is not None:
+            self._interrupts.postponed = True
+            # Lightning's handler of SIGTERM would end the run without saving, and wait within it for other processes.
+            self._interrupts.install()
 
     def on_train_batch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
         """Save if a new step is due."""
         is_new = trainer.global_step != self._latest_step
+        is_due = is_new and (batch_idx == 0 or trainer.global_step % self.every_steps == 0)
         self._latest_step = trainer.global_step
-        if is_new and (batch_idx == 0 or trainer.global_step % self.every_steps == 0):
+        if is_due:
             trainer.save_checkpoint(self.path)
+        if self._interrupts is not None and (is_new or self._is_first_batch):
+            self._is_first_batch = False
+            # All processes must come to the same answer, whichever of them the signal reached.
+            if trainer.strategy.reduce_boolean_decision(self._interrupts.number is not None, all=False):
+                if is_new and not is_due:
+                    trainer.save_checkpoint(self.path)
+                number = self._interrupts.number or signal.SIGTERM
+                step = trainer.global_step
+                place = f"after step {step}, which is saved" if step else "before the first step"
+                raise Interrupted(f"stopped by {name_of(number)} {place}", number)
+
+    def on_validation_batch_start(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Say why a run that was told to end does not end yet."""
+        interrupts = self._interrupts
+        if interrupts is None or interrupts.number is None or self._has_explained:
+            return
+        if time.monotonic() - interrupts.since > _PATIENCE:
+            self._has_explained = True
+            note = f"{name_of(interrupts.number)}: the run ends after this validation; Ctrl-C twice ends it at once"
+            warnings.warn(UserNote(note), stacklevel=2)
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Save the end. This callback stands before EMA's, which overwrites the raw weights here."""

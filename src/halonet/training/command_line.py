@@ -15,9 +15,15 @@ def add_training_flags(parser: argparse.ArgumentParser, default_recipe: str) -> 
         parser: Of the command.
         default_recipe: What is trained if none is named.
     """
-    parser.add_argument("recipe", nargs="?", default=default_recipe, help="a name from `halonet recipes`, or a file")
+    parser.set_defaults(default_recipe=default_recipe)
+    parser.add_argument(
+        "recipe", nargs="?", help=f"a name from `halonet recipes`, or a file (default: {default_recipe})"
+    )
     parser.add_argument("--run-dir", type=Path, help="the run folder (default: runs/NAME)")
     parser.add_argument("--resume", type=Path, metavar="RUN_DIR", help="complete the interrupted run in this folder")
+    parser.add_argument(
+        "--resume-or-start", action="store_true", help="complete the run in the run folder, or start it: for schedulers"
+    )
     parser.epilog = (
         "Any field of the recipe can be set: --engine.seed 1, --optimizer.learning-rate=0.1, --data.source DIR. "
         "`halonet recipes NAME` prints them all."
@@ -28,7 +34,7 @@ def run_training(
     options: argparse.Namespace,
     overrides: list[str],
     *,
-    begin: Callable[[str, list[str], Path | None], Path],
+    begin: Callable[[str, list[str], Path | None, bool], Path],
     resume: Callable[..., Path],
     describe: Callable[[dict[str, Any]], str],
     has_root: bool = False,
@@ -38,7 +44,8 @@ def run_training(
     Args:
         options: As `add_training_flags` makes them.
         overrides: Fields of the recipe, with their values.
-        begin: Trains a recipe with its overrides into a folder, and returns the folder.
+        begin: Trains a recipe with its overrides into a folder, or completes the same run there if it may, and returns
+            the folder.
         resume: Completes the run in a folder, and returns the folder.
         describe: Puts a result into a line.
         has_root: Whether recipes have the field `data.root`, which `resume` takes as `root`.
@@ -46,27 +53,39 @@ def run_training(
     Raises:
         UserError: If --resume comes with anything else but `--data.root`, or the training fails.
     """
-    from halonet.training.engine import is_first_process, read_result
+    from halonet.training.engine import read_result
+    from halonet.training.session import is_first_process
 
     if options.resume is not None:
-        if options.run_dir is not None:
-            raise UserError("--resume names the run folder already: leave --run-dir out")
-        folder = resume(options.resume, **_changes_on_resume(overrides, has_root))
+        folder = resume(options.resume, **_changes_on_resume(options, overrides, has_root))
     else:
-        folder = begin(options.recipe, overrides, options.run_dir)
+        recipe = options.default_recipe if options.recipe is None else options.recipe
+        folder = begin(recipe, overrides, options.run_dir, options.resume_or_start)
     if not is_first_process():
         return
     print(describe(read_result(folder)))
     print(f"written to {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
 
 
-def _changes_on_resume(overrides: list[str], has_root: bool) -> dict[str, str]:
+def _changes_on_resume(options: argparse.Namespace, overrides: list[str], has_root: bool) -> dict[str, str]:
     """Take the new place of the data, the one field of a recipe that may change when a run is resumed."""
     from halonet.training.recipes import split_overrides
 
     changes = dict(split_overrides(overrides))
     root = {"root": changes.pop("data.root")} if has_root and "data.root" in changes else {}
-    for key in changes:
+    given = {
+        f"the recipe {options.recipe}": options.recipe is not None,
+        "--init": getattr(options, "init", None) is not None,
+        **dict.fromkeys(changes, True),
+    }
+    if surplus := [name for name, is_given in given.items() if is_given]:
         exception = ", but for data.root" if has_root else ""
-        raise UserError(f"--resume takes the recipe of the run as it is{exception}: leave out {key}")
+        raise UserError(
+            f"--resume takes the recipe of the run as it is{exception}: leave out {', '.join(surplus)}, or train into "
+            "another folder without --resume"
+        )
+    if options.run_dir is not None:
+        raise UserError("--resume names the run folder already: leave --run-dir out")
+    if options.resume_or_start:
+        raise UserError("--resume and --resume-or-start exclude each other: --resume-or-start takes --run-dir")
     return root

@@ -13,17 +13,28 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import lightning
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from halonet.errors import UserError, UserNote
-from halonet.training.checkpoints import AtomicCheckpointIO, BestCheckpoint, StepCheckpoint, differences, environment
+from halonet.interrupts import Interrupted, Interrupts, name_of
+from halonet.training.checkpoints import (
+    BEST,
+    LAST,
+    AtomicCheckpointIO,
+    BestCheckpoint,
+    StepCheckpoint,
+    differences,
+    environment,
+    find_checkpoint,
+)
+from halonet.training.divergence import Divergence
 from halonet.training.ema import MovingAverage
-from halonet.training.files import explain_full_disk, write_atomically
+from halonet.training.files import explain_full_disk, remove_partial_files, write_atomically
 from halonet.training.keyed_data import KeyedData
 from halonet.training.progress import Progress
 from halonet.training.recipe import EmaSection, EngineSection
 from halonet.training.recipes import to_yaml, without_root
 from halonet.training.run_log import RunLog
+from halonet.training.session import is_first_process, require_same_recipe, session
 from halonet.training.task import Task
 from halonet.training.weights import network_state, read_checkpoint, save_weights
 from halonet.visual.curves import draw_curves
@@ -79,47 +90,71 @@ class Job:
     Attributes:
         recipe: What to do.
         build_data: Makes the data module; nothing is read yet.
-        build_task: Makes the network, with weights drawn from the recipe's seed, and what trains it.
+        build_task: Makes the network, with weights drawn from the recipe's seed, and what trains it; it is told whether
+            a checkpoint will be loaded.
         measure: Measures the finished run in a folder on a device ("cpu" or "auto"): the fields of `result.json` that
             are the task's own. It may write into the folder.
         length: What ends the training, as Lightning's Trainer takes it: `max_epochs`, or `max_steps`.
+        command: What resumes the run with `--resume`, such as "halonet train".
+        chance: The loss of a uniform guess, see `Divergence`.
         curves: How `draw_curves` draws the log.
         trainer: More that Lightning's Trainer is to know.
     """
 
     recipe: AnyRecipe
     build_data: Callable[[], KeyedData]
-    build_task: Callable[[], Task]
+    build_task: Callable[[bool], Task]
     measure: Callable[[Path, str], dict[str, Any]]
     length: dict[str, int]
+    command: str
+    chance: float
     curves: dict[str, Any] = dataclasses.field(default_factory=dict)
     trainer: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def start(job: Job, run_dir: str | Path | None = None, *, callbacks: Sequence[lightning.Callback] = ()) -> Path:
+def start(
+    job: Job,
+    run_dir: str | Path | None = None,
+    *,
+    or_resume: bool = False,
+    advice: str | None = None,
+    callbacks: Sequence[lightning.Callback] = (),
+) -> Path:
     """Train from the beginning to the result.
 
     The run folder then holds `recipe.yaml` (resolved), `log.jsonl`, `timing.jsonl`, `tensorboard/`,
-    `checkpoints/last.ckpt`, `checkpoints/best.ckpt` (the best validation), `model.safetensors` (the last weights, the
-    EMA's if there is one), `curves.png`, `result.json` and what the task measures. A run that is interrupted, in
-    whatever way, is completed by `complete`.
+    `checkpoints/last.ckpt` and `previous.ckpt`, `checkpoints/best.ckpt` (the best validation), `model.safetensors` (the
+    last weights, the EMA's if there is one), `curves.png`, `result.json` and what the task measures. A run that is
+    interrupted, in whatever way, is completed by `complete`.
+
+    SIGINT, SIGTERM and SIGHUP end it after the optimizer step in progress, with a checkpoint; a second SIGINT ends the
+    process at once. One process at a time writes into the folder, which is locked.
 
     Args:
         job: What to do.
         run_dir: The run folder; None takes `runs/NAME`.
+        or_resume: Whether a run of the same recipe that the folder holds already is completed instead.
+        advice: What messages tell to do once the run was cut short; None names the command that resumes it.
         callbacks: Of Lightning, to run after those of this package.
 
     Returns:
         The run folder.
 
     Raises:
-        UserError: The folder already holds a run, the data cannot be read or does not fit the model, the training
-            diverges, or the disk is full.
+        UserError: The folder already holds a run or is in use by another process, the data cannot be read or does not
+            fit the model, the training diverges, or the disk is full.
+        Interrupted: A signal ended it.
     """
     folder = Path(run_dir) if run_dir is not None else Path("runs") / job.recipe.name
-    if is_first_process():
-        _refuse_used(folder)
-    return _run(folder, job, callbacks)
+    is_begun = or_resume and (folder / "recipe.yaml").is_file()
+    if is_begun:
+        require_same_recipe(folder, job.recipe, job.command)
+        if (folder / "result.json").is_file():
+            return folder
+    with session(folder, job.command, advice) as interrupts:
+        if is_first_process() and not is_begun:
+            _refuse_used(folder, job)
+        return _run(folder, job, callbacks, interrupts)
 
 
 def complete(
@@ -128,7 +163,8 @@ def complete(
     """Complete a run that was interrupted; on a CPU it ends with the bits of one that was not.
 
     That holds for the same world size, threads, versions and instruction set; a `UserNote` warning names each that
-    differs. A finished run is left as it is.
+    differs. If the last checkpoint is damaged, the run goes on from the one before, and a `UserNote` warning says so. A
+    finished run is left as it is.
 
     Args:
         run_dir: The run folder.
@@ -140,6 +176,7 @@ def complete(
 
     Raises:
         UserError: The folder holds no run, or one of the errors of `start`.
+        Interrupted: A signal ended it.
     """
     folder = Path(run_dir)
     if not (folder / "recipe.yaml").is_file():
@@ -147,7 +184,8 @@ def complete(
     job = make_job(folder / "recipe.yaml")
     if (folder / "result.json").is_file():
         return folder
-    return _run(folder, job, callbacks)
+    with session(folder, job.command) as interrupts:
+        return _run(folder, job, callbacks, interrupts)
 
 
 def read_result(run_dir: str | Path) -> dict[str, Any]:
@@ -170,24 +208,20 @@ def anchored(source: str) -> str:
     return str(path.resolve()) if path.exists() else source
 
 
-def is_first_process() -> bool:
-    """Whether this is the process that writes and prints; known before Lightning has started, from the environment."""
-    return getattr(rank_zero_only, "rank", 0) == 0
-
-
-def _refuse_used(folder: Path) -> None:
+def _refuse_used(folder: Path, job: Job) -> None:
     held = [name for name in RUN_FILES if (folder / name).exists()]
     if held:
         raise UserError(
-            f"{folder} already holds a run ({held[0]}): continue it with --resume {folder}, "
+            f"{folder} already holds a run ({held[0]}): continue it with {job.command} --resume {folder}, "
             "or choose another folder with --run-dir"
         )
 
 
-def _run(folder: Path, job: Job, callbacks: Sequence[lightning.Callback]) -> Path:
+def _run(folder: Path, job: Job, callbacks: Sequence[lightning.Callback], interrupts: Interrupts) -> Path:
     """Do what is left of a run: all of it, if the folder has no checkpoint."""
     begin = time.monotonic()
-    last = folder / "checkpoints" / "last.ckpt"
+    if is_first_process():
+        remove_partial_files(folder)
     data = job.build_data()
     data.setup()
     recipe = job.recipe
@@ -196,15 +230,22 @@ def _run(folder: Path, job: Job, callbacks: Sequence[lightning.Callback]) -> Pat
             f"{recipe.data.source!r} has {len(data.class_names)} classes, but model.num_classes is "
             f"{recipe.model.num_classes}: set it to {len(data.class_names)}"
         )
-    checkpoint = read_checkpoint(last) if last.exists() else {}
-    with explain_full_disk(folder):
-        if not checkpoint.get("finished"):
-            known = {name: checkpoint[name] for name in ("environment", "recipe") if checkpoint}
-            del checkpoint  # as large as the model, and read again by the Trainer
-            _fit(folder, job, data, known, callbacks)
-            begin = time.monotonic()
-        if is_first_process():
-            _finish(folder, job, begin)
+    path, checkpoint, note = find_checkpoint(folder / "checkpoints")
+    if note and is_first_process():
+        warnings.warn(UserNote(note), stacklevel=3)
+    if not checkpoint.get("finished"):
+        known = {name: checkpoint[name] for name in ("environment", "recipe") if checkpoint}
+        del checkpoint  # as large as the model, and read again by the Trainer
+        try:
+            _fit(folder, job, data, path, known, callbacks, interrupts)
+        finally:
+            interrupts.postponed = False
+        if interrupts.number is not None:
+            place = "after the last step, with only the measurement left to do"
+            raise Interrupted(f"stopped by {name_of(interrupts.number)} {place}", interrupts.number)
+        begin = time.monotonic()
+    if is_first_process():
+        _finish(folder, job, begin)
     return folder
 
 
@@ -212,22 +253,23 @@ def _fit(
     folder: Path,
     job: Job,
     data: KeyedData,
+    checkpoint: Path | None,
     resumed_from: dict[str, Any],
     callbacks: Sequence[lightning.Callback],
+    interrupts: Interrupts,
 ) -> None:
-    task = job.build_task()
+    task = job.build_task(checkpoint is not None)
     if job.recipe.engine.compile:
         task.network.compile()
     with _quiet_lightning():
-        trainer = _make_trainer(folder, job, callbacks)
+        trainer = _make_trainer(folder, job, checkpoint, callbacks, interrupts)
         if resumed_from:
             _warn_of_differences(resumed_from, job.recipe, trainer)
         # Written only now that all is known to fit, so that a mistake leaves no folder to be refused.
         elif trainer.is_global_zero:
             _write_recipe(folder, job.recipe)
-        last = folder / "checkpoints" / "last.ckpt" if resumed_from else None
-        with _keyboard_interrupt_raised(folder):
-            trainer.fit(task, data, ckpt_path=last, weights_only=True)
+        with _keyboard_interrupt_raised():
+            trainer.fit(task, data, ckpt_path=checkpoint, weights_only=True)
 
 
 def _write_recipe(folder: Path, recipe: AnyRecipe) -> None:
@@ -237,14 +279,18 @@ def _write_recipe(folder: Path, recipe: AnyRecipe) -> None:
         raise UserError(f"cannot write into run folder {folder}: {error.strerror}") from error
 
 
-def _make_trainer(folder: Path, job: Job, callbacks: Sequence[lightning.Callback]) -> lightning.Trainer:
+def _make_trainer(
+    folder: Path, job: Job, checkpoint: Path | None, callbacks: Sequence[lightning.Callback], interrupts: Interrupts
+) -> lightning.Trainer:
     recipe, engine = job.recipe, job.recipe.engine
+    last = folder / "checkpoints" / LAST
+    is_damaged = checkpoint is not None and checkpoint != last and last.exists()
     own = [
         # Comes first to save the raw weights of the end before EMA's callback overwrites them.
-        StepCheckpoint(folder / "checkpoints" / "last.ckpt", engine.checkpoint_every_steps, to_yaml(recipe)),
+        StepCheckpoint(last, engine.checkpoint_every_steps, to_yaml(recipe), interrupts),
         *([MovingAverage(recipe.ema.decay)] if recipe.ema.decay else []),
-        BestCheckpoint(folder / "checkpoints" / "best.ckpt"),
-        RunLog(folder, engine.log_every_steps),
+        BestCheckpoint(folder / "checkpoints" / BEST),
+        RunLog(folder, engine.log_every_steps, Divergence(job.chance)),
         Progress(),
     ]
     try:
@@ -259,7 +305,7 @@ def _make_trainer(folder: Path, job: Job, callbacks: Sequence[lightning.Callback
             accumulate_grad_batches=recipe.optimizer.accumulate,
             gradient_clip_val=engine.clip_gradient,
             callbacks=[*own, *callbacks],
-            plugins=[AtomicCheckpointIO()],
+            plugins=[AtomicCheckpointIO(damaged=last if is_damaged else None)],
             use_distributed_sampler=False,
             num_sanity_val_steps=0,
             logger=False,
@@ -284,10 +330,14 @@ def _warn_of_differences(resumed_from: dict[str, Any], recipe: AnyRecipe, traine
 def _finish(folder: Path, job: Job, begin: float) -> None:
     """Write what a finished training leaves; all of it follows from the last checkpoint and the log."""
     recipe = job.recipe
-    checkpoint = read_checkpoint(folder / "checkpoints" / "last.ckpt")
+    divergence = Divergence(job.chance)
+    divergence.judge_log(folder / "log.jsonl")
+    checkpoint = read_checkpoint(folder / "checkpoints" / LAST)
     save_weights(folder / "model.safetensors", network_state(checkpoint), checkpoint["halonet"])
-    draw_curves(folder / "log.jsonl", folder / "curves.png", **job.curves)
+    with explain_full_disk(folder / "curves.png"):
+        draw_curves(folder / "log.jsonl", folder / "curves.png", **job.curves)
     measured = job.measure(folder, "cpu" if recipe.engine.accelerator == "cpu" else "auto")
+    divergence.judge_end({"the test loss": measured["loss"]} if "loss" in measured else {})
     clock = checkpoint["callbacks"]["RunLog"]["clock"]
     surroundings = dict(checkpoint["environment"])
     result = measured | {
@@ -329,8 +379,8 @@ def _quiet_lightning() -> Iterator[None]:
 
 
 @contextmanager
-def _keyboard_interrupt_raised(folder: Path) -> Iterator[None]:
-    """Let Ctrl-C end a run as it ends anything else: Lightning would exit, and ignore the key from then on."""
+def _keyboard_interrupt_raised() -> Iterator[None]:
+    """Let a signal end a run as it ends anything else: Lightning would exit, and ignore Ctrl-C from then on."""
     handler = signal.getsignal(signal.SIGINT)
     try:
         yield
@@ -338,4 +388,4 @@ def _keyboard_interrupt_raised(folder: Path) -> Iterator[None]:
         if not isinstance(error.__context__, KeyboardInterrupt):
             raise
         signal.signal(signal.SIGINT, handler)
-        raise KeyboardInterrupt(f"interrupted: continue with --resume {folder}") from None
+        raise error.__context__ from None

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from halonet.data import AugmentationConfig, KeyedDataset, build_transform, load_source
 from halonet.errors import UserError
+from halonet.interrupts import shield_worker
 from halonet.rules import Count, Workers, check_arguments
 from halonet.schemas import check
 from halonet.training.metrics import classification_sums, summarize
@@ -58,7 +59,10 @@ def evaluate(
     labels = match_classes(source.class_names, information.get("class_names", source.class_names))
     transform = build_transform(preprocessing(information, str(checkpoint)), train=False)
     loader = DataLoader(
-        KeyedDataset(source, transform, seed=0, train=False), batch_size=batch_size, num_workers=workers
+        KeyedDataset(source, transform, seed=0, train=False),
+        batch_size=batch_size,
+        num_workers=workers,
+        worker_init_fn=shield_worker,
     )
     target = choose_device(device)
     start = time.monotonic()

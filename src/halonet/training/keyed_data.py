@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from halonet.data import derive_seed
 from halonet.errors import UserError
+from halonet.interrupts import shield_worker
 from halonet.training.sampler import EpochSampler
 
 
@@ -176,6 +177,7 @@ class KeyedData(lightning.LightningDataModule):
         return {
             "collate_fn": self.collate,
             "num_workers": self.workers,
+            "worker_init_fn": shield_worker,
             "persistent_workers": self.workers > 0,
             "pin_memory": torch.cuda.is_available(),
             # A loader draws a base seed for its workers, by default from the global generator.

@@ -11,6 +11,7 @@ from halonet.data.images import open_image
 from halonet.data.transforms import build_transform
 from halonet.errors import UserError
 from halonet.training.evaluation import choose_device, preprocessing
+from halonet.training.files import check_output_folder, explain_full_disk
 from halonet.training.weights import load_checkpoint
 
 
@@ -76,10 +77,12 @@ def save_maps(checkpoint: str | Path, rows: Sequence[dict[str, Any]], folder: st
         The pictures' files.
 
     Raises:
-        UserError: As for `predict`, or the network has no attention, or matplotlib is missing.
+        UserError: As for `predict`, or the folder cannot be written into, the network has no attention, or matplotlib
+            is missing.
     """
     from halonet.visual.attention_map import draw_attention
 
+    check_output_folder(folder)
     network, information = load_checkpoint(checkpoint)
     transform = build_transform(preprocessing(information, str(checkpoint)), train=False)
     paths = []
@@ -87,5 +90,6 @@ def save_maps(checkpoint: str | Path, rows: Sequence[dict[str, Any]], folder: st
         picture = open_image(row["file"])
         path = Path(folder) / f"{number:04}_{Path(row['file']).stem}.png"
         title = f"{row['label']} {100 * row['probability']:.1f} %"
-        paths.append(draw_attention(network, transform(picture)[None], picture, path, title=title))
+        with explain_full_disk(path):
+            paths.append(draw_attention(network, transform(picture)[None], picture, path, title=title))
     return paths

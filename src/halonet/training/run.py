@@ -1,6 +1,7 @@
 """The training of a classifier, from recipe to result."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,27 +20,38 @@ from halonet.training.recipe import Recipe
 from halonet.training.recipes import resolve
 
 
-def train(recipe: Recipe, run_dir: str | Path | None = None, *, callbacks: Sequence[lightning.Callback] = ()) -> Path:
+def train(
+    recipe: Recipe,
+    run_dir: str | Path | None = None,
+    *,
+    or_resume: bool = False,
+    advice: str | None = None,
+    callbacks: Sequence[lightning.Callback] = (),
+) -> Path:
     """Train a recipe from the beginning to its result.
 
     The run folder then holds `recipe.yaml` (resolved), `log.jsonl`, `timing.jsonl`, `tensorboard/`,
-    `checkpoints/last.ckpt`, `checkpoints/best.ckpt` (the best validation), `model.safetensors` (the last weights, the
-    EMA's if there is one), `curves.png` and `result.json`. A run that is interrupted, in whatever way, is completed by
-    `resume`.
+    `checkpoints/last.ckpt` and `previous.ckpt`, `checkpoints/best.ckpt` (the best validation), `model.safetensors` (the
+    last weights, the EMA's if there is one), `curves.png` and `result.json`. A run that is interrupted, in whatever
+    way, is completed by `resume`. SIGINT, SIGTERM and SIGHUP end it after the optimizer step in progress, with a
+    checkpoint.
 
     Args:
         recipe: What to do.
         run_dir: The run folder; None takes `runs/NAME`.
+        or_resume: Whether a run of the same recipe that the folder holds already is completed instead.
+        advice: What messages tell to do once the run was cut short; None names the command that resumes it.
         callbacks: Of Lightning, to run after those of this package.
 
     Returns:
         The run folder.
 
     Raises:
-        UserError: The folder already holds a run, the data cannot be read or does not fit the model, the training
-            diverges, or the disk is full.
+        UserError: The folder already holds a run or is in use by another process, the data cannot be read or does not
+            fit the model, the training diverges, or the disk is full.
+        Interrupted: A signal ended it; a KeyboardInterrupt.
     """
-    return start(_job(_anchored(recipe)), run_dir, callbacks=callbacks)
+    return start(_job(_anchored(recipe)), run_dir, or_resume=or_resume, advice=advice, callbacks=callbacks)
 
 
 def resume(
@@ -150,9 +162,11 @@ def _job(recipe: Recipe) -> Job:
     return Job(
         recipe=recipe,
         build_data=lambda: build_data(recipe),
-        build_task=lambda: build_classifier(recipe),
+        build_task=lambda is_resumed: build_classifier(recipe),
         measure=lambda folder, device: _measure(recipe, folder, device),
         length={"max_epochs": recipe.schedule.epochs},
+        command="halonet train",
+        chance=math.log(max(2, recipe.model.num_classes)),
     )
 
 

@@ -1,7 +1,6 @@
 """The log of a run: JSON lines that a resumed run cuts back to its checkpoint, and the same for TensorBoard."""
 
 import json
-import math
 import os
 import time
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Any
 import lightning
 from torch.utils.tensorboard import SummaryWriter
 
-from halonet.errors import DivergedError, UserError
+from halonet.errors import UserError
+from halonet.training.divergence import Divergence
 from halonet.training.files import explain_full_disk
 from halonet.training.task import Batch, Task
 
@@ -40,7 +40,7 @@ class JsonLines:
 
     def offset(self) -> int:
         """The file's size in bytes, once all of it is on the disk."""
-        with self.path.open("ab") as file:
+        with explain_full_disk(self.path), self.path.open("ab") as file:
             os.fsync(file.fileno())
             return file.tell()
 
@@ -73,11 +73,13 @@ class RunLog(lightning.Callback):
     Args:
         folder: The run's.
         every_steps: Optimizer steps from one `train` line to the next.
+        divergence: What judges the losses.
     """
 
-    def __init__(self, folder: Path, every_steps: int):
+    def __init__(self, folder: Path, every_steps: int, divergence: Divergence | None = None):
         self.folder = folder
         self.every_steps = every_steps
+        self.divergence = Divergence() if divergence is None else divergence
         self.metrics = JsonLines(folder / "log.jsonl")
         self.timing = JsonLines(folder / "timing.jsonl")
         self.clock = {"seconds": 0.0, "train_seconds": 0.0, "train_images": 0}
@@ -95,7 +97,8 @@ class RunLog(lightning.Callback):
         if trainer.is_global_zero:
             self.metrics.cut(self._offsets["metrics"])
             self.timing.cut(self._offsets["timing"])
-            self._writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=trainer.global_step + 1)
+            with explain_full_disk(self.folder / "tensorboard"):
+                self._writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=trainer.global_step + 1)
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Validation is over: training time goes on."""
@@ -140,14 +143,13 @@ class RunLog(lightning.Callback):
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Close TensorBoard's file."""
-        if self._writer is not None:
-            self._writer.close()
+        self._close()
 
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
         """Close TensorBoard's file."""
-        self.on_train_end(trainer, pl_module)
+        self._close()
 
     @property
     def images_per_second(self) -> float:
@@ -155,16 +157,17 @@ class RunLog(lightning.Callback):
         return self.clock["train_images"] / max(self.clock["train_seconds"], 1e-9)
 
     def state_dict(self) -> dict[str, Any]:
-        """Sizes of the files, and the clock."""
+        """Sizes of the files, the clock, and since when the loss has been too high."""
         if self._writer is not None:
             self._offsets = {"metrics": self.metrics.offset(), "timing": self.timing.offset()}
         self._advance_clock()
-        return {"offsets": self._offsets, "clock": dict(self.clock)}
+        return {"offsets": self._offsets, "clock": dict(self.clock), "high_since": self.divergence.high_since}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Remember where to cut the files, and how long the run has taken."""
         self._offsets = state_dict["offsets"]
         self.clock = dict(state_dict["clock"])
+        self.divergence.high_since = state_dict.get("high_since")
 
     def _advance_clock(self) -> float:
         now = time.monotonic()
@@ -172,15 +175,16 @@ class RunLog(lightning.Callback):
         self._mark = now
         return self.clock["seconds"]
 
+    def _close(self) -> None:
+        if self._writer is not None:
+            with explain_full_disk(self.folder / "tensorboard"):
+                self._writer.close()
+
     def _write(self, trainer: lightning.Trainer, kind: str, step: int, metrics: dict[str, float]) -> None:
-        for name, value in metrics.items():
-            if not math.isfinite(value):
-                raise DivergedError(
-                    f"{name} became {value} by step {step}: the training diverged; lower optimizer.learning_rate, "
-                    "lengthen schedule.warmup_epochs or set engine.clip_gradient"
-                )
+        self.divergence.judge(kind, step, metrics)
         if self._writer is None:
             return
         self.metrics.append({"kind": kind, "epoch": trainer.current_epoch, "step": step} | metrics)
-        for name, value in metrics.items():
-            self._writer.add_scalar(f"{kind}/{name}", value, step)
+        with explain_full_disk(self.folder / "tensorboard"):
+            for name, value in metrics.items():
+                self._writer.add_scalar(f"{kind}/{name}", value, step)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import halonet
 from halonet.errors import LONGEST_NAME, UserError
 from halonet.rules import shown
+from halonet.training.checksums import KEY, DamagedFileError, check_file, check_tensors, checksum
 from halonet.training.files import write_atomically
 from halonet.training.keyed_data import KeyedData
 from halonet.training.metadata import ClassifierMetadata, read_metadata
@@ -48,7 +49,7 @@ def describe(network: nn.Module, data: Any = None) -> dict[str, Any]:
 
 
 def save_weights(path: Path, state: dict[str, Tensor], information: dict[str, Any]) -> None:
-    """Write a `model.safetensors`.
+    """Write a `model.safetensors`, with a checksum; the same arguments give the same bytes.
 
     Args:
         path: Where; a file that exists is replaced in one step.
@@ -59,8 +60,20 @@ def save_weights(path: Path, state: dict[str, Tensor], information: dict[str, An
         UserError: The disk is full.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    content = safetensors.torch.save(tensors, {"format": "pt", _METADATA_KEY: json.dumps(information)})
-    write_atomically(path, lambda file: file.write(content))
+    metadata = {"format": "pt", _METADATA_KEY: json.dumps(information)}
+    metadata[KEY] = checksum(tensors, metadata)
+    head, content = _with_sorted_metadata(safetensors.torch.save(tensors, metadata))
+    write_atomically(path, lambda file: (file.write(head), file.write(content)))
+
+
+def _with_sorted_metadata(content: bytes) -> tuple[bytes, memoryview]:
+    """Put the metadata of a safetensors file in order, which the library leaves to chance; returns header and data."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text, memoryview(content)[8 + size :]
 
 
 def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -222,7 +235,12 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}")
     try:
+        check_file(path)
         checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+    except DamagedFileError:
+        raise
+    except PermissionError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
     except Exception as error:  # whatever the parser of arbitrary bytes met
         if isinstance(error, pickle.UnpicklingError) and ("GLOBAL" in str(error) or "allowlisted" in str(error)):
             raise UserError(
@@ -230,7 +248,7 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
                 "have its author save a state dictionary of tensors, or a .safetensors file"
             ) from error
         size = path.stat().st_size
-        raise UserError(f"{path} is not a checkpoint, or a truncated one ({size:,} bytes)") from error
+        raise DamagedFileError(f"{path} is not a checkpoint, or a truncated one ({size:,} bytes)") from error
     if not isinstance(checkpoint, dict):
         raise UserError(f"{path} holds a {type(checkpoint).__name__}, not a checkpoint's dictionary")
     return checkpoint
@@ -243,7 +261,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
     except safetensors.SafetensorError as error:
         size = path.stat().st_size
-        raise UserError(f"{path} is not a safetensors file, or a truncated one ({size:,} bytes)") from error
+        raise DamagedFileError(f"{path} is not a safetensors file, or a truncated one ({size:,} bytes)") from error
+    check_tensors(path, state, metadata)
     try:
         information = json.loads(metadata.get(_METADATA_KEY, "{}"))
     except (ValueError, RecursionError) as error:

@@ -1,4 +1,8 @@
+import errno
 import json
+import os
+import signal
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,8 @@ from halonet.benchmark.claims.experiment import experiment_hash
 from halonet.benchmark.claims.plan import Plan
 from halonet.benchmark.claims.records import read_record, write_record
 from halonet.errors import DivergedError, UserError
+from halonet.interrupts import Interrupted
+from halonet.training import Classifier
 from tests.benchmark.claims.small_plan import write_plan
 from tests.data import cifar10_archives
 
@@ -80,7 +86,7 @@ def test_the_same_seed_gives_the_same_record(record, plan, data):
 
 
 def test_a_training_that_diverges_is_a_record_too(plan, data, monkeypatch, tmp_path):
-    def diverge(recipe: object, run: Path) -> Path:
+    def diverge(recipe: object, run: Path, advice: str) -> Path:
         raise DivergedError("loss became nan by step 3: the training diverged")
 
     monkeypatch.setattr(execution, "train", diverge)
@@ -88,6 +94,39 @@ def test_a_training_that_diverges_is_a_record_too(plan, data, monkeypatch, tmp_p
     assert (record["status"], record["reason"]) == ("diverged", "loss became nan by step 3: the training diverged")
     assert record["test"] is record["predictions"] is record["shifts"] is None
     assert read_record(write_record(tmp_path, record)) == json.loads(json.dumps(record))
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    """The folder in which temporary folders are made."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    return tmp_path / "temporary"
+
+
+def test_a_signal_ends_a_run_and_leaves_no_folder_to_resume(plan, data, monkeypatch, temporary):
+    step = Classifier.training_step
+
+    def interrupt(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return step(*arguments)
+
+    monkeypatch.setattr(Classifier, "training_step", interrupt)
+    message = "^SIGTERM: the run of halonet with seed 0 was stopped and left no record: run the command again$"
+    with pytest.raises(Interrupted, match=message) as caught:
+        execute(plan.rows["halonet"], 0, data, CODE)
+    assert caught.value.status == 143
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_full_disk_names_no_folder_to_resume(plan, data, monkeypatch, temporary):
+    def full(checkpoint, file):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(UserError, match="^no space left to write .*ckpt: make room, then run the command again$"):
+        execute(plan.rows["halonet"], 0, data, CODE)
+    assert list(temporary.iterdir()) == []
 
 
 def test_another_mistake_is_no_record(plan, tmp_path):

@@ -143,7 +143,7 @@ def test_data_of_another_variant_are_refused_before_training(plan, data, tmp_pat
 
 def test_a_folder_that_takes_no_records_is_refused_before_training(plan, data, tmp_path, execution):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot write records into .*file/records"):
+    with pytest.raises(UserError, match="cannot write into .*file/records: .*file is a file"):
         run(plan, data, tmp_path / "file" / "records")
     assert execution.runs == []
 

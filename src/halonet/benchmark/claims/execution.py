@@ -11,13 +11,14 @@ import torch
 
 from halonet.benchmark.claims.experiment import experiment_hash, resolved_recipe
 from halonet.benchmark.claims.plan import Row
-from halonet.benchmark.claims.records import REMEDY
+from halonet.benchmark.claims.records import AGAIN, REMEDY
 from halonet.benchmark.claims.schema import BENCHMARK, COMPLETE, DIVERGED
 from halonet.benchmark.claims.shifts import classify, measure_shifts, share
 from halonet.benchmark.record import describe_machine, describe_run
 from halonet.data import build_transform, load_source
 from halonet.data.sources import labels_of
 from halonet.errors import DivergedError, UserError
+from halonet.interrupts import Interrupted, name_of
 from halonet.models.halonet import HaloNet
 from halonet.models.macs import count_macs
 from halonet.training.engine import read_result
@@ -44,6 +45,7 @@ def execute(row: Row, seed: int, root: Path, code: dict[str, Any]) -> dict[str, 
 
     Raises:
         UserError: The data cannot be read, or the disk is full.
+        Interrupted: A signal ended it.
     """
     recipe = dataclasses.replace(
         row.recipe,
@@ -58,10 +60,13 @@ def execute(row: Row, seed: int, root: Path, code: dict[str, Any]) -> dict[str, 
     ):
         run = Path(folder) / "run"
         try:
-            train(recipe, run)
+            train(recipe, run, advice=AGAIN)  # a folder that is removed cannot be resumed
             record |= {"status": COMPLETE, "reason": None} | _measure(recipe, run)
         except DivergedError as error:
             record |= {"status": DIVERGED, "reason": str(error), "test": None, "predictions": None, "shifts": None}
+        except Interrupted as error:
+            message = f"{name_of(error.number)}: the run of {row.name} with seed {seed} was stopped and left no record"
+            raise Interrupted(f"{message}: {AGAIN}", error.number) from error
         record["epochs"] = _read_epochs(run)
     record["seconds"] = {"process": time.process_time() - process, "wall": time.monotonic() - wall}
     return record

@@ -11,8 +11,9 @@ from halonet.benchmark.claims.schema import DamageError, check_record
 from halonet.errors import UserError, unknown_name
 from halonet.training.files import write_atomically
 
-# After a full disk.
-REMEDY = "make room, then run the command again"
+# After a run was cut short, and after a full disk.
+AGAIN = "run the command again"
+REMEDY = f"make room, then {AGAIN}"
 
 
 def record_path(folder: Path, row: str, seed: int) -> Path:

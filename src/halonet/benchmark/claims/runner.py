@@ -16,6 +16,7 @@ from halonet.benchmark.claims.remaining import minutes_of, missing_seeds
 from halonet.benchmark.claims.schema import DIVERGED
 from halonet.benchmark.record import describe_run
 from halonet.errors import UserError, unknown_name
+from halonet.training.files import check_output_folder
 
 # A run is begun only if the time left exceeds its estimate by so much: machines are not equally busy.
 MARGIN = 1.15
@@ -50,11 +51,13 @@ def run_claims(
         The files written.
 
     Raises:
-        UserError: The row is unknown, a record is damaged or of another plan, the data cannot be read or is another
-            variant, or the disk is full.
+        UserError: The row is unknown, no records can be written into the folder, a record is damaged or of another
+            plan, the data cannot be read or is another variant, or the disk is full.
+        Interrupted: A signal ended it; the run in progress is lost, and its folder is removed.
     """
     if row is not None and row not in plan.rows:
         raise UserError(unknown_name("row of the plan", row, plan.rows))
+    check_output_folder(folder)
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     records = read_records(folder, plan)
     pairs = [pair for pair in plan.pairs()[shard[0] - 1 :: shard[1]] if row in (None, pair[0].name)]
@@ -63,7 +66,6 @@ def run_claims(
     if not missing:
         return []
     check_variant(describe_data(missing[0][0].recipe, root)["variant"], plan.variant, root)
-    _check_writable(folder)
     code = describe_code()
     written: list[Path] = []
     slowdown = 1.0  # what other processes leave of the processor
@@ -124,16 +126,6 @@ def _require_same_code(code: dict[str, Any]) -> None:
             f"the checkout changed while it ran (from {code} to {describe_code()}), and a record names the commit that "
             "made it: start again, in a clone of its own"
         )
-
-
-def _check_writable(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".writable-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(f"cannot write records into {folder}: {error.strerror}") from error
 
 
 def _describe(record: dict[str, Any]) -> str:

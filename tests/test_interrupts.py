@@ -1,0 +1,123 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from halonet.interrupts import Interrupted, interruptible
+
+pytestmark = pytest.mark.usefixtures("default_signals")
+
+
+@pytest.mark.parametrize(
+    ("number", "name", "status"),
+    [(signal.SIGINT, "Ctrl-C", 130), (signal.SIGTERM, "SIGTERM", 143), (signal.SIGHUP, "SIGHUP", 129)],
+)
+def test_a_signal_is_an_exception_and_its_handler_is_put_back(number, name, status):
+    before = signal.getsignal(number)
+    with pytest.raises(Interrupted, match=f"interrupted by {name}") as caught, interruptible():
+        os.kill(os.getpid(), number)
+    assert caught.value.status == status
+    assert signal.getsignal(number) == before
+
+
+def test_a_postponed_signal_is_noted_and_later_ones_change_nothing():
+    with interruptible() as interrupts:
+        interrupts.postponed = True
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
+            os.kill(os.getpid(), number)
+        assert interrupts.number == signal.SIGTERM
+
+
+def test_an_inner_body_shares_the_handlers_of_the_outer_one():
+    with interruptible() as outer:
+        with interruptible() as inner:
+            assert inner is outer
+        inner.postponed = True
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert outer.number == signal.SIGTERM
+
+
+def test_a_signal_that_was_ignored_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interruptible() as interrupts:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert interrupts.number is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_handlers_that_a_library_installed_meanwhile_are_replaced():
+    before = signal.getsignal(signal.SIGTERM)
+    with interruptible() as interrupts:
+        interrupts.postponed = True
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        interrupts.install()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert interrupts.number == signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def run(program: str, **changes: str) -> subprocess.CompletedProcess:
+    """Run a program that imports the module alone: the package takes seconds."""
+    path = Path(sys.modules[interruptible.__module__].__file__)
+    begin = f"import os, signal, sys; sys.path.insert(0, {str(path.parent)!r}); from interrupts import interruptible\n"
+    environment = {name: value for name, value in os.environ.items() if name != "TORCHELASTIC_RUN_ID"} | changes
+    return subprocess.run([sys.executable, "-c", begin + program], capture_output=True, text=True, env=environment)
+
+
+TWICE = """
+with interruptible() as interrupts:
+    interrupts.postponed = True
+    interrupts.last_words = lambda: "all is saved"
+    os.kill(os.getpid(), signal.SIGINT)
+    print("printed")
+    os.kill(os.getpid(), signal.SIGINT)
+    print("still there")
+"""
+
+
+def test_a_second_ctrl_c_ends_the_process_at_once_with_one_line():
+    done = run(TWICE)
+    assert done.returncode == 130
+    assert done.stdout == "printed\n"
+    assert done.stderr == "halonet: ended at once by a second Ctrl-C: all is saved\n"
+
+
+def test_the_echo_of_a_ctrl_c_under_torchrun_is_no_second_one():
+    assert run(TWICE, TORCHELASTIC_RUN_ID="1").stdout == "printed\nstill there\n"
+
+
+def test_a_forked_process_leaves_signals_to_its_parent():
+    program = """
+with interruptible():
+    child = os.fork()
+    if child == 0:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os._exit(7)
+    print(os.waitpid(child, 0)[1] >> 8)
+"""
+    assert run(program).stdout == "7\n"
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="this system does not say who sent a signal")
+def test_a_loading_process_outlives_every_signal_but_its_parents():
+    program = """
+from interrupts import shield_worker
+read, write = os.pipe()
+child = os.fork()
+if child == 0:
+    shield_worker(0)
+    os.write(write, b"x")
+    signal.pause()
+os.read(read, 1)
+for number in ("INT", "HUP", "TERM"):  # from another process
+    os.system(f"kill -{number} {child}")
+print(os.waitpid(child, os.WNOHANG))
+os.kill(child, signal.SIGTERM)
+print(os.waitpid(child, 0)[1])
+"""
+    assert run(program).stdout == "(0, 0)\n0\n"

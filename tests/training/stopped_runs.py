@@ -1,0 +1,142 @@
+"""Runs that receive signals at chosen moments and are resumed; prints what each said, how it ended, what was left.
+
+Run as a program, because it forks before any thread was started: `python -m tests.training.stopped_runs FOLDER`.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+
+from halonet.cli import main as halonet
+from halonet.training import ClassificationData, Classifier, engine, run, to_yaml
+from tests.training.interrupted_runs import ACCUMULATE, on_call, traces
+from tests.training.tiny import make_images, tiny_recipe
+
+SIGINT, SIGTERM, SIGHUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+# The signals, the moment, and the workers. A step of eighteen is two micro-batches; the sixth ends an epoch.
+SCENARIOS: dict[str, tuple[list[int], str, int]] = {
+    "left alone": ([], "step 1", 0),
+    "SIGTERM before the training": ([SIGTERM], "setup 1", 0),
+    "SIGHUP in the first half of step 3": ([SIGHUP], "micro-batch 5", 0),
+    "Ctrl-C in the last step of an epoch": ([SIGINT], "micro-batch 12", 0),
+    "SIGTERM in a validation": ([SIGTERM], "validation 1", 0),
+    "SIGTERM and SIGHUP while a checkpoint is written": ([SIGTERM, SIGHUP], "writing 3", 0),
+    "two Ctrl-C while a checkpoint is written": ([SIGINT, SIGINT], "writing 3", 0),
+    "SIGTERM in the last step": ([SIGTERM], "micro-batch 36", 0),
+    "SIGHUP in the measurement": ([SIGHUP], "measurement 1", 0),
+    "SIGTERM to all processes, with two workers": ([SIGTERM], "micro-batch 9", 2),
+    "Ctrl-C to all processes, with two workers": ([SIGINT], "micro-batch 10", 2),
+}
+PLACES: dict[str, tuple[Any, str]] = {
+    "setup": (ClassificationData, "setup"),
+    "micro-batch": (Classifier, "training_step"),
+    "validation": (Classifier, "validation_step"),
+    "writing": (torch, "save"),
+    "measurement": (run, "evaluate"),
+}
+
+
+def send(signals: list[int], moment: str, to_group: bool) -> None:
+    """Let the process, or all processes of its group, receive signals at a moment."""
+    place, _, number = moment.rpartition(" ")
+    owner, name = PLACES[place]
+    real = getattr(owner, name)
+
+    def instead(*arguments: Any, **options: Any) -> Any:
+        for each in signals:
+            if to_group:  # from a process outside of it, as a scheduler does
+                subprocess.run(["kill", f"-{each}", "--", f"-{os.getpgrp()}"], start_new_session=True, check=True)
+            else:
+                os.kill(os.getpid(), each)
+        return real(*arguments, **options)
+
+    setattr(owner, name, on_call(int(number), real, instead))
+
+
+def command(words: list[str], errors: Path, prepare: Callable[[], object]) -> int:
+    """Begin a command in a process of its own, and of its own group; returns its number."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.setpgrp()
+            signal.signal(SIGINT, signal.default_int_handler)  # which a background job ignores
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+            engine.draw_curves = lambda *_, **__: None
+            prepare()
+            status = halonet(words)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+    return child
+
+
+def end(child: int, errors: Path) -> dict[str, Any]:
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return {"status": status, "said": errors.read_text().splitlines()}
+
+
+def run_scenario(folder: Path, recipe: Path, signals: list[int], moment: str, workers: int) -> dict[str, Any]:
+    words = ["train", str(recipe), "--run-dir", str(folder), "--resume-or-start", f"data.workers={workers}"]
+    errors = folder.parent / "stderr"
+    child = command(words, errors, lambda: send(signals, moment, workers > 0) if signals else None)
+    stopped = end(child, errors)
+    last = folder / "checkpoints" / "last.ckpt"
+    stopped["step"] = torch.load(last, weights_only=True)["global_step"] if last.exists() else 0
+    resumed = end(command(words, errors, lambda: None), errors)
+    partial = [path.name for path in folder.rglob(".*")]
+    return {"stopped": stopped, "resumed": resumed, "partial": partial, "traces": traces(folder)}
+
+
+def run_two_processes(folder: Path, recipe: Path) -> dict[str, Any]:
+    """Two processes of one run, of which the second alone receives SIGTERM; as torchrun starts them."""
+    words = ["train", str(recipe), "--run-dir", str(folder), "--resume-or-start"]
+    words += ["engine.devices=2", "engine.strategy=ddp"]
+
+    def attempt(port: int, signals: list[int]) -> list[dict[str, Any]]:
+        children = []
+        for rank in range(2):
+
+            def prepare(rank: int = rank) -> None:
+                os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0", "WORLD_SIZE": "2"}
+                os.environ |= {"LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+                os.environ |= {"TORCHELASTIC_RUN_ID": "test"}
+                rank_zero_only.rank = rank
+                if rank == 1 and signals:
+                    send(signals, "micro-batch 5", False)
+
+            errors = folder.parent / f"stderr {rank}"
+            children.append((command(words, errors, prepare), errors))
+        return [end(*child) for child in children]
+
+    port = 20_000 + os.getpid() % 10_000
+    stopped = attempt(port, [SIGTERM])
+    step = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    return {"stopped": stopped, "step": step, "resumed": attempt(port + 1, [])}
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    data = make_images(folder / "data")
+    recipe = folder / "tiny.yaml"
+    # Steps 2, 4, ... are saved in any case.
+    recipe.write_text(to_yaml(tiny_recipe(data, accumulate=ACCUMULATE)))
+    left = {name: run_scenario(folder / name, recipe, *scenario) for name, scenario in SCENARIOS.items()}
+    left["two processes"] = run_two_processes(folder / "two", recipe)
+    print(json.dumps(left))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
