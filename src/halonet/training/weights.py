@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import halonet
 from halonet.errors import UserError
+from halonet.layers import fit_state
 from halonet.training.files import write_atomically
 from halonet.training.keyed_data import KeyedData
 
@@ -115,7 +116,7 @@ def load_state(network: nn.Module, state: dict[str, Tensor], source: str) -> Non
     Raises:
         UserError: Names or shapes differ.
     """
-    own = network.state_dict()
+    own, state = network.state_dict(), fit_state(network, state)
     problems = {
         "missing": [name for name in own if name not in state],
         "unexpected": [name for name in state if name not in own],
