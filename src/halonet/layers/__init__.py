@@ -1,4 +1,8 @@
 """Layers: halo attention with its projections, and the bottleneck around it."""
 
 from halonet.layers.bottleneck import Bottleneck as Bottleneck
-from halonet.layers.halo_attention import HaloAttention as HaloAttention, resize_table as resize_table
+from halonet.layers.halo_attention import (
+    HaloAttention as HaloAttention,
+    fit_state as fit_state,
+    resize_table as resize_table,
+)

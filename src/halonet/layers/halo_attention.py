@@ -1,5 +1,6 @@
 """Halo attention as a layer: projections and position tables around the operator."""
 
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import torch
@@ -7,10 +8,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from halonet.layers.projection import Projection, project
+from halonet.layers.projection import Projection, divided
 from halonet.ops import attention_weights, halo_attention
 from halonet.ops.halo_attention.api import backend_of_context
 from halonet.ops.halo_attention.geometry import pair
+from halonet.ops.transforms import is_transformed
 
 POSITIONS = ("relative", "absolute", "none")
 EMBEDDINGS = ("split", "full")
@@ -19,9 +21,12 @@ EMBEDDINGS = ("split", "full")
 class HaloAttention(nn.Module):
     """Local self-attention over blocks with a halo, from feature map to feature map (paper sections 2.1-2.2).
 
-    One matrix makes queries, keys and values; there are no biases and no output projection (the 1x1 convolution
+    One layer, `qkv`, makes queries, keys and values; there are no biases and no output projection (the 1x1 convolution
     that follows plays that part, and the paper's parameter counts leave no room for another). With a stride the
-    queries are subsampled and keys and values stay at full resolution (section 2.2, "attention downsampling").
+    queries are subsampled and keys and values stay at full resolution (section 2.2, "attention downsampling"): `query`
+    is called on every `stride`-th pixel, and `key_value` on all. Hooks, parametrizations and adapters of the three act,
+    for each is called as a module. Whatever the strides, a state dictionary with `qkv` fits a layer without, and the
+    other way round.
 
     A feature map in channels_last memory passes through without a copy; a contiguous NCHW map is copied once.
 
@@ -83,8 +88,13 @@ class HaloAttention(nn.Module):
         self.backend = backend
         self._check(embedding, feature_size)
 
-        self.qkv = Projection(channels, 2 * self.query_key_channels + self.value_channels, bias=False)
-        nn.init.normal_(self.qkv.weight, std=channels**-0.5)
+        sizes = self._sizes()
+        joined = Projection(channels, sum(sizes), bias=False)
+        nn.init.normal_(joined.weight, std=channels**-0.5)
+        if self.stride == (1, 1):
+            self.qkv = joined
+        else:  # cut from one matrix, so that a seed gives the same numbers at every stride
+            self.query, self.key_value = divided(joined, [sizes[0], sizes[1] + sizes[2]])
         if position == "relative":
             head_width = self.query_key_channels // num_heads
             row_width = head_width if embedding == "full" else head_width // 2
@@ -149,23 +159,25 @@ class HaloAttention(nn.Module):
         if self.position == "absolute":
             rows, columns = x.shape[1:3]
             x = x + resize_table(self.row_position, rows)[:, None] + resize_table(self.column_position, columns)
-        sizes = [self.query_key_channels, self.query_key_channels, self.value_channels]
+        sizes = self._sizes()
         if self.stride == (1, 1):
             query, key, value = self._split(self.qkv(x), sizes)
         else:
-            parts = [sizes[0], sizes[1] + sizes[2]]
-            weights = self.qkv.weight.split(parts)
-            biases = (None, None) if self.qkv.bias is None else self.qkv.bias.split(parts)
-            query = project(x[:, :: self.stride[0], :: self.stride[1]], weights[0], biases[0])
-            key, value = self._split(project(x, weights[1], biases[1]), sizes[1:])
+            query = self.query(x[:, :: self.stride[0], :: self.stride[1]])
+            key, value = self._split(self.key_value(x), sizes[1:])
         query, key, value = (each.unflatten(-1, (self.num_heads, -1)) for each in (query, key, value))
         return query, key, value
 
     def _split(self, x: Tensor, sizes: list[int]) -> tuple[Tensor, ...]:
         names = {"auto", "cpu" if x.device.type == "cpu" else "triton"}
-        if torch.compiler.is_compiling() or not {self.backend, backend_of_context()} <= names:
+        plain = torch.compiler.is_compiling() or torch.jit.is_tracing() or is_transformed()
+        if plain or not {self.backend, backend_of_context()} <= names:
             return x.split(sizes, -1)
         return _Split.apply(x, sizes)  # pyright: ignore[reportReturnType]
+
+    def _sizes(self) -> list[int]:
+        """Channels of queries, keys and values."""
+        return [self.query_key_channels, self.query_key_channels, self.value_channels]
 
     def _geometry(self) -> dict[str, Any]:
         return {
@@ -177,6 +189,32 @@ class HaloAttention(nn.Module):
             "centered": self.centered,
             "offset_stride": self.offset_stride,
         }
+
+    def fit_state(self, state: MutableMapping[str, Tensor], prefix: str = "") -> None:
+        """Give projections in a state dictionary the form that this layer's stride asks for, in place.
+
+        Versions up to 0.1 had `qkv` at every stride; and a network may begin with the weights of one that pools where
+        it strides.
+
+        Args:
+            state: Tensors by name; what is in the right form already, or not there, is left alone.
+            prefix: Of this layer's names.
+        """
+        for kind in ("weight", "bias"):
+            joined, *parts = (f"{prefix}{name}.{kind}" for name in ("qkv", "query", "key_value"))
+            if self.stride == (1, 1):
+                if all(name in state for name in parts):
+                    state[joined] = torch.cat([state.pop(name) for name in parts])
+            elif joined in state and state[joined].shape[0] == sum(self._sizes()):
+                rows = [self.query_key_channels, self.query_key_channels + self.value_channels]
+                tensors = state.pop(joined).split(rows)
+                for layer, name, tensor in zip((self.query, self.key_value), parts, tensors, strict=True):
+                    if getattr(layer, kind, None) is not None or tensor.any():  # folded norms gave queries a bias of 0
+                        state[name] = tensor.clone()
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        self.fit_state(state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def extra_repr(self) -> str:
         """Name what `nn.Linear` does not show."""
@@ -216,6 +254,22 @@ def _joined(parts: tuple[Tensor, ...]) -> Tensor:
 
 def _share_storage(a: Tensor, b: Tensor) -> bool:
     return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
+
+
+def fit_state(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give projections in a state dictionary the form that a network's layers ask for.
+
+    `load_state_dict` does so by itself; this is for code that compares names and shapes first.
+
+    Args:
+        network: That is to load it.
+        state: Tensors by name; it is not changed.
+    """
+    fitted = dict(state)
+    for name, module in network.named_modules():
+        if isinstance(module, HaloAttention):
+            module.fit_state(fitted, f"{name}." if name else "")
+    return fitted
 
 
 def resize_table(table: Float[Tensor, "length width"], length: int) -> Float[Tensor, "new_length width"]:

@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from halonet.ops.tracing import is_exporting
+from halonet.ops.transforms import is_transformed
 
 _HAS_ONEDNN = torch.backends.mkldnn.is_available()
 
@@ -50,6 +51,7 @@ def _is_convolution_faster(x: Tensor, weight: Tensor) -> bool:
         and type(weight) in (Tensor, nn.Parameter)
         and not torch.is_autocast_enabled("cpu")
         and not _is_exported()
+        and not is_transformed()
     )
 
 
@@ -57,3 +59,25 @@ def _is_exported() -> bool:
     """Whether a program is being written for other runtimes, which read a matrix product more easily."""
     tracing: bool = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
     return tracing or is_exporting()
+
+
+def divided(layer: nn.Linear, sizes: list[int]) -> list[Projection]:
+    """Copy a layer into several, each with a part of the outputs; no random number is drawn.
+
+    Args:
+        layer: To divide.
+        sizes: Outputs of each part, in their order.
+    """
+    biases = [None] * len(sizes) if layer.bias is None else layer.bias.split(sizes)
+    return [copied(weight, bias) for weight, bias in zip(layer.weight.split(sizes), biases, strict=True)]
+
+
+def copied(
+    weight: Float[Tensor, "out_features in_features"], bias: Float[Tensor, " out_features"] | None
+) -> Projection:
+    """Make a layer of copies of a matrix and a bias, or None for none; no random number is drawn."""
+    layer = Projection(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+    layer.weight = nn.Parameter(weight.detach().clone(), weight.requires_grad)
+    if bias is not None:
+        layer.bias = nn.Parameter(bias.detach().clone(), bias.requires_grad)
+    return layer

@@ -6,10 +6,11 @@ from typing import TypeVar
 import torch
 from torch import nn
 from torch.nn.utils import fuse_conv_bn_eval
+from torch.nn.utils.parametrize import is_parametrized
 
 from halonet.layers.bottleneck import Bottleneck
 from halonet.layers.halo_attention import HaloAttention
-from halonet.layers.projection import Projection
+from halonet.layers.projection import Projection, copied
 from halonet.models.halonet import HaloNet
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -19,7 +20,8 @@ def fuse_batch_norm(model: Network) -> Network:
     """Fold every batch norm of a HaloNet into the convolution or the attention before it.
 
     Attention weights of a masked border sum to 1, so a scale and a shift after attention are a scale and a shift of
-    the values. With `border="zeros"` they do not, and the norm after such attention stays.
+    the values. With `border="zeros"` they do not, and the norm after such attention stays. So does a norm after a layer
+    that computes more than its weights say: one with hooks, parametrizations, pruning or an adapter such as LoRA.
 
     Args:
         model: A `HaloNet`, or any module that holds one. It is left as it is.
@@ -53,29 +55,34 @@ def fuse_batch_norm(model: Network) -> Network:
 
 def _fuse_children(parent: nn.Module, layer_name: str, norm_name: str) -> None:
     layer, norm = parent.get_submodule(layer_name), parent.get_submodule(norm_name)
-    if not isinstance(norm, nn.BatchNorm2d):  # fused before
+    if not isinstance(norm, nn.BatchNorm2d) or not _is_plain(norm):
         return
-    if isinstance(layer, nn.Conv2d):
+    if isinstance(layer, nn.Conv2d) and _is_plain(layer):
         setattr(parent, layer_name, fuse_conv_bn_eval(layer, norm))
-    elif isinstance(layer, HaloAttention) and layer.border == "mask":
-        layer.qkv = _fuse_values(layer, norm)
+    elif isinstance(layer, HaloAttention) and layer.border == "mask" and _is_plain(layer):
+        name = "qkv" if layer.stride == (1, 1) else "key_value"
+        projection = layer.get_submodule(name)
+        if type(projection) is not Projection or not _is_plain(projection):
+            return
+        setattr(layer, name, _fuse_values(projection, layer.value_channels, norm))
     else:
         return
     setattr(parent, norm_name, nn.Identity())
 
 
-def _fuse_values(attention: HaloAttention, norm: nn.BatchNorm2d) -> Projection:
-    """Scale and shift the values as the norm would scale and shift their averages."""
+def _is_plain(module: nn.Module) -> bool:
+    """Whether a module computes what its weights say: no hook, adapter or parametrization has a part in it."""
+    return not (is_parametrized(module) or module._forward_hooks or module._forward_pre_hooks)
+
+
+def _fuse_values(old: Projection, value_channels: int, norm: nn.BatchNorm2d) -> Projection:
+    """Scale and shift the values, the last outputs, as the norm would scale and shift their averages."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    old = attention.qkv
-    fused = Projection(old.in_features, old.out_features, device=old.weight.device, dtype=old.weight.dtype)
+    first_value = old.out_features - value_channels
     with torch.no_grad():
         scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-        first_value = old.out_features - attention.value_channels
-        fused.weight.copy_(old.weight)
+        fused = copied(old.weight, old.weight.new_zeros(old.out_features) if old.bias is None else old.bias)
         fused.weight[first_value:] *= scale[:, None]
-        fused.bias.zero_()
-        fused.bias[first_value:] = norm.bias - norm.running_mean * scale
-    fused.requires_grad_(old.weight.requires_grad)
-    return fused
+        fused.bias[first_value:] = (fused.bias[first_value:] - norm.running_mean) * scale + norm.bias
+    return fused.requires_grad_(old.weight.requires_grad)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from halonet.data.randomness import derive_seed
 from halonet.training.keyed_data import KeyedData
 from halonet.training.metrics import sum_dtype
+from halonet.training.optimizer_state import accept_joined_projections
 from halonet.training.weights import describe
 
 Batch = Sequence[Any]  # what the network takes, and targets, of which there are as many as images
@@ -138,6 +139,7 @@ class Task(lightning.LightningModule):
         optimizer = torch.optim.SGD(
             self._parameter_groups(), lr=self.learning_rate, momentum=self.momentum, nesterov=self.momentum > 0
         )
+        accept_joined_projections(optimizer, self.network)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.factors(total_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

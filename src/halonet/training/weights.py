@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import halonet
 from halonet.errors import LONGEST_NAME, UserError
+from halonet.layers import fit_state
 from halonet.rules import shown
 from halonet.training.checksums import KEY, DamagedFileError, check_file, check_tensors, checksum
 from halonet.training.files import write_atomically
@@ -178,7 +179,7 @@ def check_state(network: nn.Module, state: dict[str, Tensor], source: str) -> No
     Raises:
         UserError: Names, shapes or types differ, or a weight is NaN or infinite.
     """
-    own = network.state_dict()
+    own, state = network.state_dict(), fit_state(network, state)
     both = [name for name in own if name in state]
     problems = {
         "missing": [name for name in own if name not in state],

@@ -1,0 +1,26 @@
+"""What a program runs under: kernels and memory formats know nothing of the transforms of `torch.func`."""
+
+import torch
+from torch import Tensor
+from torch._C._functorch import TransformType, get_interpreter_stack
+from torch.autograd import forward_ad
+
+
+def is_transformed() -> bool:
+    """Whether `torch.func.grad`, `vmap`, `jvp` or another transform is running."""
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+
+
+def needs_plain_operators() -> bool:
+    """Whether more than a first derivative in reverse mode is asked for: `vmap`, forward mode, nested transforms."""
+    if is_transformed():
+        return [each.key() for each in get_interpreter_stack()] != [TransformType.Grad]
+    return not torch.compiler.is_compiling() and forward_ad._current_level >= 0
+
+
+def channels_last(image: Tensor) -> Tensor:
+    """Bring a map [batch, channels, rows, columns] into channels_last memory, unless a transform is running.
+
+    `vmap` refuses memory formats, which change nothing but speed.
+    """
+    return image if is_transformed() else image.contiguous(memory_format=torch.channels_last)
