@@ -16,6 +16,7 @@ from halonet.detection.average_precision import average_precision
 from halonet.detection.checkpoint import load_detector
 from halonet.detection.results import to_results
 from halonet.errors import UserError
+from halonet.rules import Workers, check_arguments
 from halonet.training.evaluation import choose_device
 from halonet.training.files import write_atomically
 from halonet.visual.precision_recall import draw_precision_recall
@@ -56,6 +57,7 @@ def evaluate(
     Raises:
         UserError: The checkpoint or the data cannot be read, or the data's classes are not the checkpoint's.
     """
+    check_arguments(workers=(workers, Workers))
     detector, information = load_detector(checkpoint)
     data = str(data or information.get("data") or "")
     split = str(split or information.get("test_split") or "")
