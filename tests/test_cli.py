@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from halonet.cli import main, make_parser, split_overrides
+from halonet.console import print_json
 from halonet.ops import cpu_library
 from halonet.training import to_yaml
 from tests.command_line import assert_a_users_mistake
@@ -95,7 +96,7 @@ def test_recipes_lists_all_and_prints_one(capsys):
     ("words", "message"),
     [
         (["info", "h9"], r"unknown model 'h9'\. .*Known: "),
-        (["info", "h0", "--image-size", "0"], "--image-size is 0; it must be at least 1"),
+        (["info", "h0", "--image-size", "0"], "image_size is 0, but must be from 1 to 16,384"),
         (["train", "fashion_mnst"], "unknown recipe 'fashion_mnst'. Did you mean 'fashion_mnist'"),
         (["train", "--schedule.epoch", "3"], "unknown key 'schedule.epoch'. Did you mean 'schedule.epochs'"),
         (["train", "--schedule.epochs", "many"], "schedule.epochs"),
@@ -195,11 +196,31 @@ def test_a_run_is_started_or_resumed_by_one_command_line(recipe, tmp_path, capsy
 
 
 def test_a_missing_extra_is_named(capsys, monkeypatch):
-    for name in [name for name in sys.modules if name.startswith("halonet.training")]:
+    for name in [name for name in sys.modules if name.startswith(("halonet.training", "halonet.schemas"))]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "jsonargparse", None)
+    monkeypatch.setitem(sys.modules, "pydantic", None)
     assert main(["recipes"]) == 2
     assert "pip install 'halonet[train]'" in capsys.readouterr().err
+
+
+def test_an_internal_error_keeps_its_traceback_and_says_where_to_report(monkeypatch):
+    def fail(options, overrides):
+        raise ZeroDivisionError("our fault")
+
+    monkeypatch.setattr("halonet.cli.run_info", fail)
+    with pytest.raises(ZeroDivisionError, match="our fault") as caught:
+        main(["info"])
+    (note,) = caught.value.__notes__
+    assert "a fault of halonet, not yours: please report it to its maintainers, with the command line" in note
+    assert "\n" not in note
+
+
+def test_what_json_cannot_say_is_no_traceback(monkeypatch, capsys):
+    monkeypatch.setattr("halonet.cli.run_info", lambda options, overrides: print_json({"loss": float("nan")}))
+    assert main(["info", "--json"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == "halonet: a figure is NaN or infinite, which JSON cannot say: look at it without --json\n"
 
 
 def test_the_module_runs_as_a_program():

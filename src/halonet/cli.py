@@ -2,7 +2,6 @@
 
 import argparse
 import csv
-import json
 import re
 import sys
 import warnings
@@ -12,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from halonet.benchmark.command_line import add_benchmarks
-from halonet.console import print_table
+from halonet.console import print_json, print_table
 from halonet.deploy.command_line import add_detector_export
 from halonet.detection.command_line import add_detection
 from halonet.errors import UserError, UserNote
 from halonet.interrupts import Interrupted, interruptible
+from halonet.rules import Side, check_arguments
 from halonet.training.command_line import add_training_flags, run_training
 
 
@@ -49,7 +49,8 @@ def _run(arguments: Sequence[str] | None) -> int:
             options.run(options, overrides)
     except UserError as error:
         # From a process that loads images, the message comes at the end of that process's traceback.
-        print(f"halonet: {str(error).rpartition('halonet.errors.UserError: ')[2].rstrip()}", file=sys.stderr)
+        message = re.split(r"halonet\.(?:errors|rules)\.\w+: ", str(error))[-1].rstrip()
+        print(f"halonet: {message}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader of our output, `head` for one, has had enough
         sys.stderr.close()
@@ -60,6 +61,9 @@ def _run(arguments: Sequence[str] | None) -> int:
         extra = "detection" if options.command == "detect" else "train"
         print(f"halonet: {options.command} needs {error.name}: pip install 'halonet[{extra}]'", file=sys.stderr)
         return 2
+    except Exception as error:
+        error.add_note(INTERNAL)
+        raise
     return 0
 
 
@@ -102,7 +106,11 @@ def split_overrides(words: list[str]) -> tuple[list[str], list[str]]:
     return rest, overrides
 
 
-TRAIN_MODULES = ("lightning", "jsonargparse", "matplotlib", "tensorboard", "torchmetrics", "torchvision")
+INTERNAL = (
+    "halonet: this is a fault of halonet, not yours: please report it to its maintainers, with the command line and "
+    "all of the above"
+)
+TRAIN_MODULES = ("lightning", "matplotlib", "pydantic", "tensorboard", "torchmetrics", "torchvision")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -205,7 +213,7 @@ def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
         device=options.device,
     )
     if options.json:
-        print(json.dumps(result, indent=2))
+        print_json(result)
         return
     print(
         f"top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %, loss {result['loss']:.4f} on "
@@ -228,7 +236,7 @@ def run_predict(options: argparse.Namespace, overrides: list[str]) -> None:
         for row, path in zip(rows, save_maps(options.checkpoint, rows, options.save_maps), strict=True):
             row["map"] = str(path)
     if options.json:
-        print(json.dumps(rows, indent=2))
+        print_json(rows)
     elif options.csv:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(["file", "rank", "label", "probability"])
@@ -255,13 +263,12 @@ def run_info(options: argparse.Namespace, overrides: list[str]) -> None:
     from halonet.models import describe_model
     from halonet.ops.halo_attention import describe_backends
 
-    if options.image_size is not None and options.image_size < 1:
-        raise UserError(f"--image-size is {options.image_size}; it must be at least 1 pixel")
+    check_arguments(image_size=(options.image_size, Side | None))
     models = [describe_model(name, options.image_size) for name in options.models or halonet.HALONETS]
     backends = describe_backends()
     versions = {"halonet": halonet.__version__, "torch": torch.__version__}
     if options.json:
-        print(json.dumps({"versions": versions, "backends": backends, "models": models}, indent=2))
+        print_json({"versions": versions, "backends": backends, "models": models})
         return
     print_table(
         ["model", "px", "layers", "M params", "paper", "G MACs", "attention", "in image"],
@@ -297,11 +304,7 @@ def run_recipes(options: argparse.Namespace, overrides: list[str]) -> None:
         return
     rows = [resolve_any(name) for name in list_recipes()]
     if options.json:
-        print(
-            json.dumps(
-                [{"name": r.name, "reproduces": r.reproduces, "result": r.provenance.result} for r in rows], indent=2
-            )
-        )
+        print_json([{"name": r.name, "reproduces": r.reproduces, "result": r.provenance.result} for r in rows])
         return
     print_table(["recipe", "reproduces", "here"], [[row.name, row.reproduces, row.provenance.result] for row in rows])
 

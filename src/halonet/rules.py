@@ -26,10 +26,12 @@ class Rule:
     Attributes:
         words: What completes the sentence "it must be ...".
         holds: Whether a value of the right type keeps the rule.
+        tells_type: Whether the words say enough for a value of another type too.
     """
 
     words: str
     holds: Callable[[Any], bool]
+    tells_type: bool = False
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
         """Let pydantic check the rule after the type; only pydantic calls this."""
@@ -140,7 +142,7 @@ def within(
 
 def one_of(*names: str) -> Rule:
     """One of a few names."""
-    return Rule(alternatives(names), lambda value: value in names)
+    return Rule(alternatives(names), lambda value: value in names, tells_type=True)
 
 
 def length(least: int, most: int, things: str) -> Rule:
@@ -286,6 +288,8 @@ def check_value(hint: Any, value: Any, key: str) -> tuple[Any, list[Complaint]]:
         rules = [rule for rule in parts[1:] if isinstance(rule, Rule)]
         if value is not None and not complaints:
             complaints = [must_be(key, given, rule.words) for rule in rules if not rule.holds(value)][:1]
+        elif complaints and rules and rules[0].tells_type:
+            complaints = [must_be(key, given, rules[0].words)]
         return value, complaints
     if origin in (Union, types.UnionType):
         (inner,) = (part for part in parts if part is not types.NoneType)

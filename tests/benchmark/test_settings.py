@@ -8,10 +8,10 @@ from halonet.errors import UserError
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"batch": 0}, "--batch is 0; it must be at least 1"),
-        ({"repeats": 1}, "--repeats is 1; it must be at least 2"),
-        ({"threads": 0}, "--threads is 0"),
-        ({"dtype": "float31"}, "unknown dtype 'float31'. Did you mean 'float"),
+        ({"batch": 0}, "batch is 0, but must be from 1 to"),
+        ({"repeats": 1}, "repeats is 1, but must be from 2 to 1,000,000"),
+        ({"threads": 0}, "threads is 0, but must be"),
+        ({"dtype": "float31"}, "dtype is 'float31', but must be float64, float32"),
         ({"device": "abacus"}, "--device 'abacus' is not here"),
     ],
 )

@@ -301,6 +301,26 @@ def test_an_absurd_loss_is_no_result(images: Path, tmp_path: Path, monkeypatch: 
     with pytest.raises(DivergedError, match="the test loss is 9.219e.06 at the end, above 100 times"):
         train(tiny_recipe(images), tmp_path / "run")
     assert not (tmp_path / "run" / "result.json").exists()
+def test_a_finished_run_whose_recipe_was_edited_is_refused(finished_run: Path, tmp_path: Path):
+    shutil.copytree(finished_run, tmp_path / "run")
+    recipe = tmp_path / "run" / "recipe.yaml"
+    written = recipe.read_text()
+    recipe.write_text(written.replace("epochs: 3", "epochs: 4"))
+    for _ in range(2):  # with its result, and without
+        with pytest.raises(UserError, match="holds a finished run, but its recipe.yaml was edited since: restore it"):
+            resume(tmp_path / "run")
+        (tmp_path / "run" / "result.json").unlink(missing_ok=True)
+    older = "\n".join(line for line in written.splitlines() if "train_images" not in line)
+    recipe.write_text(older.replace("reproduces: nothing", "reproduces: nothing # a remark"))
+    resume(tmp_path / "run")
+    assert (tmp_path / "run" / "result.json").is_file()
+
+
+def test_a_run_without_a_name_needs_a_folder(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="the recipe has no name, .*: name it, or give --run-dir"):
+        train(dataclasses.replace(tiny_recipe(images), name=""))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_cannot_be_trained_leaves_no_folder(images: Path, tmp_path: Path):

@@ -1,10 +1,12 @@
 """What all runs of one benchmark have in common."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 
-from halonet.errors import UserError, unknown_name
+from halonet.errors import UserError
+from halonet.rules import Count, check_fields, one_of, within
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -21,22 +23,17 @@ class Settings:
         device: "cpu", or an accelerator as PyTorch names it.
 
     Raises:
-        UserError: If a number is too small or a name unknown.
+        UserError: Values break rules (all of them are named), or the device is not here.
     """
 
-    batch: int = 4
-    repeats: int = 15
-    threads: int
-    dtype: str = "float32"
+    batch: Count = 4
+    repeats: Annotated[int, within(least=2, most=1_000_000)] = 15  # two are the least that have quartiles
+    threads: Annotated[int, within(least=1, most=65_536)]
+    dtype: Annotated[str, one_of(*DTYPES)] = "float32"
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        # Two repeats are the least that have quartiles.
-        for name, least in (("batch", 1), ("repeats", 2), ("threads", 1)):
-            if getattr(self, name) < least:
-                raise UserError(f"--{name} is {getattr(self, name)}; it must be at least {least}")
-        if self.dtype not in DTYPES:
-            raise UserError(unknown_name("dtype", self.dtype, DTYPES))
+        check_fields(self)
         try:
             torch.empty(0, device=self.device)
         except (RuntimeError, AssertionError) as error:

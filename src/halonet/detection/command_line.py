@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from halonet.console import print_table
+from halonet.console import print_json, print_table
 from halonet.training.command_line import add_training_flags, run_training
 
 AddCommand = Callable[[Any, str, Callable[[argparse.Namespace, list[str]], None], str], argparse.ArgumentParser]
@@ -85,7 +85,7 @@ def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
         plot_file=options.plot,
     )
     if options.json:
-        print(json.dumps(result, indent=2))
+        print_json(result)
         return
     columns = {"AP": "ap", "AP50": "ap50", "AP75": "ap75", "small": "ap_small", "medium": "ap_medium"}
     columns |= {"large": "ap_large", "AR100": "ar100"}
@@ -135,7 +135,7 @@ def run_predict(options: argparse.Namespace, overrides: list[str]) -> None:
         content = json.dumps(results).encode()
         write_atomically(options.results, lambda file: file.write(content))
     if options.json:
-        print(json.dumps(rows, indent=2))
+        print_json(rows)
         return
     counts = [Counter(instance["label"] for instance in row["instances"]) for row in rows]
     print_table(

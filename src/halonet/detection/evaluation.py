@@ -17,6 +17,7 @@ from halonet.detection.checkpoint import load_detector
 from halonet.detection.results import to_results
 from halonet.errors import UserError
 from halonet.interrupts import shield_worker
+from halonet.rules import Workers, check_arguments
 from halonet.training.evaluation import choose_device
 from halonet.training.files import PICTURES, check_output_file, explain_full_disk, write_atomically
 from halonet.visual.precision_recall import draw_precision_recall
@@ -58,6 +59,7 @@ def evaluate(
         UserError: The checkpoint or the data cannot be read, the data's classes are not the checkpoint's, or a file
             cannot be written, which is found out first.
     """
+    check_arguments(workers=(workers, Workers))
     if results_file is not None:
         check_output_file(results_file)
     if plot_file is not None:

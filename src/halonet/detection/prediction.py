@@ -11,7 +11,7 @@ from halonet.data.detection import build_detection_transform
 from halonet.data.images import open_image
 from halonet.detection.checkpoint import load_detector
 from halonet.detection.results import to_results
-from halonet.errors import UserError
+from halonet.rules import Probability, check_arguments
 from halonet.training.evaluation import choose_device
 from halonet.training.files import check_output_folder, explain_full_disk
 from halonet.visual.instances import draw_instances
@@ -44,8 +44,7 @@ def predict(
         UserError: The checkpoint or an image cannot be read, `min_score` is not between 0 and 1, or no pictures can be
             written there, which is found out first.
     """
-    if not 0 <= min_score <= 1:
-        raise UserError(f"min_score is {min_score}, but must be from 0 to 1")
+    check_arguments(min_score=(min_score, Probability))
     if pictures is not None:
         check_output_folder(pictures)
     detector, information = load_detector(checkpoint)

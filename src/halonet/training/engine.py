@@ -32,7 +32,7 @@ from halonet.training.files import explain_full_disk, remove_partial_files, writ
 from halonet.training.keyed_data import KeyedData
 from halonet.training.progress import Progress
 from halonet.training.recipe import EmaSection, EngineSection
-from halonet.training.recipes import to_yaml, without_root
+from halonet.training.recipes import to_yaml, was_edited
 from halonet.training.run_log import RunLog
 from halonet.training.session import is_first_process, require_same_recipe, session
 from halonet.training.task import Task
@@ -145,6 +145,8 @@ def start(
             fit the model, the training diverges, or the disk is full.
         Interrupted: A signal ended it.
     """
+    if run_dir is None and not job.recipe.name:
+        raise UserError("the recipe has no name, so its run has no folder below runs/: name it, or give --run-dir")
     folder = Path(run_dir) if run_dir is not None else Path("runs") / job.recipe.name
     is_begun = or_resume and (folder / "recipe.yaml").is_file()
     if is_begun:
@@ -183,6 +185,10 @@ def complete(
         raise UserError(f"{folder} holds no run to resume: it has no recipe.yaml; start one with --run-dir {folder}")
     job = make_job(folder / "recipe.yaml")
     if (folder / "result.json").is_file():
+        checkpoint = {}
+        with suppress(UserError):  # a finished run needs no checkpoint any more
+            checkpoint = read_checkpoint(folder / "checkpoints" / "last.ckpt")
+        _refuse_edited(folder, checkpoint, job.recipe)
         return folder
     with session(folder, job.command) as interrupts:
         return _run(folder, job, callbacks, interrupts)
@@ -217,6 +223,15 @@ def _refuse_used(folder: Path, job: Job) -> None:
         )
 
 
+def _refuse_edited(folder: Path, checkpoint: dict[str, Any], recipe: AnyRecipe) -> None:
+    """Refuse to call a finished training the result of a recipe that was edited since."""
+    if "recipe" in checkpoint and was_edited(checkpoint["recipe"], recipe, ("root", "source")):
+        raise UserError(
+            f"{folder} holds a finished run, but its recipe.yaml was edited since: restore it, or train the edited one "
+            f"in another folder, with {folder / 'recipe.yaml'} --run-dir OTHER"
+        )
+
+
 def _run(folder: Path, job: Job, callbacks: Sequence[lightning.Callback], interrupts: Interrupts) -> Path:
     """Do what is left of a run: all of it, if the folder has no checkpoint."""
     begin = time.monotonic()
@@ -233,7 +248,9 @@ def _run(folder: Path, job: Job, callbacks: Sequence[lightning.Callback], interr
     path, checkpoint, note = find_checkpoint(folder / "checkpoints")
     if note and is_first_process():
         warnings.warn(UserNote(note), stacklevel=3)
-    if not checkpoint.get("finished"):
+    if checkpoint.get("finished"):
+        _refuse_edited(folder, checkpoint, recipe)
+    else:
         known = {name: checkpoint[name] for name in ("environment", "recipe") if checkpoint}
         del checkpoint  # as large as the model, and read again by the Trainer
         try:
@@ -320,7 +337,7 @@ def _make_trainer(
 def _warn_of_differences(resumed_from: dict[str, Any], recipe: AnyRecipe, trainer: lightning.Trainer) -> None:
     now = environment(trainer.world_size, trainer.strategy.root_device)
     changes = differences(resumed_from["environment"], now)
-    if without_root(resumed_from["recipe"]) != without_root(to_yaml(recipe)):
+    if was_edited(resumed_from["recipe"], recipe):
         changes.append("recipe.yaml was edited")
     if changes and trainer.is_global_zero:
         note = "the resumed run will not end with the bits of an uninterrupted one: " + "; ".join(changes)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from halonet.data.images import open_image
 from halonet.data.transforms import build_transform
-from halonet.errors import UserError
+from halonet.rules import Count, check_arguments
 from halonet.training.evaluation import choose_device, preprocessing
 from halonet.training.files import check_output_folder, explain_full_disk
 from halonet.training.weights import load_checkpoint
@@ -37,10 +37,9 @@ def predict(
         a list of such guesses, best first. Classes without names are numbers.
 
     Raises:
-        UserError: The checkpoint or an image cannot be read, or `top_k` is not positive.
+        UserError: The checkpoint or an image cannot be read, or `top_k` or `batch_size` is not positive.
     """
-    if top_k < 1:
-        raise UserError(f"top_k is {top_k}, but at least one guess must be asked for")
+    check_arguments(top_k=(top_k, Count), batch_size=(batch_size, Count))
     network, information = load_checkpoint(checkpoint)
     transform = build_transform(preprocessing(information, str(checkpoint)), train=False)
     target = choose_device(device)

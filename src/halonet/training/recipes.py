@@ -136,12 +136,23 @@ def to_yaml(recipe: Any) -> str:
     return dump_yaml(_plain(dataclasses.asdict(recipe)))
 
 
-def without_root(text: str) -> dict[str, Any]:
-    """Read what `to_yaml` wrote, less the folder that the data lies in, which is no part of an experiment."""
-    values = parse_yaml(text, "the run's recipe")
-    if isinstance(data := values.get("data"), dict):
-        data.pop("root", None)
-    return values
+def was_edited(text: str, recipe: Any, places: Sequence[str] = ("root",)) -> bool:
+    """Tell whether a recipe is another than the one that a run was begun with.
+
+    Args:
+        text: What `to_yaml` wrote when it began; an older version has fewer fields, which had today's defaults.
+        recipe: Today's.
+        places: Keys of `data` that say where it lies, and may differ.
+    """
+    try:
+        begun = build(parse_yaml(text, "the recipe of the checkpoint"), "the recipe of the checkpoint", type(recipe))
+    except UserError:
+        return True
+    versions = [dataclasses.asdict(each) for each in (begun, recipe)]
+    for values in versions:
+        for place in places:
+            values["data"].pop(place, None)
+    return versions[0] != versions[1]
 
 
 def _packaged() -> Iterator[tuple[str, Traversable]]:

@@ -1,0 +1,101 @@
+"""A case, and what a field takes and refuses."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from halonet.errors import UserError
+
+
+@dataclass(frozen=True)
+class Case:
+    """An input, and what must come of it.
+
+    Attributes:
+        text: The input, for a person.
+        run: Gives the input to the product; it may write into the folder, which is empty.
+        expected: What the message must contain; empty where the input is valid.
+    """
+
+    text: str
+    run: Callable[[Path], object]
+    expected: tuple[str, ...] = ()
+
+
+def failure(case: Case, folder: Path) -> str | None:
+    """Run a case, and say what came out wrong; None if nothing did."""
+    try:
+        case.run(folder)
+    except UserError as error:
+        message = str(error)
+        if not case.expected:
+            return f"a valid input was refused: {message}"
+        if lacking := [part for part in case.expected if part not in message]:
+            return f"the message lacks {lacking}: {message}"
+        if len(message) > 3000:
+            return f"the message has {len(message):,} letters"
+        return None
+    except Exception as error:  # what a user would see as a traceback
+        return f"{type(error).__name__}: {error}"
+    return "it was accepted" if case.expected else None
+
+
+@dataclass(frozen=True)
+class Field:
+    """What a field takes, and what it refuses with which words."""
+
+    right: Sequence[Any]
+    wrong: Sequence[tuple[Any, str]]
+    is_text: bool = False
+
+
+NAN, INFINITY = float("nan"), float("inf")
+
+
+def whole(least: int, most: int, words: str, *, right: Sequence[int] | None = None, null: bool = False) -> Field:
+    """An int from `least` to `most`; `right` are the values that fit the rest of the input."""
+    range_ = [(value, words) for value in (least - 1, most + 1, -(10**30), 10**30)]
+    type_ = [(value, "a whole number") for value in (True, 1.5, 2.0, "3", "many", [3], {"a": 1}, NAN)]
+    nothing = [] if null else [(None, "a whole number")]
+    return Field([least, most] if right is None else right, [*range_, *type_, *nothing])
+
+
+def real(wrong: Sequence[float], words: str, *, right: Sequence[float], null: bool = False) -> Field:
+    """A float; `wrong` are the values out of its range."""
+    type_ = [(value, "a finite number") for value in (True, "0.1", "x", [0.1], NAN, INFINITY, -INFINITY, 10**400)]
+    nothing = [] if null else [(None, "a finite number")]
+    return Field(right, [*((value, words) for value in wrong), *type_, *nothing])
+
+
+def choice(*names: str) -> Field:
+    """One of a few names."""
+    wrong = ["", "other", f"{names[0]}x", 3, True, [names[0]], None]
+    return Field(names, [(value, f"{', '.join(names[:-1])} or {names[-1]}") for value in wrong], is_text=True)
+
+
+def flag() -> Field:
+    """True or false."""
+    return Field([True, False], [(value, "true or false") for value in (0, 1, "true", None, [True])])
+
+
+def text(*, right: Sequence[Any], null: bool = False, empty: bool = False) -> Field:
+    """A text that a file can hold."""
+    type_ = [(value, "text") for value in (3, True, ["a"], {"a": 1}, *(() if null else (None,)))]
+    content = [(value, "10,000 letters") for value in ("a\0b", "\ud800", "x" * 10_001, *(() if empty else ("",)))]
+    return Field(right, type_ + content, is_text=True)
+
+
+def pick(random: Random, fields: dict[str, Field], share_right: float = 0.25) -> tuple[str, Any, tuple[str, ...]]:
+    """Draw a field's key, a value for it, and what the message must contain (nothing for a value that is right)."""
+    key = random.choice(list(fields))
+    if random.random() < share_right:
+        return key, random.choice(list(fields[key].right)), ()
+    value, words = random.choice(list(fields[key].wrong))
+    return key, value, (key, words)
+
+
+def shortened(value: Any) -> str:
+    """A value as one short line; Python prints no int of over 4,300 digits."""
+    return ascii(value)[:80]

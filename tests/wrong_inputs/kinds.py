@@ -1,0 +1,24 @@
+"""All kinds of wrong inputs."""
+
+from collections.abc import Callable
+from random import Random
+
+from tests.wrong_inputs.calls import make_config, make_model, make_use
+from tests.wrong_inputs.case import Case
+from tests.wrong_inputs.checkpoints import make_checkpoint
+from tests.wrong_inputs.recipes import make_override, make_recipe
+
+KINDS: dict[str, Callable[[Random], Case]] = {
+    "recipe": make_recipe,
+    "override": make_override,
+    "checkpoint": make_checkpoint,
+    "config": make_config,
+    "model": make_model,
+    "use": make_use,
+}
+
+
+def make_cases(kind: str, seed: int, count: int) -> list[Case]:
+    """The first cases of a seed; a kind's do not depend on the other kinds."""
+    random = Random(f"{kind} {seed}")
+    return [KINDS[kind](random) for _ in range(count)]
