@@ -128,12 +128,16 @@ class Trial:
 
     def fill_disk(self, count: int) -> None:
         """Let no file grow from a random moment on."""
-        for number in range(count):
-            name = f"full {number}"
-            moment = random.uniform(0.2, 0.9) * self.seconds
+        met = tried = 0
+        while met < count:
+            tried += 1
+            assert tried <= 5 * count, "the moments come after the last file"
+            name = f"full {tried}"
+            moment = random.uniform(0.1, 0.8) * self.seconds
             status, said = self.train(name, lambda moment=moment: limit_files_after(moment))
-            if status:  # else the moment came after the last file
+            if status:
                 self.check((status, said), 2, ["no space left to write", "make room, then "])
+                met += 1
             self.end_well(name)
         print(f"{count} full disks: each was told, and the run continued", flush=True)
 

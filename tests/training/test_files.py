@@ -107,6 +107,7 @@ def test_files_that_were_left_half_written_are_removed(tmp_path: Path):
         ("/proc/a.png", "cannot write /proc/a.png: /proc: "),
         ("a.gif", "its name must end in one of .png, .svg, .pdf"),
         ("folder.png", "it is a folder; name a file in it"),
+        (f"{'a' * 250}.png", "File name too long; name another file"),
     ],
 )
 def test_a_file_that_cannot_be_written_is_refused_and_nothing_left(tmp_path: Path, name: str, message: str):

@@ -50,7 +50,7 @@ def write_atomically(
         UserError: The disk is full. The previous file is untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = _partial(path)
     with explain_full_disk(path, remedy):
         try:
             with partial.open("wb") as file:
@@ -94,7 +94,7 @@ def explain_full_disk(path: Path, remedy: str | Callable[[], str] = AGAIN) -> It
     except (OSError, RuntimeError, DiskFullError) as error:
         if isinstance(error, DiskFullError):
             path = error.path
-        elif not _is_disk_full(error):
+        elif not is_disk_full(error):
             raise
         raise DiskFullError(path, remedy if isinstance(remedy, str) else remedy()) from error
 
@@ -112,13 +112,19 @@ def check_output_file(path: str | Path, suffixes: Sequence[str] = ()) -> None:
     path = Path(path)
     if suffixes and path.suffix not in suffixes:
         raise UserError(f"cannot write {path}: its name must end in one of {', '.join(suffixes)}")
-    if path.is_dir():
+    if os.path.isdir(path):
         raise UserError(f"cannot write {path}: it is a folder; name a file in it")
     parent = path.absolute().parent
-    if parent.exists() and not parent.is_dir():
+    if os.path.exists(parent) and not os.path.isdir(parent):
         raise UserError(f"cannot write {path}: {path.parent} is a file, not a folder; name another place")
-    if not parent.is_dir():
+    if not os.path.isdir(parent):
         raise UserError(f"cannot write {path}: there is no folder {path.parent}; make it first, or name another")
+    try:
+        os.lstat(_partial(path))
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; name another file") from error
     _probe(parent, path)
 
 
@@ -133,9 +139,14 @@ def check_output_folder(path: str | Path) -> None:
     """
     path = Path(path)
     nearest = next(each for each in (path.absolute(), *path.absolute().parents) if os.path.lexists(each))
-    if not nearest.is_dir():
+    if not os.path.isdir(nearest):
         raise UserError(f"cannot write into {path}: {nearest} is a file, not a folder; name another place")
     _probe(nearest, path)
+
+
+def _partial(path: Path) -> Path:
+    """What a file is called until it is whole."""
+    return path.with_name(f".{path.name}.partial")
 
 
 def _probe(folder: Path, path: Path) -> None:
@@ -149,8 +160,8 @@ def _probe(folder: Path, path: Path) -> None:
         raise UserError(f"cannot write {path}: {folder}: {error.strerror}; name another place") from error
 
 
-def _is_disk_full(error: BaseException | None) -> bool:
-    """Look through the chain too: torch.save reports a failed write as a RuntimeError of its own."""
+def is_disk_full(error: BaseException | None) -> bool:
+    """Tell whether an error or one that it came from is a full disk: torch.save makes a RuntimeError of it."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in _DISK_FULL:
             return True

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from halonet.errors import UserError, UserNote
-from halonet.training.files import explain_full_disk
+from halonet.training.files import explain_full_disk, is_disk_full
 
 try:
     import fcntl
@@ -33,13 +33,15 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         UserError: Another process holds the lock, the folder cannot be made or written to, or the disk is full.
     """
-    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    made = [each for each in (folder, *folder.parents) if not os.path.lexists(each)]
     try:
         with explain_full_disk(folder, "make room, then run the command again"):
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 descriptor = _acquire(folder)
-            except (PermissionError, FileExistsError, NotADirectoryError, FileNotFoundError) as error:
+            except OSError as error:
+                if is_disk_full(error):
+                    raise
                 raise UserError(f"cannot write into run folder {folder}: {error.strerror}") from error
         try:
             yield
