@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -41,6 +43,19 @@ def test_the_shortcut_is_a_strided_convolution_where_shapes_change():
     assert len(block().shortcut) == 0
     assert [type(module) for module in block(in_channels=6).shortcut] == [nn.Conv2d, nn.BatchNorm2d]
     assert block(stride=2).shortcut[0].stride == (2, 2)
+
+
+@pytest.mark.parametrize("excited", [None, 0.25])
+def test_a_block_with_converted_norms_computes_the_same(excited):
+    original = block(stride=2, squeeze_excitation=excited)
+    original.expand_norm.weight.data.fill_(1.0)
+    original(torch.randn(4, 12, 8, 8))
+    converted = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(original))
+    assert sum(isinstance(module, nn.SyncBatchNorm) for module in converted.modules()) == 4
+    assert converted.state_dict().keys() == original.state_dict().keys()
+    x = torch.randn(2, 12, 8, 8)
+    torch.testing.assert_close(converted.eval()(x), original.eval()(x))
+    torch.testing.assert_close(converted.train()(x), original.train()(x))
 
 
 def test_squeeze_excitation_scales_the_branch_and_not_the_shortcut():

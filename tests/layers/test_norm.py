@@ -1,12 +1,14 @@
 import copy
+from typing import Any
 
 import pytest
+import timm.layers
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import halonet
-from halonet.layers.norm import norm_act
+from halonet.layers.norm import BatchNormAct2d, norm_act
 from halonet.ops import batch_norm, cpu_library
 
 needs_kernel = pytest.mark.skipif(cpu_library.MISSING is not None, reason="this installation has no kernel")
@@ -26,48 +28,104 @@ def kernel_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return calls
 
 
-def modules(channels: int = 16) -> tuple[nn.BatchNorm2d, nn.SiLU]:
-    norm = nn.BatchNorm2d(channels)
+def modules(channels: int = 16, **options: Any) -> tuple[BatchNormAct2d, nn.SiLU]:
+    norm = BatchNormAct2d(channels, **options)
     nn.init.uniform_(norm.weight, 0.5, 1.5)
     return norm, nn.SiLU(inplace=True)
 
 
 @needs_kernel
 @pytest.mark.parametrize(
-    "options", [{}, {"affine": False}, {"track_running_stats": False}, {"eps": 0.1, "momentum": 0.9}]
+    "options",
+    [{}, {"affine": False}, {"track_running_stats": False}, {"eps": 0.1, "momentum": 0.9}, {"momentum": None}],
 )
 @pytest.mark.parametrize("training", [True, False])
 def test_the_kernel_stands_in_for_the_modules(options: dict, training: bool, kernel_calls: list[int]) -> None:
-    norm = nn.BatchNorm2d(16, **options).train(training)
-    plain = copy.deepcopy(norm)
-    x, residual = image(), image()
-    torch.testing.assert_close(norm_act(norm, nn.ReLU(), x, residual), nn.functional.relu(plain(x) + residual))
-    assert kernel_calls
+    norm, plain = BatchNormAct2d(16, **options).train(training), nn.BatchNorm2d(16, **options).train(training)
+    for _ in range(3):
+        x, residual = image(), image()
+        torch.testing.assert_close(norm_act(norm, nn.ReLU(), x, residual), nn.functional.relu(plain(x) + residual))
+    assert len(kernel_calls) == 3
     torch.testing.assert_close(norm.state_dict(), plain.state_dict())
 
 
 @needs_kernel
-@pytest.mark.parametrize("place", ["norm", "act"])
-def test_a_hook_sees_what_its_module_sees(place: str, kernel_calls: list[int]) -> None:
+def test_statistics_that_are_no_longer_tracked_stay(kernel_calls: list[int]) -> None:
+    norm, plain = BatchNormAct2d(16), nn.BatchNorm2d(16)
+    norm.track_running_stats = plain.track_running_stats = False
+    x = image()
+    torch.testing.assert_close(norm_act(norm, nn.SiLU(), x), nn.functional.silu(plain(x)))
+    assert kernel_calls
+    torch.testing.assert_close(norm.state_dict(), plain.state_dict())
+
+
+def test_alone_it_is_batch_norm() -> None:
+    x = image()
+    torch.testing.assert_close(BatchNormAct2d(16)(x), nn.BatchNorm2d(16)(x))
+    assert BatchNormAct2d(16).state_dict().keys() == nn.BatchNorm2d(16).state_dict().keys()
+
+
+@needs_kernel
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_a_hook_of_the_norm_sees_input_and_result_of_the_whole_step(backend: str, kernel_calls: list[int]) -> None:
     norm, act = modules()
     seen = []
-    {"norm": norm, "act": act}[place].register_forward_hook(lambda *given: seen.append(given))
-    norm_act(norm, act, image())
-    assert len(seen) == 1
+    norm.register_forward_hook(lambda module, inputs, output: seen.append((inputs[0], output)))
+    x, residual = image(), image()
+    with halonet.use_backend(backend):
+        result = norm_act(norm, act, x, residual)
+    ((given, returned),) = seen
+    assert given is x
+    assert returned is result
+    assert len(kernel_calls) == (backend == "auto")
+
+
+@needs_kernel
+def test_a_hook_of_the_activation_sees_its_call(kernel_calls: list[int]) -> None:
+    norm, act = modules()
+    seen = []
+    act.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    result = norm_act(norm, act, image())
+    assert [each is result for each in seen] == [True]
     assert not kernel_calls
 
 
 @needs_kernel
-def test_modules_that_mean_something_else_run_themselves(kernel_calls: list[int]) -> None:
-    class Doubling(nn.BatchNorm2d):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return 2 * super().forward(x)
+def test_a_global_hook_sees_norm_and_activation(kernel_calls: list[int]) -> None:
+    norm, act = modules()
+    seen = []
+    with nn.modules.module.register_module_forward_hook(lambda module, inputs, output: seen.append(module)):
+        norm_act(norm, act, image())
+    assert seen == [act, norm]
+    assert not kernel_calls
 
-    norm = Doubling(16)
-    torch.testing.assert_close(norm_act(norm, nn.SiLU(), image()), nn.functional.silu(norm(image())), rtol=9, atol=9)
-    norm_act(nn.BatchNorm2d(16), nn.GELU(), image())
-    norm_act(nn.BatchNorm2d(16, momentum=None), nn.SiLU(), image())
-    norm_act(nn.BatchNorm2d(12), nn.SiLU(), image(12))
+
+CONVERSIONS = {
+    "synchronized": nn.SyncBatchNorm.convert_sync_batchnorm,
+    "synchronized by timm": timm.layers.convert_sync_batchnorm,
+    "frozen by timm": timm.layers.freeze_batch_norm_2d,
+    "replaced": lambda _: nn.GroupNorm(4, 16),
+    "folded": lambda _: nn.Identity(),
+}
+
+
+@pytest.mark.parametrize("name", CONVERSIONS)
+def test_whatever_replaces_the_norm_residual_and_activation_follow(name: str) -> None:
+    norm, act = modules()
+    norm(image())
+    converted = CONVERSIONS[name](copy.deepcopy(norm).eval()).eval()
+    assert not isinstance(converted, BatchNormAct2d)
+    x, residual = image(), image()
+    expected = nn.functional.silu(converted(x) + residual)
+    torch.testing.assert_close(norm_act(converted, act, x, residual), expected)
+    if "synchronized" in name or "frozen" in name:  # what still is this batch norm
+        torch.testing.assert_close(norm_act(norm.eval(), act, x, residual), expected)
+
+
+@needs_kernel
+def test_modules_that_mean_something_else_run_themselves(kernel_calls: list[int]) -> None:
+    norm_act(BatchNormAct2d(16), nn.GELU(), image())
+    norm_act(BatchNormAct2d(12), nn.SiLU(), image(12))
     with halonet.use_backend("reference"):
         norm_act(*modules(), image())
     with FlopCounterMode(display=False):

@@ -1,6 +1,9 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations
 
 import halonet
 
@@ -61,6 +64,59 @@ def test_fusing_twice_changes_nothing_more() -> None:
 def test_a_network_inside_another_module_is_found() -> None:
     model = nn.Sequential(trained_like(), nn.Softmax(-1)).eval()
     images = torch.randn(1, 3, 32, 32, dtype=torch.float64)
+    torch.testing.assert_close(halonet.fuse_batch_norm(model)(images), model(images), rtol=1e-10, atol=1e-10)
+
+
+class Adapter(nn.Module):
+    def __init__(self, base: nn.Linear) -> None:
+        super().__init__()
+        self.base, self.factor = base, 1.5
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.factor * self.base(x)
+
+
+def adapt(model: nn.Module) -> None:
+    for mixer in (module for module in model.modules() if isinstance(module, halonet.HaloAttention)):
+        for name in [name for name, module in mixer.named_children() if isinstance(module, nn.Linear)]:
+            setattr(mixer, name, Adapter(mixer.get_submodule(name)))
+
+
+def change_all(change: Callable[[nn.Module], object]) -> Callable[[nn.Module], None]:
+    def apply(model: nn.Module) -> None:
+        for module in list(model.modules()):
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                change(module)
+
+    return apply
+
+
+CHANGES = {
+    "adapters": adapt,
+    "spectral norm": change_all(parametrizations.spectral_norm),
+    "a hook on norms": lambda model: [
+        module.register_forward_hook(lambda *given: given[-1] + 1)
+        for module in model.modules()
+        if isinstance(module, nn.BatchNorm2d)
+    ],
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_computes_more_than_its_weights_say_keeps_its_norm(name: str) -> None:
+    model = trained_like()
+    CHANGES[name](model)
+    images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    expected = model.eval()(images)
+    torch.testing.assert_close(halonet.fuse_batch_norm(model)(images), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_a_bias_of_the_projection_is_kept() -> None:
+    model = trained_like()
+    for name, module in list(model.named_modules()):
+        if name.endswith(("qkv", "key_value")):
+            module.bias = nn.Parameter(torch.randn(module.out_features, dtype=torch.float64))
+    images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
     torch.testing.assert_close(halonet.fuse_batch_norm(model)(images), model(images), rtol=1e-10, atol=1e-10)
 
 

@@ -1,8 +1,10 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
 
-from halonet import HALONETS, HaloAttention, create_model
+from halonet import HALONETS, HaloAttention, create_model, use_backend
 from halonet.models import count_macs
 
 SMALL = ("tiny28", "small32", "small64")
@@ -98,6 +100,49 @@ def test_every_knob_changes_the_function_and_trains(changes):
     assert not torch.allclose(expected, found)
     found.sum().backward()
     assert all(parameter.grad is not None for parameter in changed.parameters())
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_every_module_with_parameters_is_called_as_a_module(training, backend):
+    model = create_model(
+        "tiny28", num_classes=3, final_width=16, squeeze_excitation_stages=(2,), downsampling="attention"
+    ).train(training)
+    called = set()
+    with nn.modules.module.register_module_forward_hook(lambda module, *_: called.add(module)), use_backend(backend):
+        model(torch.randn(2, 3, 28, 28))
+    silent = [
+        name
+        for name, module in model.named_modules()
+        if module not in called and any(True for _ in module.parameters())
+    ]
+    assert not silent
+
+
+def test_a_hook_of_a_norm_fires_where_the_kernel_runs():
+    model = create_model("tiny28", num_classes=3)
+    called = []
+    for name, module in model.named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.register_forward_hook(lambda *_, name=name: called.append(name))
+    model(torch.randn(2, 3, 28, 28))
+    assert sorted(called) == sorted(
+        name for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)
+    )
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_synchronized_norms_compute_the_same(training):
+    torch.manual_seed(0)
+    model = create_model("tiny28", num_classes=3, final_width=16)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.0)
+    converted = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(model)).train(training)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in converted.modules())
+    x = torch.randn(2, 3, 28, 28)
+    torch.testing.assert_close(converted(x), model.train(training)(x), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(converted.state_dict(), model.state_dict(), rtol=1e-4, atol=1e-5)
 
 
 def test_gradient_checkpointing_changes_no_gradient():

@@ -1,8 +1,12 @@
+import math
+
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from halonet import create_model
+from halonet import create_model, use_backend
 from halonet.models import count_macs
+from halonet.ops import cpu_library
 
 
 def counted(name, size, **overrides):
@@ -38,6 +42,17 @@ def test_visible_pairs_are_those_of_a_loop_over_pixels():
                         top, left = i // 7 * 7, j // 7 * 7
                         expected += heads * (top - 3 <= y < top + 10 and left - 3 <= x < left + 10)
     assert macs.visible_pairs == expected
+
+
+@pytest.mark.skipif(cpu_library.MISSING is not None, reason="this installation has no kernel")
+@pytest.mark.parametrize("size", [(256, 256), (97, 161)])
+def test_pytorchs_counter_counts_two_operations_for_each(size):
+    model = create_model("h0").eval()
+    with use_backend("cpu"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, 3, *size))
+    pixels = math.prod(-(-side // 32) for side in size)
+    pooling = pixels * model.num_features  # a matrix product here, and no multiplication in a paper
+    assert counter.get_total_flops() == 2 * (count_macs(model, size).total + pooling)
 
 
 def test_counting_leaves_the_model_as_it_was():

@@ -42,6 +42,29 @@ def test_the_default_features_are_the_stem_and_every_stage():
     assert model.feature_info.reduction() == [2, 4, 8, 16, 32]
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("levels", [None, (0, 2), (1,)])
+def test_features_by_hooks_are_the_maps_that_were_asked_for(levels, checkpointing):
+    chosen = {} if levels is None else {"out_indices": levels}
+    torch.manual_seed(0)
+    hooked = create_model("small32", features_only=True, feature_cls="hook", **chosen)
+    torch.manual_seed(0)
+    model = create_model("small32")
+    hooked.body.set_grad_checkpointing(checkpointing)
+    x = torch.randn(2, 3, 16, 16)
+    found = hooked(x)
+    expected = model.forward_intermediates(x, indices=levels, intermediates_only=True)
+    assert [each.shape[1] for each in found] == hooked.feature_info.channels()
+    assert len(found) == 4 if levels is None else len(levels)
+    torch.testing.assert_close(found, expected)
+
+
+def test_h0_hands_out_five_maps_by_hooks():
+    model = create_model("h0", features_only=True, feature_cls="hook").eval()
+    with torch.no_grad():
+        assert [each.shape[1] for each in model(torch.randn(1, 3, 32, 32))] == [64, 32, 64, 128, 256]
+
+
 def test_the_classifier_can_be_replaced_and_removed():
     model = create_model("tiny28", num_classes=4)
     assert model.get_classifier(name_only=True) == "classifier"
@@ -78,7 +101,7 @@ def test_timms_optimizers_leave_tables_norms_and_biases_undecayed():
     undecayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] == 0 for p in group["params"]}
     names = {name for name, parameter in model.named_parameters() if id(parameter) in undecayed}
     assert model.no_weight_decay() <= names
-    assert not any(name.endswith("qkv.weight") for name in names)
+    assert not any(name.endswith(("qkv.weight", "query.weight", "key_value.weight")) for name in names)
 
 
 def test_timms_layer_decay_orders_the_blocks():

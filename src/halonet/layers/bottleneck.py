@@ -6,7 +6,7 @@ from timm.layers.drop import DropPath
 from timm.layers.squeeze_excite import SqueezeExcite
 from torch import Tensor, nn
 
-from halonet.layers.norm import norm_act
+from halonet.layers.norm import BatchNormAct2d, norm_act
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"silu": nn.SiLU, "relu": nn.ReLU}
 
@@ -50,13 +50,13 @@ class Bottleneck(nn.Module):
         act = ACTIVATIONS[activation]
         self.pool_stride = stride if pool else 1
         self.reduce = nn.Conv2d(in_channels, width, 1, bias=False)
-        self.reduce_norm = nn.BatchNorm2d(width)
+        self.reduce_norm = BatchNormAct2d(width)
         self.reduce_act = act(inplace=True)
         self.mixer = mixer
-        self.mixer_norm = nn.BatchNorm2d(mixer_channels)
+        self.mixer_norm = BatchNormAct2d(mixer_channels)
         self.mixer_act = act(inplace=True)
         self.expand = nn.Conv2d(mixer_channels, out_channels, 1, bias=False)
-        self.expand_norm = nn.BatchNorm2d(out_channels)
+        self.expand_norm = BatchNormAct2d(out_channels)
         nn.init.zeros_(self.expand_norm.weight)
         self.squeeze_excitation = (
             nn.Identity()

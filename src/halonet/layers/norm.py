@@ -3,11 +3,79 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from halonet.ops import batch_norm
+from halonet.ops.transforms import channels_last
 
 _ACTIVATIONS: dict[type[nn.Module], str] = {nn.Identity: "none", nn.SiLU: "silu", nn.ReLU: "relu"}
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+class BatchNormAct2d(nn.BatchNorm2d):
+    """`nn.BatchNorm2d` that can also add a residual and apply an activation, which its caller passes in.
+
+    Parameters, buffers and their names are those of `nn.BatchNorm2d`, and so is the result where nothing is passed. On
+    a CPU one kernel does it all, for maps that `batch_norm.refusal` does not refuse. Hooks see the same input and the
+    same output with the kernel and without. An activation that a hook watches is called, and the kernel is not used.
+    """
+
+    def forward(
+        self,
+        input: Float[Tensor, "batch channels rows columns"],
+        act: nn.Module | None = None,
+        residual: Float[Tensor, "batch channels rows columns"] | None = None,
+    ) -> Float[Tensor, "batch channels rows columns"]:
+        """Compute act(batch_norm(input) + residual).
+
+        Args:
+            input: The feature map.
+            act: The activation, or None for none.
+            residual: Added before the activation, or None.
+        """
+        if act is not None and _fits(input, residual) and self._has_dtype(input.dtype) and _is_plain(act):
+            return self._run_kernel(input, _ACTIVATIONS[type(act)], residual)
+        x = super().forward(input)
+        x = x if residual is None else x + residual
+        return x if act is None else act(x)
+
+    def _has_dtype(self, dtype: torch.dtype) -> bool:
+        return all(each is None or each.dtype == dtype for each in (self.weight, self.running_mean))
+
+    def _run_kernel(self, x: Tensor, activation: str, residual: Tensor | None) -> Tensor:
+        """What `nn.BatchNorm2d.forward` does, with the kernel."""
+        momentum = self.momentum or 0.0
+        tracks = not self.training or self.track_running_stats
+        if self.training and self.track_running_stats and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+            if self.momentum is None:
+                momentum = 1.0 / float(self.num_batches_tracked)
+        return batch_norm.batch_norm(
+            x,
+            residual,
+            self.weight,
+            self.bias,
+            self.running_mean if tracks else None,
+            self.running_var if tracks else None,
+            training=self.training or self.running_mean is None,
+            momentum=momentum,
+            epsilon=self.eps,
+            activation=activation,
+        )
+
+
+class ConvNormAct(nn.Sequential):
+    """Layers of which the last two are a batch norm and its activation."""
+
+    def forward(
+        self, input: Float[Tensor, "batch in_channels in_rows in_columns"]
+    ) -> Float[Tensor, "batch channels rows columns"]:
+        """Run them one after another, norm and activation together."""
+        *before, norm, act = self
+        for module in before:
+            input = module(input)
+        # Images of one channel look the same in both formats, and convolutions leave them NCHW.
+        return norm_act(norm, act, channels_last(input))
 
 
 def norm_act(
@@ -16,34 +84,26 @@ def norm_act(
     x: Float[Tensor, "batch channels rows columns"],
     residual: Float[Tensor, "batch channels rows columns"] | None = None,
 ) -> Float[Tensor, "batch channels rows columns"]:
-    """Compute act(norm(x) + residual).
-
-    On a CPU one kernel does it, for maps that `batch_norm.refusal` does not refuse, if the modules are exactly
-    PyTorch's and no hook watches them. Otherwise the modules run one by one.
+    """Compute act(norm(x) + residual), with whatever module stands in the place of the norm.
 
     Args:
-        norm: Batch norm, or `nn.Identity` where it was folded away.
+        norm: A `BatchNormAct2d`, which does it all; or what it was replaced with, such as `nn.SyncBatchNorm`, or
+            `nn.Identity` where it was folded away.
         act: The activation; it may work in place, also on `x` if there is neither norm nor residual.
         x: The feature map.
         residual: Added before the activation, or None.
     """
-    if _is_plain(norm, act, x.dtype) and _fits(x, residual):
-        return _run_kernel(norm, _ACTIVATIONS[type(act)], x, residual)
+    if isinstance(norm, BatchNormAct2d):
+        return norm(x, act, residual)
     x = norm(x)
+    if _fits(x, residual) and type(act) is not nn.Identity and _is_plain(act):
+        return batch_norm.batch_norm(x, residual, activation=_ACTIVATIONS[type(act)])
     return act(x if residual is None else x + residual)
 
 
-def _is_plain(norm: nn.Module, act: nn.Module, dtype: torch.dtype) -> bool:
-    """Whether the kernel computes what these modules compute."""
-    if type(act) not in _ACTIVATIONS or any(getattr(module, name) for module in (norm, act) for name in _HOOKS):
-        return False
-    if type(norm) is nn.Identity:
-        return type(act) is not nn.Identity
-    return (
-        type(norm) is nn.BatchNorm2d
-        and norm.momentum is not None
-        and all(each is None or each.dtype == dtype for each in (norm.weight, norm.running_mean))
-    )
+def _is_plain(act: nn.Module) -> bool:
+    """Whether the kernel computes what an activation computes, and no hook waits for its call."""
+    return type(act) in _ACTIVATIONS and not any(getattr(act, name) for name in _HOOKS) and not _has_any_global_hook()
 
 
 def _fits(x: Tensor, residual: Tensor | None) -> bool:
@@ -53,23 +113,4 @@ def _fits(x: Tensor, residual: Tensor | None) -> bool:
         residual.shape == x.shape
         and residual.dtype == x.dtype
         and residual.is_contiguous(memory_format=torch.channels_last)
-    )
-
-
-def _run_kernel(norm: nn.Module, activation: str, x: Tensor, residual: Tensor | None) -> Tensor:
-    if not isinstance(norm, nn.BatchNorm2d):
-        return batch_norm.batch_norm(x, residual, activation=activation)
-    if norm.training and norm.num_batches_tracked is not None:
-        norm.num_batches_tracked.add_(1)
-    return batch_norm.batch_norm(
-        x,
-        residual,
-        norm.weight,
-        norm.bias,
-        norm.running_mean,
-        norm.running_var,
-        training=norm.training or norm.running_mean is None,
-        momentum=norm.momentum or 0.0,
-        epsilon=norm.eps,
-        activation=activation,
     )

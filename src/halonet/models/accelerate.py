@@ -6,7 +6,6 @@ on to the layer or to its parameters (hooks, optimizers, checkpoints, mode, devi
 
 import logging
 
-import torch
 from jaxtyping import Float
 from timm.layers.bottleneck_attn import BottleneckAttn
 from timm.layers.halo_attn import HaloAttn
@@ -15,6 +14,7 @@ from timm.models import register_notrace_module
 from torch import Tensor, nn
 
 from halonet.ops import halo_attention
+from halonet.ops.transforms import channels_last
 
 _logger = logging.getLogger("halonet")
 
@@ -36,7 +36,7 @@ class AcceleratedHaloAttn(HaloAttn):
         self, x: Float[Tensor, "batch channels rows columns"]
     ) -> Float[Tensor, "batch value_channels query_rows query_columns"]:
         """Attend within a feature map of any size."""
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = channels_last(x)
         query = self.q(x).permute(0, 2, 3, 1).unflatten(-1, (self.num_heads, self.dim_head_qk))
         # timm keeps keys and values of a head side by side, not all keys before all values.
         both = self.kv(x).permute(0, 2, 3, 1).unflatten(-1, (self.num_heads, self.dim_head_qk + self.dim_head_v))

@@ -1,17 +1,17 @@
 """The network, top to bottom as in the paper's Table 2: stem, stages, final convolution, classifier."""
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from timm.models._features import feature_take_indices
-from timm.models._manipulate import checkpoint_seq
 from torch import Tensor, nn
 
 from halonet.layers.bottleneck import ACTIVATIONS, Bottleneck
 from halonet.layers.global_pool import GlobalPool
 from halonet.layers.halo_attention import HaloAttention
-from halonet.layers.norm import norm_act
+from halonet.layers.norm import BatchNormAct2d, ConvNormAct
+from halonet.layers.stage import Stage
 from halonet.models.config import STEMS, HaloNetConfig, scaled
+from halonet.ops.transforms import channels_last
 
 
 class HaloNet(nn.Module):
@@ -43,7 +43,6 @@ class HaloNet(nn.Module):
         self.num_classes = num_classes
         self.in_chans = in_chans
         self.drop_rate = drop_rate
-        self.grad_checkpointing = False
 
         self.stem, reduction = make_stem(config, in_chans)
         max_pool = STEMS[config.stem].reduction > reduction
@@ -61,15 +60,17 @@ class HaloNet(nn.Module):
                 blocks.append(make_block(config, stage, channels, out_channels, stride, reduction, drop_path))
                 channels, reduction = out_channels, reduction * stride
             blocks_before += depth
-            stages.append(nn.Sequential(*blocks))
+            stages.append(Stage(*blocks))
             self.feature_info.append({"num_chs": channels, "reduction": reduction, "module": f"stages.{stage}"})
         self.stages = nn.Sequential(*stages)
 
         self.final = nn.Sequential()
         if config.final_width is not None:
-            self.final.append(nn.Conv2d(channels, config.final_width, 1, bias=False))
-            self.final.append(nn.BatchNorm2d(config.final_width))
-            self.final.append(ACTIVATIONS[config.activation](inplace=True))
+            self.final = ConvNormAct(
+                nn.Conv2d(channels, config.final_width, 1, bias=False),
+                BatchNormAct2d(config.final_width),
+                ACTIVATIONS[config.activation](inplace=True),
+            )
         self.num_features = self.head_hidden_size = config.final_width or channels
         self.global_pool = GlobalPool(global_pool)
         self.head_drop = nn.Dropout(drop_rate)
@@ -87,9 +88,7 @@ class HaloNet(nn.Module):
     ) -> Float[Tensor, "batch num_features rows columns"]:
         """Compute the last feature map, before pooling."""
         x = self.stem_pool(self._run_stem(x))
-        for stage in self.stages:
-            x = self._run_stage(stage, x)
-        return self._run_final(x)
+        return self.final(self.stages(x))
 
     def forward_head(
         self, x: Float[Tensor, "batch num_features rows columns"], pre_logits: bool = False
@@ -132,10 +131,10 @@ class HaloNet(nn.Module):
         features = [x] if 0 in wanted else []
         x = self.stem_pool(x)
         for level, stage in enumerate(self.stages[:last] if stop_early else self.stages, 1):
-            x = self._run_stage(stage, x)
+            x = stage(x)
             if level in wanted:
                 features.append(x)
-        return features if intermediates_only else (self._run_final(x), features)
+        return features if intermediates_only else (self.final(x), features)
 
     def prune_intermediate_layers(
         self, indices: int | list[int] | tuple[int, ...] = 1, prune_norm: bool = False, prune_head: bool = True
@@ -168,8 +167,13 @@ class HaloNet(nn.Module):
         self.classifier = make_classifier(self.num_features, num_classes).to(parameter.device, parameter.dtype)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute the blocks in the backward pass instead of keeping their activations."""
-        self.grad_checkpointing = enable
+        """Recompute the blocks in the backward pass instead of keeping their activations.
+
+        Outputs, gradients and running statistics stay what they are without it.
+        """
+        for module in self.modules():
+            if isinstance(module, Stage):
+                module.grad_checkpointing = enable
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
         """Regular expressions that order the parameters by depth, for layer-wise learning rates (timm)."""
@@ -182,23 +186,7 @@ class HaloNet(nn.Module):
     def _run_stem(self, x: Tensor) -> Tensor:
         if x.dim() != 4 or x.shape[1] != self.in_chans:
             raise ValueError(f"images have shape {list(x.shape)}; expected [batch, {self.in_chans}, height, width]")
-        x = x.contiguous(memory_format=torch.channels_last)
-        *before, norm, act = self.stem
-        for module in before:
-            x = module(x)
-        # Images of one channel look the same in both formats, and convolutions leave them NCHW.
-        return norm_act(norm, act, x.contiguous(memory_format=torch.channels_last))
-
-    def _run_final(self, x: Tensor) -> Tensor:
-        if not len(self.final):
-            return x
-        convolution, norm, act = self.final
-        return norm_act(norm, act, convolution(x))
-
-    def _run_stage(self, stage: nn.Module, x: Tensor) -> Tensor:
-        if self.grad_checkpointing and self.training:
-            return checkpoint_seq(stage, x)
-        return stage(x)
+        return self.stem(channels_last(x))
 
 
 def as_list(indices: int | list[int] | tuple[int, ...] | None) -> int | list[int] | None:
@@ -225,11 +213,11 @@ def make_stem(config: HaloNetConfig, in_chans: int) -> tuple[nn.Sequential, int]
     kernel, stride, _ = STEMS[config.stem]
     patch = config.stem.startswith("patch")
     convolution = nn.Conv2d(in_chans, config.stem_width, kernel, stride, 0 if patch else kernel // 2, bias=False)
-    stem = nn.Sequential()
+    stem = ConvNormAct()
     if patch:
         stem.add_module("pad", PadToPatches(kernel))
     stem.add_module("conv", convolution)
-    stem.add_module("norm", nn.BatchNorm2d(config.stem_width))
+    stem.add_module("norm", BatchNormAct2d(config.stem_width))
     # The paper calls the patch stem a linear projection.
     stem.add_module("act", nn.Identity() if patch else ACTIVATIONS[config.activation](inplace=True))
     return stem, stride

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from halonet.ops import cpu_library
 from halonet.ops.halo_attention.api import backend_of_context
+from halonet.ops.transforms import is_transformed
 
 ACTIVATIONS = ("none", "silu", "relu")  # numbered as in csrc/call.h
 CHANNELS_PER_VECTOR = 16
@@ -29,6 +30,8 @@ def refusal(x: Tensor) -> str | None:
         or torch._C._len_torch_dispatch_stack()
     ):
         return "what traces a program must see PyTorch's own operators"
+    if is_transformed():
+        return "it has no rules for the transforms of torch.func"
     if type(x) not in (Tensor, nn.Parameter):
         return f"it takes plain tensors, not {type(x).__name__}"
     if x.device.type != "cpu":

@@ -12,6 +12,7 @@ from halonet.errors import unknown_name
 from halonet.ops.halo_attention import composite, cpu, reference, triton
 from halonet.ops.halo_attention.geometry import Geometry, make_geometry
 from halonet.ops.tracing import is_autocast_available
+from halonet.ops.transforms import needs_plain_operators
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -238,7 +239,9 @@ def attention_weights(
 
 
 def select_backend(query: Tensor, key: Tensor, value: Tensor, geometry: Geometry, *, backend: str = "auto") -> str:
-    """Name of the backend that runs a call: a pure function of the tensors' metadata and the geometry.
+    """Name of the backend that runs a call: a function of the tensors' metadata, the geometry, and what is traced.
+
+    Under the transforms of `torch.func` and in forward mode, "auto" takes a backend that can differentiate so.
 
     Args:
         query: As checked by `halo_attention`, like `key` and `value`.
@@ -253,6 +256,8 @@ def select_backend(query: Tensor, key: Tensor, value: Tensor, geometry: Geometry
     _check_backend(backend)
     if backend == "auto":
         backend = _context.backend
+    if backend == "auto" and needs_plain_operators():
+        return "reference"
     if backend == "auto":
         return next(
             name

@@ -14,6 +14,7 @@ from halonet.ops import cpu_library
 from halonet.ops.halo_attention.geometry import Axis, Geometry
 from halonet.ops.halo_attention.registration import Inputs, Operator, summed_in
 from halonet.ops.tracing import is_exporting
+from halonet.ops.transforms import is_transformed
 
 # For people.
 _CHOSEN = "" if cpu_library.MISSING else f" ({cpu_library.instruction_set()})"
@@ -26,6 +27,8 @@ def refusal(query: Tensor, key: Tensor, value: Tensor, geometry: Geometry) -> st
         return f"it runs on the CPU, and the tensors are on {query.device}"
     if is_exporting():
         return "it is no part of an exported program"
+    if is_transformed():
+        return "it has no rules for the transforms of torch.func"
     return cpu_library.MISSING
 
 

@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.utils.flop_counter import register_flop_formula
 
 from halonet.ops.halo_attention import gradients
+from halonet.ops.halo_attention.flops import backward_flops, forward_flops
 from halonet.ops.halo_attention.geometry import Geometry, make_geometry
 
 _NUMBERS_OF_AN_AXIS = ("block", "halo", "stride", "offset_stride")
@@ -70,6 +72,8 @@ class Operator:
             f"halonet::{forward}", self._differentiate, setup_context=_remember, lib=_OPERATORS
         )
         torch.library.register_autograd(f"halonet::{backward}", self._refuse_second_derivative, lib=_OPERATORS)
+        register_flop_formula(getattr(torch.ops.halonet, forward))(forward_flops)
+        register_flop_formula(getattr(torch.ops.halonet, backward))(backward_flops)
 
     def __call__(self, *tensors: Tensor | None, geometry: Geometry, scale: float) -> Tensor:
         """Attend: the tensors of `Inputs` in their order, checked.
@@ -82,6 +86,7 @@ class Operator:
         ):
             raise NotImplementedError(f"backend {self.name!r} has no forward-mode derivatives; backend='reference' has")
         save = torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in tensors)
+        save = save or torch.jit.is_tracing()  # the traced program must serve with gradients and without
         operator = getattr(torch.ops.halonet, f"{self.name}_attention")
         return operator(*tensors, _numbers_of(geometry), scale, save)[0]
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from halonet.ops.halo_attention.geometry import Geometry, power_of_2
 from halonet.ops.halo_attention.registration import Inputs, Operator
 from halonet.ops.tracing import is_exporting
+from halonet.ops.transforms import is_transformed
 
 SUMMARY = "fused Triton kernels"
 MOST_CHANNELS = 256
@@ -31,6 +32,8 @@ def refusal(query: Tensor, key: Tensor, value: Tensor, geometry: Geometry) -> st
     """Why the kernels cannot take a call, or None."""
     if is_exporting():
         return "it is no part of an exported program"
+    if is_transformed():
+        return "it has no rules for the transforms of torch.func"
     widest = max(query.shape[4], value.shape[4])
     if widest > MOST_CHANNELS:
         return f"it takes heads of at most {MOST_CHANNELS} channels, not {widest}"

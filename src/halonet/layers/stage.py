@@ -1,0 +1,50 @@
+"""Blocks in a row, which training can compute twice to keep less of them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+
+class Stage(nn.Sequential):
+    """Blocks in a row.
+
+    Attributes:
+        grad_checkpointing: Whether training keeps the inputs of the blocks alone, and computes all else again in the
+            backward pass. Running statistics of batch norms move once all the same.
+    """
+
+    grad_checkpointing = False
+
+    def forward(
+        self, input: Float[Tensor, "batch in_channels in_rows in_columns"]
+    ) -> Float[Tensor, "batch channels rows columns"]:
+        """Run the blocks one after another."""
+        for block in self:
+            input = _recomputed(block, input) if self.grad_checkpointing and self.training else block(input)
+        return input
+
+
+def _recomputed(block: nn.Module, x: Tensor) -> Tensor:
+    if torch.compiler.is_compiling():  # recomputes values alone, and refuses contexts
+        return checkpoint(block, x, use_reentrant=False)
+    return checkpoint(
+        block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _running_statistics_kept(block))
+    )
+
+
+@contextmanager
+def _running_statistics_kept(block: nn.Module) -> Iterator[None]:
+    """Put the running statistics of batch norms back to what they were."""
+    norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
+    before = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers(recurse=False)]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in before:
+                buffer.copy_(value)
