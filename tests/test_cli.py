@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from halonet.cli import main, make_parser, split_overrides
+from halonet.installation import command_for_extra
 from halonet.ops import cpu_library
 from halonet.training import to_yaml
 from tests.command_line import assert_a_users_mistake
@@ -154,7 +155,7 @@ def test_a_missing_extra_is_named(capsys, monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "jsonargparse", None)
     assert main(["recipes"]) == 2
-    assert "pip install 'halonet[train]'" in capsys.readouterr().err
+    assert f"halonet: recipes needs jsonargparse: {command_for_extra('train')}" in capsys.readouterr().err
 
 
 def test_the_module_runs_as_a_program():

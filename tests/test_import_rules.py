@@ -11,6 +11,7 @@ PACKAGE = Path(halonet.__file__).parent
 ORDER = {
     "console": 0,
     "errors": 0,
+    "installation": 0,
     "ops": 1,
     "layers": 2,
     "models": 3,

@@ -16,6 +16,7 @@ from halonet.console import print_table
 from halonet.deploy.command_line import add_detector_export
 from halonet.detection.command_line import add_detection
 from halonet.errors import UserError, UserNote
+from halonet.installation import command_for_extra
 from halonet.training.command_line import add_training_flags, run_training
 
 
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.name is None or error.name.partition(".")[0] not in TRAIN_MODULES:
             raise
         extra = "detection" if options.command == "detect" else "train"
-        print(f"halonet: {options.command} needs {error.name}: pip install 'halonet[{extra}]'", file=sys.stderr)
+        print(f"halonet: {options.command} needs {error.name}: {command_for_extra(extra)}", file=sys.stderr)
         return 2
     return 0
 
