@@ -4,7 +4,6 @@
 #include <exception>
 #include <memory>
 #include <new>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -48,7 +47,7 @@ const std::vector<InstructionSet>& instruction_sets() {
     return sets;
 }
 
-const InstructionSet* chosen = nullptr;
+const InstructionSet* chosen = nullptr;  // the best, until another is chosen
 Threads::Fork openmp_fork = nullptr;
 
 int process() {
@@ -77,16 +76,23 @@ void* scratch(int64_t size) {
     return memory.get();
 }
 
+const InstructionSet& choice() {
+    for (const InstructionSet& each : instruction_sets())
+        if (!chosen && each.works_here) chosen = &each;
+    return *chosen;
+}
+
 template <class Work>
-int run(int64_t memory_size, const Work& work) {
+Status run(Count memory_size, const Work& work) {
+    if (!memory_size.fits()) return Status::too_large;
     // An OpenMP runtime does not survive a fork.
     const Threads threads(openmp_process == process() ? openmp_fork : nullptr);
     try {
-        work(scratch(memory_size), threads);
+        work(scratch(memory_size.value()), threads);
     } catch (const std::bad_alloc&) {
-        return 1;
+        return Status::no_memory;
     }
-    return 0;
+    return Status::done;
 }
 
 }  // namespace
@@ -97,7 +103,7 @@ void Threads::run(int count, void (*task)(void*), void* given) const {
     std::vector<std::thread> others;
     try {
         for (int i = 1; i < count; ++i) others.emplace_back(task, given);
-    } catch (const std::system_error&) {  // the machine gives no more threads: those there are do the work
+    } catch (const std::exception&) {  // the machine gives no more threads, or memory: those there are do the work
     }
     task(given);
     for (std::thread& each : others) each.join();
@@ -131,21 +137,25 @@ int halonet_choose(const char* name) {
     return 0;
 }
 
-const char* halonet_chosen() { return chosen->name; }
+const char* halonet_chosen() { return choice().name; }
 
-// 0, or 1 if there is not enough memory. `is_double` tells float from double.
-int halonet_run(const Call* call, int is_double, int backward) {
-    const Kernel& kernel = *chosen->kernel;
-    return run(kernel.memory_size[is_double](*call, backward), [&](void* memory, const Threads& threads) {
-        (backward ? kernel.backward : kernel.forward)[is_double](*call, memory, threads);
+// Whether it was done, or why nothing was. `is_double` tells float from double.
+Status halonet_run(const Call* call, int is_double, int backward) {
+    const Status status = check(*call, backward);
+    if (status != Status::done) return status;
+    const Kernel& kernel = *choice().kernel;
+    return run(kernel.memory_size[!!is_double](*call, backward), [&](void* memory, const Threads& threads) {
+        (backward ? kernel.backward : kernel.forward)[!!is_double](*call, memory, threads);
     });
 }
 
 // Likewise.
-int halonet_norm(const NormCall* call, int is_double, int backward) {
-    const Kernel& kernel = *chosen->kernel;
-    return run(kernel.norm_memory_size[is_double](*call), [&](void* memory, const Threads& threads) {
-        (backward ? kernel.norm_backward : kernel.norm_forward)[is_double](*call, memory, threads);
+Status halonet_norm(const NormCall* call, int is_double, int backward) {
+    const Status status = check(*call, backward);
+    if (status != Status::done) return status;
+    const Kernel& kernel = *choice().kernel;
+    return run(kernel.norm_memory_size[!!is_double](*call), [&](void* memory, const Threads& threads) {
+        (backward ? kernel.norm_backward : kernel.norm_forward)[!!is_double](*call, memory, threads);
     });
 }
 
