@@ -9,6 +9,7 @@ namespace {
 
 // Sums of a few numbers below this fit into 64 bits.
 constexpr int64_t most_pixels = int64_t(1) << 48;
+constexpr int64_t most_bytes = int64_t(1) << 47;  // that a process can address
 constexpr int64_t most_threads = 1 << 16;
 constexpr int64_t most_lanes = 16;
 
@@ -37,6 +38,11 @@ bool is_sound(const Table& table, const void* gradient, int64_t query_channels, 
            (is_within(table.width, 1, query_channels) && table.data && (gradient || !backward));
 }
 
+bool are_addressable(Count numbers) {
+    const Count bytes = numbers * sizeof(float);
+    return bytes.fits() && bytes.value() <= most_bytes;
+}
+
 // Whether every element has an address.
 Status check(const Image& image, int64_t batch, int64_t rows, int64_t columns, int64_t heads, int64_t channels) {
     for (int64_t stride : {image.batch_stride, image.row_stride, image.column_stride, image.head_stride})
@@ -44,7 +50,7 @@ Status check(const Image& image, int64_t batch, int64_t rows, int64_t columns, i
     if (!image.data) return Status::bad_call;
     const Count last = Count(batch - 1) * image.batch_stride + Count(rows - 1) * image.row_stride +
                        Count(columns - 1) * image.column_stride + Count(heads - 1) * image.head_stride + channels;
-    return (last * sizeof(double)).fits() ? Status::done : Status::too_large;
+    return are_addressable(last) ? Status::done : Status::too_large;
 }
 
 }  // namespace
@@ -77,11 +83,9 @@ Status check(const Call& call, bool backward) {
         need(check_image(call.grad_key, false, call.query_channels));
         need(check_image(call.grad_value, false, call.value_channels));
     }
-    // The tasks, and the numbers of log_sum: there are no more groups than queries and blocks.
-    for (Count grid : {Count(call.rows.num_queries) * call.columns.num_queries,
-                       (Count(call.rows.num_queries) + call.rows.num_blocks) *
-                           (Count(call.columns.num_queries) + call.columns.num_blocks)})
-        if (!(grid * call.batch * call.heads * sizeof(double)).fits()) need(Status::too_large);
+    // The numbers of log_sum, and the tasks: no axis has more groups than queries.
+    if (!are_addressable(Count(call.rows.num_queries) * call.columns.num_queries * call.batch * call.heads))
+        need(Status::too_large);
     return status;
 }
 
@@ -96,7 +100,7 @@ Status check(const NormCall& call, bool backward) {
     if (backward && (!call.grad_output || !call.grad_input || !call.grad_weight || !call.grad_bias))
         return Status::bad_call;
     if (backward && call.residual && !call.grad_residual) return Status::bad_call;
-    return (Count(call.pixels) * call.channels * sizeof(double)).fits() ? Status::done : Status::too_large;
+    return are_addressable(Count(call.pixels) * call.channels) ? Status::done : Status::too_large;
 }
 
 }  // namespace halonet

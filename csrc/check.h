@@ -13,7 +13,7 @@ enum class Status : int {
     done,
     no_memory,
     bad_call,   // a number is out of its range or contradicts another, or a pointer is missing
-    too_large,  // something cannot be counted in 64 bits
+    too_large,  // something cannot be counted in 64 bits, or is larger than what a process can address
 };
 
 // A count of something. Once it is negative or overflows it does not fit, nor does what is computed from it.

@@ -15,12 +15,15 @@
 
 namespace halonet {
 
+#if defined(__x86_64__) && !defined(HALONET_BASELINE_ONLY)
+#define HALONET_HAS_AVX 1
+#endif
 #define HALONET_DECLARE(isa) \
     namespace isa {          \
     extern const Kernel kernel; \
     }
 HALONET_DECLARE(baseline)
-#if defined(__x86_64__)
+#if HALONET_HAS_AVX
 HALONET_DECLARE(avx2)
 HALONET_DECLARE(avx512)
 #endif
@@ -36,7 +39,7 @@ struct InstructionSet {
 // The best first.
 const std::vector<InstructionSet>& instruction_sets() {
     static const std::vector<InstructionSet> sets = {
-#if defined(__x86_64__)
+#if HALONET_HAS_AVX
         {"avx512", &avx512::kernel,
          __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma")},
@@ -60,7 +63,8 @@ int process() {
 
 int openmp_process = 0;
 
-// Kept from call to call: fresh memory costs a page fault for every 4 KiB. Threads of Python have one each.
+// Kept from call to call: fresh memory costs a page fault for every 4 KiB. Threads of Python have one each. Null where
+// there is not enough.
 void* scratch(int64_t size) {
     struct Free {
         void operator()(void* memory) const { ::operator delete(memory, std::align_val_t(64)); }
@@ -70,8 +74,8 @@ void* scratch(int64_t size) {
     if (size > capacity) {
         memory.reset();
         capacity = 0;
-        memory.reset(::operator new(size, std::align_val_t(64)));
-        capacity = size;
+        memory.reset(::operator new(size, std::align_val_t(64), std::nothrow));
+        if (memory) capacity = size;
     }
     return memory.get();
 }
@@ -87,8 +91,10 @@ Status run(Count memory_size, const Work& work) {
     if (!memory_size.fits()) return Status::too_large;
     // An OpenMP runtime does not survive a fork.
     const Threads threads(openmp_process == process() ? openmp_fork : nullptr);
+    void* memory = scratch(memory_size.value());
+    if (!memory) return Status::no_memory;
     try {
-        work(scratch(memory_size.value()), threads);
+        work(memory, threads);
     } catch (const std::bad_alloc&) {
         return Status::no_memory;
     }
