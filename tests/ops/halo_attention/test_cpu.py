@@ -187,6 +187,7 @@ def test_a_missing_or_broken_library_is_told(
 ) -> None:
     if content is not None:
         (tmp_path / cpu_library.NAME).write_bytes(content)
+    monkeypatch.delenv(cpu_library.LIBRARY, raising=False)
     monkeypatch.setattr(cpu_library, "FOLDER", tmp_path)
     monkeypatch.setattr(cpu_library, "MISSING", cpu_library.load()[1])
     tensors = [each.detach() for each in SIZE.inputs().tensors()]
