@@ -9,7 +9,7 @@ namespace halonet {
 struct Axis {
     int64_t size, block, halo, stride, offset_stride, num_queries, num_blocks;
 
-    int table_length() const { return int(2 * (block + halo) - 1); }
+    int64_t table_length() const { return 2 * (block + halo) - 1; }
 };
 
 // A tensor [batch, rows, columns, heads, channels] whose channels are contiguous. Strides count elements.

@@ -9,8 +9,13 @@ namespace halonet::HALONET_ISA {
 namespace {
 
 template <class T>
+Count count_table(const Axis& axis, const Table& table) {
+    return Count(chunks(table.width, chunk<T>)) * axis.table_length() * chunk<T>;
+}
+
+template <class T>
 int64_t table_size(const Axis& axis, const Table& table) {
-    return int64_t(chunks(table.width, chunk<T>)) * axis.table_length() * chunk<T>;
+    return count_table<T>(axis, table).value();
 }
 
 // The gradients of the tables are summed from so many parts.
@@ -18,10 +23,10 @@ int64_t table_parts(const Call& call) { return call.batch * count_groups(call.ro
 
 // Memory of one call: the tables, the parts of their gradients, then a workspace for each thread.
 template <class T>
-int64_t memory_size(const Call& call, bool backward) {
-    const int64_t tables = table_size<T>(call.rows, call.row_table) + table_size<T>(call.columns, call.column_table);
-    const int64_t parts = backward ? table_parts(call) : 0;
-    return (tables * (1 + parts)) * int64_t(sizeof(T)) + call.threads * Workspace<T>(call, backward, nullptr).size;
+Count memory_size(const Call& call, bool backward) {
+    const Count tables = count_table<T>(call.rows, call.row_table) + count_table<T>(call.columns, call.column_table);
+    const Count parts = backward ? table_parts(call) : 0;
+    return tables * (parts + 1) * sizeof(T) + Workspace<T>(call, backward, nullptr).size * call.threads;
 }
 
 // Sum the parts of a table's gradient in their order.
@@ -51,7 +56,7 @@ Tables<T> read_tables(const Call& call, void* memory, char*& after) {
 template <class T, class Task>
 void share(const Call& call, bool backward, char* workspaces, const Threads& threads, int64_t count, int64_t at_once,
            const Task& task) {
-    const int64_t size = Workspace<T>(call, backward, nullptr).size;
+    const int64_t size = Workspace<T>(call, backward, nullptr).size.value();
     threads.share(call.threads, count, at_once, [&](int thread) {
         return [&task, work = Workspace<T>(call, backward, workspaces + size * thread)](int64_t i) { task(i, work); };
     });
@@ -69,7 +74,7 @@ void forward(const Call& call, void* memory, const Threads& threads) {
         const int64_t column = block % columns, row = block / columns % rows, batch = block / columns / rows;
         const Place<T> at{batch, head, make_span(call.rows, call.zeros, call.centered, row),
                           make_span(call.columns, call.zeros, call.centered, column)};
-        attend_forward(call, tables, at, work);
+        if (at.queries() > 0) attend_forward(call, tables, at, work);
     });
 }
 

@@ -5,6 +5,7 @@
 #include <atomic>
 
 #include "call.h"
+#include "check.h"
 
 namespace halonet {
 
@@ -45,12 +46,12 @@ class Threads {
     Fork fork_;  // of the OpenMP runtime that PyTorch uses; may be null
 };
 
-// For float and for double.
+// For float and for double. Of a call that `check` has passed.
 struct Kernel {
-    int64_t (*memory_size[2])(const Call&, bool backward);
+    Count (*memory_size[2])(const Call&, bool backward);
     void (*forward[2])(const Call&, void* memory, const Threads&);
     void (*backward[2])(const Call&, void* memory, const Threads&);
-    int64_t (*norm_memory_size[2])(const NormCall&);
+    Count (*norm_memory_size[2])(const NormCall&);
     void (*norm_forward[2])(const NormCall&, void* memory, const Threads&);
     void (*norm_backward[2])(const NormCall&, void* memory, const Threads&);
 };

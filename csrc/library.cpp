@@ -4,7 +4,6 @@
 #include <exception>
 #include <memory>
 #include <new>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -16,12 +15,15 @@
 
 namespace halonet {
 
+#if defined(__x86_64__) && !defined(HALONET_BASELINE_ONLY)
+#define HALONET_HAS_AVX 1
+#endif
 #define HALONET_DECLARE(isa) \
     namespace isa {          \
     extern const Kernel kernel; \
     }
 HALONET_DECLARE(baseline)
-#if defined(__x86_64__)
+#if HALONET_HAS_AVX
 HALONET_DECLARE(avx2)
 HALONET_DECLARE(avx512)
 #endif
@@ -37,7 +39,7 @@ struct InstructionSet {
 // The best first.
 const std::vector<InstructionSet>& instruction_sets() {
     static const std::vector<InstructionSet> sets = {
-#if defined(__x86_64__)
+#if HALONET_HAS_AVX
         {"avx512", &avx512::kernel,
          __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma")},
@@ -48,7 +50,7 @@ const std::vector<InstructionSet>& instruction_sets() {
     return sets;
 }
 
-const InstructionSet* chosen = nullptr;
+const InstructionSet* chosen = nullptr;  // the best, until another is chosen
 Threads::Fork openmp_fork = nullptr;
 
 int process() {
@@ -61,7 +63,8 @@ int process() {
 
 int openmp_process = 0;
 
-// Kept from call to call: fresh memory costs a page fault for every 4 KiB. Threads of Python have one each.
+// Kept from call to call: fresh memory costs a page fault for every 4 KiB. Threads of Python have one each. Null where
+// there is not enough.
 void* scratch(int64_t size) {
     struct Free {
         void operator()(void* memory) const { ::operator delete(memory, std::align_val_t(64)); }
@@ -71,22 +74,31 @@ void* scratch(int64_t size) {
     if (size > capacity) {
         memory.reset();
         capacity = 0;
-        memory.reset(::operator new(size, std::align_val_t(64)));
-        capacity = size;
+        memory.reset(::operator new(size, std::align_val_t(64), std::nothrow));
+        if (memory) capacity = size;
     }
     return memory.get();
 }
 
+const InstructionSet& choice() {
+    for (const InstructionSet& each : instruction_sets())
+        if (!chosen && each.works_here) chosen = &each;
+    return *chosen;
+}
+
 template <class Work>
-int run(int64_t memory_size, const Work& work) {
+Status run(Count memory_size, const Work& work) {
+    if (!memory_size.fits()) return Status::too_large;
     // An OpenMP runtime does not survive a fork.
     const Threads threads(openmp_process == process() ? openmp_fork : nullptr);
+    void* memory = scratch(memory_size.value());
+    if (!memory) return Status::no_memory;
     try {
-        work(scratch(memory_size), threads);
+        work(memory, threads);
     } catch (const std::bad_alloc&) {
-        return 1;
+        return Status::no_memory;
     }
-    return 0;
+    return Status::done;
 }
 
 }  // namespace
@@ -97,7 +109,7 @@ void Threads::run(int count, void (*task)(void*), void* given) const {
     std::vector<std::thread> others;
     try {
         for (int i = 1; i < count; ++i) others.emplace_back(task, given);
-    } catch (const std::system_error&) {  // the machine gives no more threads: those there are do the work
+    } catch (const std::exception&) {  // the machine gives no more threads, or memory: those there are do the work
     }
     task(given);
     for (std::thread& each : others) each.join();
@@ -131,21 +143,25 @@ int halonet_choose(const char* name) {
     return 0;
 }
 
-const char* halonet_chosen() { return chosen->name; }
+const char* halonet_chosen() { return choice().name; }
 
-// 0, or 1 if there is not enough memory. `is_double` tells float from double.
-int halonet_run(const Call* call, int is_double, int backward) {
-    const Kernel& kernel = *chosen->kernel;
-    return run(kernel.memory_size[is_double](*call, backward), [&](void* memory, const Threads& threads) {
-        (backward ? kernel.backward : kernel.forward)[is_double](*call, memory, threads);
+// Whether it was done, or why nothing was. `is_double` tells float from double.
+Status halonet_run(const Call* call, int is_double, int backward) {
+    const Status status = check(*call, backward);
+    if (status != Status::done) return status;
+    const Kernel& kernel = *choice().kernel;
+    return run(kernel.memory_size[!!is_double](*call, backward), [&](void* memory, const Threads& threads) {
+        (backward ? kernel.backward : kernel.forward)[!!is_double](*call, memory, threads);
     });
 }
 
 // Likewise.
-int halonet_norm(const NormCall* call, int is_double, int backward) {
-    const Kernel& kernel = *chosen->kernel;
-    return run(kernel.norm_memory_size[is_double](*call), [&](void* memory, const Threads& threads) {
-        (backward ? kernel.norm_backward : kernel.norm_forward)[is_double](*call, memory, threads);
+Status halonet_norm(const NormCall* call, int is_double, int backward) {
+    const Status status = check(*call, backward);
+    if (status != Status::done) return status;
+    const Kernel& kernel = *choice().kernel;
+    return run(kernel.norm_memory_size[!!is_double](*call), [&](void* memory, const Threads& threads) {
+        (backward ? kernel.norm_backward : kernel.norm_forward)[!!is_double](*call, memory, threads);
     });
 }
 

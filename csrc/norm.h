@@ -32,8 +32,8 @@ struct Piece {
 
 // Two numbers for each channel of each task, then the factors of all channels.
 template <class T>
-int64_t norm_memory_size(const NormCall& call) {
-    return (2 * count_tasks(call) + 5) * call.channels * int64_t(sizeof(T));
+Count norm_memory_size(const NormCall& call) {
+    return (Count(2) * count_tasks(call) + 5) * call.channels * sizeof(T);
 }
 
 // 1 / (1 + e^-x)

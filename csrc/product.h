@@ -36,7 +36,7 @@ template <class T>
 struct Operands {
     const T *a, *b;
     T* c;
-    int length;
+    int64_t length;
     const T *row_logits, *column_logits;  // Start::positions: one vector for all m, one for each m
 };
 
@@ -55,7 +55,7 @@ template <class T, class Layout, Start start, int vectors, int rows>
             if constexpr (start == Start::positions)
                 sum[m][v] = load(given.row_logits + v * L) + load(given.column_logits + m * tile<T> + v * L);
         }
-    for (int k = given.length; k > 0; --k) {
+    for (int64_t k = given.length; k > 0; --k) {
         Vector<T> right[vectors];
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; ++v) right[v] = load(b + v * L);
@@ -88,22 +88,23 @@ struct Product {
         static constexpr Tile of_rows[] = {nullptr, product_tile<T, Layout, start, vectors, I + 1>...};
     };
 
-    static void run(int rows, Operands<T> given) {
+    static void run(int64_t rows, Operands<T> given) {
         constexpr auto& tiles = Tiles<std::make_integer_sequence<int, max_rows>>::of_rows;
-        for (int parts = (rows + max_rows - 1) / max_rows; parts > 0; --parts) {
-            const int now = (rows + parts - 1) / parts;
+        if (rows <= max_rows) return rows > 0 ? tiles[rows](given) : void();
+        const int64_t parts = (rows + max_rows - 1) / max_rows, least = rows / parts, with_one_more = rows % parts;
+        for (int64_t part = 0; part < parts; ++part) {
+            const int64_t now = least + (part < with_one_more);
             tiles[now](given);
             given.a += now * Layout::a_row;
             given.c += now * Layout::c_row;
             if constexpr (start == Start::positions) given.column_logits += now * tile<T>;
-            rows -= now;
         }
     }
 };
 
 // result (+)= a * b, `rows` x `vectors` vectors, over `length` common elements.
 template <template <class> class Layout, Start start, class T>
-inline void product(int rows, int vectors, int length, const T* a, const T* b, T* c, const T* row_logits = nullptr,
+inline void product(int64_t rows, int vectors, int64_t length, const T* a, const T* b, T* c, const T* row_logits = nullptr,
                     const T* column_logits = nullptr) {
     const Operands<T> given{a, b, c, length, row_logits, column_logits};
     if (vectors == 1) return Product<T, Layout<T>, start, 1>::run(rows, given);

@@ -63,7 +63,7 @@ inline Vector<T> load(const T* from) {
 
 // Only the first `count` elements are read; the other lanes are zero.
 template <class T>
-[[gnu::noinline]] Vector<T> load_some(const T* from, int count) {
+[[gnu::noinline]] Vector<T> load_some(const T* from, int64_t count) {
     Vector<T> result = {};
     std::memcpy(&result, from, count * sizeof(T));
     return result;
@@ -72,6 +72,13 @@ template <class T>
 template <class T>
 inline void store(T* to, Vector<T> from) {
     std::memcpy(to, &from, sizeof from);
+}
+
+template <class T>
+inline bool is_zero(Vector<T> x) {
+    for (int i = 0; i < lanes<T>; ++i)
+        if (!(x[i] == T(0))) return false;
+    return true;
 }
 
 template <class T>

@@ -10,6 +10,7 @@ import torch
 
 from halonet.cli import main, make_parser, split_overrides
 from halonet.console import print_json
+from halonet.installation import command_for_extra
 from halonet.ops import cpu_library
 from halonet.training import to_yaml
 from tests.command_line import assert_a_users_mistake
@@ -200,7 +201,7 @@ def test_a_missing_extra_is_named(capsys, monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "pydantic", None)
     assert main(["recipes"]) == 2
-    assert "pip install 'halonet[train]'" in capsys.readouterr().err
+    assert f"halonet: recipes needs pydantic: {command_for_extra('train')}" in capsys.readouterr().err
 
 
 def test_an_internal_error_keeps_its_traceback_and_says_where_to_report(monkeypatch):

@@ -14,6 +14,7 @@ ORDER = {
     "rules": -1,
     "schemas": 0,
     "interrupts": 0,
+    "installation": 0,
     "ops": 1,
     "layers": 2,
     "models": 3,

@@ -15,6 +15,7 @@ from halonet.console import print_json, print_table
 from halonet.deploy.command_line import add_detector_export
 from halonet.detection.command_line import add_detection
 from halonet.errors import UserError, UserNote
+from halonet.installation import command_for_extra
 from halonet.interrupts import Interrupted, interruptible
 from halonet.rules import Side, check_arguments
 from halonet.training.command_line import add_training_flags, run_training
@@ -59,7 +60,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         if error.name is None or error.name.partition(".")[0] not in TRAIN_MODULES:
             raise
         extra = "detection" if options.command == "detect" else "train"
-        print(f"halonet: {options.command} needs {error.name}: pip install 'halonet[{extra}]'", file=sys.stderr)
+        print(f"halonet: {options.command} needs {error.name}: {command_for_extra(extra)}", file=sys.stderr)
         return 2
     except Exception as error:
         error.add_note(INTERNAL)

@@ -1,5 +1,6 @@
 import json
 import pickle
+import re
 import sys
 import warnings
 
@@ -17,6 +18,7 @@ from halonet.data.coco import (
     load_detection_source,
 )
 from halonet.errors import UserError, UserNote
+from halonet.installation import command_for_extra
 from tests.data.samples import noise_image
 
 WIDTH, HEIGHT = 12, 9
@@ -343,7 +345,7 @@ def test_an_image_of_another_size_is_refused_when_read(tmp_path):
 
 def test_without_pycocotools_the_remedy_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pycocotools", None)
-    with pytest.raises(UserError, match=r"needs pycocotools: pip install 'halonet\[detection\]'"):
+    with pytest.raises(UserError, match=re.escape(f"needs pycocotools: {command_for_extra('detection')}")):
         open_content(tmp_path, content_of([instance(1, 1)]))
 
 

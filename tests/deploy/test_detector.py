@@ -2,6 +2,7 @@ import contextlib
 import copy
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from halonet.deploy.exportable import OUTPUTS, THRESHOLD
 from halonet.deploy.verification import compare_detections, verify_detector
 from halonet.detection.mask_rcnn import MaskRCNN, create_detector
 from halonet.errors import UserError
+from halonet.installation import command_for_extra
 
 MIN_SIZE, MAX_SIZE = 128, 192
 TINY = {"depths": (1, 1), "num_heads": (2, 2), "stem_width": 16, "width_ratio": 0.25}
@@ -204,7 +206,7 @@ def test_verification_refuses_a_file_that_computes_something_else(exported):
 @pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
 def test_a_missing_package_is_named_with_the_command_that_installs_it(package, monkeypatch, tmp_path):
     monkeypatch.setattr("halonet.deploy.detector.find_spec", lambda name: None if name == package else name)
-    with pytest.raises(UserError, match=rf"needs {package}: pip install 'halonet\[export\]'"):
+    with pytest.raises(UserError, match=re.escape(f"needs {package}: {command_for_extra('export')}")):
         export_detector(make_detector(), tmp_path / "detector.onnx")
 
 

@@ -2,6 +2,7 @@ import contextlib
 import copy
 import io
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from pycocotools.cocoeval import COCOeval
 
 from halonet.detection.average_precision import AveragePrecision, average_precision
 from halonet.errors import UserError
+from halonet.installation import command_for_extra
 
 EVALUATORS = ["pycocotools", "faster-coco-eval"]
 KINDS = ["bbox", "segm"]
@@ -262,5 +264,5 @@ def test_annotations_without_an_area_are_refused():
 )
 def test_a_missing_evaluator_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch, module: str, evaluator: str):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(UserError, match=f"needs {evaluator}: pip install"):
+    with pytest.raises(UserError, match=re.escape(f"needs {evaluator}: {command_for_extra('detection')}")):
         measure("bbox", evaluator, make_truth(1), [])

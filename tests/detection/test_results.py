@@ -1,4 +1,5 @@
 import json
+import re
 import sys
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from halonet.detection.results import to_results
 from halonet.errors import UserError
+from halonet.installation import command_for_extra
 
 
 def make_detection(count: int = 5, height: int = 12, width: int = 19) -> dict[str, Tensor]:
@@ -85,5 +87,5 @@ def test_a_label_without_a_category_is_refused(label: int):
 
 def test_without_pycocotools_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "pycocotools", None)
-    with pytest.raises(UserError, match=r"pip install 'halonet\[detection\]'"):
+    with pytest.raises(UserError, match=re.escape(command_for_extra("detection"))):
         to_results(make_detection(), 7, [1, 2, 3])

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -252,11 +253,36 @@ def test_the_layer_obeys_its_backend():
         ({"position": "rotary"}, "position is 'rotary'.*relative"),
         ({"embedding": "half"}, "embedding is 'half'.*split"),
         ({"position": "absolute"}, "needs feature_size"),
+        ({"channels": 8.0}, "channels is 8.0; it must be an int"),
+        ({"channels": 0}, "channels is 0; it must be at least 1"),
+        ({"num_heads": True}, "num_heads is True; it must be an int"),
+        ({"query_key_channels": "8"}, "query_key_channels is '8'; it must be an int"),
+        ({"stride": 2.0}, "stride is 2.0; it must be an int or a pair"),
+        ({"feature_size": (3, 0)}, r"feature_size\[1\] is 0; it must be at least 1"),
+        ({"scale": float("nan")}, "scale is nan; it must be finite"),
+        ({"border": "zero"}, "border is 'zero'; .* Did you mean 'zeros'"),
+        ({"centered": "no"}, "centered is 'no'; it must be True or False"),
+        ({"offset_stride": 2}, "offset_stride 2 puts the last query"),
+        ({"backend": "gpu"}, "backend is 'gpu'; it must be one of 'auto', 'cpu'"),
+        ({"halo_size": 10**9}, "2000000007 entries; a layer takes at most 1048576"),
     ],
 )
+@pytest.mark.usefixtures("untyped")
 def test_what_does_not_fit_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         layer(**changes)
+
+
+@pytest.mark.usefixtures("untyped")
+def test_sizes_may_be_integers_of_numpy():
+    attention = layer(channels=np.int64(8), num_heads=np.int32(2), block_size=(np.int64(4), 4), stride=np.uint8(2))
+    assert [type(each) for each in (attention.channels, *attention.block_size, *attention.stride)] == [int] * 5
+
+
+def test_a_halo_that_a_checkpoint_makes_enormous_is_the_whole_map():
+    attention, small = (layer(position="none", halo_size=halo) for halo in (10**9, 8))
+    x = torch.randn(1, 8, 6, 7)
+    assert torch.equal(attention(x), small(x))
 
 
 def test_another_number_of_channels_is_refused():

@@ -1,5 +1,7 @@
 """The fused norm against PyTorch's modules, one after another."""
 
+import ctypes
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -166,3 +168,41 @@ def test_refusals_name_the_reason() -> None:
     assert "runs on the CPU" in str(batch_norm.refusal(good.to("meta")))
     with halonet.use_backend("composite"):
         assert "'composite'" in str(batch_norm.refusal(good))
+
+
+def a_norm_call() -> tuple[cpu_library.NormCall, list[Tensor]]:
+    """A training forward that the library accepts, and all it reads and writes."""
+    x = feature_map((2, 16, 5, 7), torch.float32)
+    tensors = [x, torch.zeros_like(x), *torch.zeros(2, 16).unbind()]
+    call = batch_norm._call((x, None, None, None, *tensors[2:]), True, 1e-5, 1)
+    call.output = tensors[1].data_ptr()
+    return call, tensors
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        *(("pixels", each) for each in (-1, 0)),
+        *(("channels", each) for each in (-16, 0, 8, 17)),
+        *(("activation", each) for each in (-1, 3)),
+        *(("threads", each) for each in (-1, 0, 2**40)),
+        ("training", 2),
+        *((name, None) for name in ("input", "output", "mean", "variance")),
+        ("running_mean", 16),
+    ],
+)
+def test_the_library_refuses_a_norm_that_contradicts_itself(name: str, number: int | None) -> None:
+    call, tensors = a_norm_call()
+    before = [each.clone() for each in tensors]
+    setattr(call, name, number)
+    assert cpu_library.library().halonet_norm(ctypes.byref(call), 0, 0) == 2
+    assert all(torch.equal(a, b) for a, b in zip(tensors, before, strict=True))
+
+
+def test_the_library_refuses_a_norm_that_64_bits_cannot_count() -> None:
+    call, tensors = a_norm_call()
+    call.pixels = 2**60
+    assert cpu_library.library().halonet_norm(ctypes.byref(call), 0, 0) == 3
+    call, tensors = a_norm_call()
+    assert cpu_library.library().halonet_norm(ctypes.byref(call), 0, 0) == 0
+    assert tensors[1].abs().sum() > 0

@@ -11,6 +11,7 @@ from timm.utils.misc import natural_key
 
 from halonet.data.images import decode_image, open_image
 from halonet.errors import UserError, unknown_name
+from halonet.installation import command_for_extra
 
 TORCH_SPLITS = {
     **dict.fromkeys(("cifar10", "cifar100", "fashion_mnist", "kmnist", "mnist", "qmnist"), ("train", "test")),
@@ -127,9 +128,7 @@ def _import_datasets(name: str) -> Any:
     try:
         return importlib.import_module("datasets")
     except ImportError as error:
-        raise UserError(
-            f"reading {name!r} needs the package 'datasets': install it with pip install 'halonet[streaming]'"
-        ) from error
+        raise UserError(f"reading {name!r} needs the package 'datasets': {command_for_extra('streaming')}") from error
 
 
 def _label_names(table: Any, column: str, where: str) -> tuple[list[str], dict[str, int] | None]:

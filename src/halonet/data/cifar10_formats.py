@@ -10,6 +10,7 @@ import numpy as np
 
 from halonet.data.images import decode_image
 from halonet.errors import UserError
+from halonet.installation import command_for_extra
 
 HOME_PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -103,9 +104,7 @@ def read_parquet(files: tuple[Path, ...], num_images: int) -> tuple[np.ndarray, 
         import pyarrow
         from pyarrow import parquet
     except ImportError as error:
-        raise UserError(
-            f"reading {files[0]} needs the package 'pyarrow': install it with pip install 'halonet[streaming]'"
-        ) from error
+        raise UserError(f"reading {files[0]} needs the package 'pyarrow': {command_for_extra('streaming')}") from error
     encoded, labels = [], []
     for path in files:
         try:

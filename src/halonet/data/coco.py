@@ -19,6 +19,7 @@ from halonet.data.coco_file import CATEGORY, by_id, clipped_box, decompress, is_
 from halonet.data.images import open_image
 from halonet.data.sources import SPLIT_NAMES
 from halonet.errors import UserError, UserNote, unknown_name
+from halonet.installation import command_for_extra
 
 DetectionTarget = dict[str, Any]
 """The instances of an image of height H and width W: `boxes`, float32 [n, 4] as x0, y0, x1, y1 in pixels; `labels`,
@@ -285,5 +286,5 @@ def _import_mask_tools(file: Path) -> Any:
     try:
         from pycocotools import mask
     except ImportError as error:
-        raise UserError(f"reading {file} needs pycocotools: pip install 'halonet[detection]'") from error
+        raise UserError(f"reading {file} needs pycocotools: {command_for_extra('detection')}") from error
     return mask

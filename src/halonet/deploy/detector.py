@@ -15,6 +15,7 @@ from halonet.deploy.exportable import OUTPUTS, ExportableDetector
 from halonet.deploy.verification import verify_detector
 from halonet.detection.mask_rcnn import SIZE_DIVISOR, MaskRCNN
 from halonet.errors import UserError
+from halonet.installation import command_for_extra
 from halonet.training.files import check_output_file, write_atomically
 
 OPSET = 18  # the oldest whose Resize and Pad name their axes
@@ -49,7 +50,7 @@ def export_detector(
     check_output_file(path)
     for package in ("onnx", "onnxscript", *(["onnxruntime"] if verify else [])):
         if find_spec(package) is None:
-            raise UserError(f"exporting needs {package}: pip install 'halonet[export]'")
+            raise UserError(f"exporting needs {package}: {command_for_extra('export')}")
     if class_names and len(class_names) != detector.num_classes:
         raise UserError(f"{len(class_names)} class names for {detector.num_classes} classes; give one a class, or none")
     import onnx

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from halonet.errors import UserError, unknown_name
+from halonet.installation import command_for_extra
 
 # Places in COCO's tables: precision [IoU, recall, class, area, detections], recall [IoU, class, area, detections].
 AREAS = {"": 0, "_small": 1, "_medium": 2, "_large": 3}
@@ -98,7 +99,7 @@ def _import_tool(evaluator: str) -> tuple[Any, Any]:
         else:
             raise UserError(unknown_name("evaluator", evaluator, ["pycocotools", "faster-coco-eval"]))
     except ImportError as error:
-        raise UserError(f"average precision needs {evaluator}: pip install 'halonet[detection]'") from error
+        raise UserError(f"average precision needs {evaluator}: {command_for_extra('detection')}") from error
     return COCO, COCOeval
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from halonet.errors import UserError
+from halonet.installation import command_for_extra
 
 
 def to_results(
@@ -32,7 +33,7 @@ def to_results(
     try:
         from pycocotools import mask as run_lengths
     except ImportError as error:
-        raise UserError("results of detection need pycocotools: pip install 'halonet[detection]'") from error
+        raise UserError(f"results of detection need pycocotools: {command_for_extra('detection')}") from error
     labels = detection["labels"].tolist()
     for label in labels:
         if not 1 <= label <= len(category_ids):

@@ -8,14 +8,17 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from halonet.errors import UserError
 from halonet.layers.projection import Projection, divided
 from halonet.ops import attention_weights, halo_attention
-from halonet.ops.halo_attention.api import backend_of_context
-from halonet.ops.halo_attention.geometry import pair
+from halonet.ops.arguments import choice, finite_number, pair, whole_number
+from halonet.ops.halo_attention.api import backend_names, backend_of_context
+from halonet.ops.halo_attention.geometry import make_geometry
 from halonet.ops.transforms import is_transformed
 
 POSITIONS = ("relative", "absolute", "none")
 EMBEDDINGS = ("split", "full")
+LONGEST_TABLE = 2**20
 
 
 class HaloAttention(nn.Module):
@@ -50,7 +53,7 @@ class HaloAttention(nn.Module):
         backend: See `halonet.halo_attention`; never part of a checkpoint.
 
     Raises:
-        ValueError: If the channels do not divide by the heads, or a value is unknown.
+        UserError: If the channels do not divide by the heads, or a value is unknown, out of range or of another type.
     """
 
     def __init__(
@@ -73,10 +76,12 @@ class HaloAttention(nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        self.channels = channels
-        self.num_heads = num_heads
-        self.query_key_channels = channels if query_key_channels is None else query_key_channels
-        self.value_channels = channels if value_channels is None else value_channels
+        self.channels = channels = whole_number("channels", channels, 1)
+        self.num_heads = num_heads = whole_number("num_heads", num_heads, 1)
+        self.query_key_channels = (
+            channels if query_key_channels is None else whole_number("query_key_channels", query_key_channels, 1)
+        )
+        self.value_channels = channels if value_channels is None else whole_number("value_channels", value_channels, 1)
         self.block_size = pair("block_size", block_size, 1)
         self.halo_size = pair("halo_size", halo_size, 0)
         self.stride = pair("stride", stride, 1)
@@ -86,6 +91,8 @@ class HaloAttention(nn.Module):
         self.centered = centered
         self.offset_stride = offset_stride
         self.backend = backend
+        if feature_size is not None:
+            feature_size = pair("feature_size", feature_size, 1)
         self._check(embedding, feature_size)
 
         sizes = self._sizes()
@@ -114,17 +121,26 @@ class HaloAttention(nn.Module):
 
     def _check(self, embedding: str, feature_size: tuple[int, int] | None) -> None:
         for name, channels in (("query_key", self.query_key_channels), ("value", self.value_channels)):
-            if self.num_heads < 1 or channels < 1 or channels % self.num_heads:
-                raise ValueError(
+            if channels % self.num_heads:
+                raise UserError(
                     f"{name}_channels is {channels} and num_heads is {self.num_heads}; the channels must be a positive "
                     "multiple of the heads"
                 )
-        if self.position not in POSITIONS:
-            raise ValueError(f"position is {self.position!r}; it must be one of {', '.join(POSITIONS)}")
-        if embedding not in EMBEDDINGS:
-            raise ValueError(f"embedding is {embedding!r}; it must be one of {', '.join(EMBEDDINGS)}")
+        choice("position", self.position, POSITIONS)
+        choice("embedding", embedding, EMBEDDINGS)
+        choice("backend", self.backend, backend_names())
+        if self.scale is not None:
+            finite_number("scale", self.scale)
+        options = self._geometry()
+        del options["scale"]
+        lengths = [axis.table_length for axis in make_geometry(1, 1, **options)[:2]]
+        if self.position == "relative" and max(lengths) > LONGEST_TABLE:
+            raise UserError(
+                f"block_size {self.block_size} and halo_size {self.halo_size} need position tables of {max(lengths)} "
+                f"entries; a layer takes at most {LONGEST_TABLE}. Take smaller ones, or position='none'"
+            )
         if self.position == "absolute" and feature_size is None:
-            raise ValueError("position='absolute' needs feature_size=(height, width), the size its encodings are for")
+            raise UserError("position='absolute' needs feature_size=(height, width), the size its encodings are for")
 
     def forward(
         self, x: Float[Tensor, "batch channels rows columns"]
@@ -154,7 +170,7 @@ class HaloAttention(nn.Module):
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Make queries [batch, Hq, Wq, heads, d_qk], keys and values [batch, H, W, heads, d] of a feature map."""
         if x.dim() != 4 or x.shape[1] != self.channels:
-            raise ValueError(f"input has shape {list(x.shape)}; it must be [batch, {self.channels}, rows, columns]")
+            raise UserError(f"input has shape {list(x.shape)}; it must be [batch, {self.channels}, rows, columns]")
         x = x.permute(0, 2, 3, 1)
         if self.position == "absolute":
             rows, columns = x.shape[1:3]

@@ -6,9 +6,15 @@ from pathlib import Path
 
 import torch
 
+from halonet.errors import UserError
+from halonet.installation import command_to_rebuild
+
 FOLDER = Path(__file__).parent
 NAME = "halonet_cpu.dll" if os.name == "nt" else "halonet_cpu.so"
 INSTRUCTION_SET = "HALONET_INSTRUCTION_SET"  # environment variable: avx512, avx2 or baseline instead of the best
+LIBRARY = "HALONET_LIBRARY"  # environment variable: path of another build of the library
+# What the library returns, as `Status` in csrc/check.h.
+NO_MEMORY, TOO_LARGE = 1, 3
 
 
 class Axis(ctypes.Structure):
@@ -73,11 +79,11 @@ class NormCall(ctypes.Structure):
 
 def load() -> tuple[ctypes.CDLL | None, str | None]:
     """Open the library and choose its instruction set; where that fails, say why."""
-    path = FOLDER / NAME
+    path = Path(os.environ.get(LIBRARY) or FOLDER / NAME)
     if not path.is_file():
         return None, (
             "this installation has no kernel, for there was no C++ compiler (GCC or Clang) when it was installed: "
-            "install one and run `pip install --force-reinstall --no-deps halonet`"
+            f"install one and run `{command_to_rebuild()}`"
         )
     try:
         library = ctypes.CDLL(str(path))
@@ -141,7 +147,15 @@ def run(function: str, call: ctypes.Structure, dtype: torch.dtype, *, backward: 
         backward: Which way.
 
     Raises:
-        MemoryError: If there is no room for the work space.
+        UserError: If there is no room for the work space, or it cannot be counted in 64 bits.
+        RuntimeError: If the numbers of the call contradict one another, which is a mistake in this package.
     """
-    if getattr(library(), function)(ctypes.byref(call), int(dtype == torch.float64), int(backward)):
-        raise MemoryError("the CPU kernel found no memory for its work space")
+    status = getattr(library(), function)(ctypes.byref(call), int(dtype == torch.float64), int(backward))
+    if status in (NO_MEMORY, TOO_LARGE):
+        reason = "found no memory for" if status == NO_MEMORY else "cannot count, in 64 bits, the bytes of"
+        raise UserError(
+            f"the CPU kernel {reason} the work space of this call; take smaller blocks and halos, fewer threads "
+            "(torch.set_num_threads), or backend='composite'"
+        )
+    if status:
+        raise RuntimeError(f"the CPU kernel refused a call of {function} whose numbers contradict one another")

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from halonet.errors import UserError
+from halonet.installation import command_for_extra
 from halonet.layers import HaloAttention
 from halonet.models import HaloNet
 
@@ -91,7 +92,7 @@ def draw_attention(
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise UserError("attention maps need matplotlib: pip install 'halonet[train]'") from error
+        raise UserError(f"attention maps need matplotlib: {command_for_extra('train')}") from error
     points = points or [(0.3, 0.5), (0.5, 0.5), (0.75, 0.4)]
     maps = attention_maps(network, image, points)
     height, width = image.shape[2:]

@@ -21,6 +21,9 @@ class Backend:
         differentiable_twice: Whether double backward and forward-mode derivatives work; others must refuse.
         device: Where it runs; tensors come from the CPU and go back there.
         dtypes: What it computes.
+        keeps_centered_apart: Whether, with `centered`, NaN and infinity in a key or value reach only the queries that
+            see it; in others they reach all queries of the blocks whose window holds it.
+        adds_in_order: Whether two runs give the same bits without `torch.use_deterministic_algorithms(True)` too.
         interpreted: Whether Triton's interpreter runs it, a thousand times slower: it is spared repetitions.
     """
 
@@ -29,6 +32,8 @@ class Backend:
     differentiable_twice: bool = False
     device: str = "cpu"
     dtypes: tuple[torch.dtype, ...] = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+    keeps_centered_apart: bool = False
+    adds_in_order: bool = True
     interpreted: bool = False
 
     def attend(
@@ -50,9 +55,9 @@ class Backend:
 
 
 BACKENDS = [
-    Backend("reference", plain_pytorch=True, differentiable_twice=True),
+    Backend("reference", plain_pytorch=True, differentiable_twice=True, keeps_centered_apart=True, adds_in_order=False),
     Backend("composite", plain_pytorch=True),
-    Backend("cpu"),
+    Backend("cpu", keeps_centered_apart=True),
     # The interpreter computes bf16 wrongly.
     Backend("triton", device="cuda")
     if torch.cuda.is_available()

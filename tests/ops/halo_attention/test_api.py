@@ -5,14 +5,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 import halonet
+from halonet.errors import UserError
 from halonet.ops.halo_attention import api
 
-REFUSAL = (ValueError, TypeError)
 pytestmark = pytest.mark.usefixtures("untyped")
 
 
@@ -143,6 +144,22 @@ GEOMETRY = {
     "offset_stride that leaves the table": ({"offset_stride": 2}, ("offset_stride", 2)),
     "unknown border": ({"border": "reflect"}, ("border", "reflect", "mask", "zeros")),
     "misspelt border": ({"border": "zero"}, ("border", "'zero'", "zeros")),
+    "border no word": ({"border": ["zeros"]}, ("border", "['zeros']", "mask")),
+    "block of a truth": ({"block_size": (2, True)}, ("block_size[1]", "True", "int")),
+    "halo a whole float": ({"halo_size": 1.0}, ("halo_size", "1.0", "int")),
+    "stride no number": ({"stride": None}, ("stride", "None", "int")),
+    "stride a tensor": ({"stride": torch.tensor([1, 1])}, ("stride", "tensor([1, 1])", "int")),
+    "offset_stride a word": ({"offset_stride": "1"}, ("offset_stride", "'1'", "int")),
+    "centered a word": ({"centered": "no"}, ("centered", "'no'", "True or False")),
+    "centered a number": ({"centered": 1}, ("centered", 1, "True or False")),
+    "centered nothing": ({"centered": None}, ("centered", "None", "True or False")),
+    "scale not a number": ({"scale": float("nan")}, ("scale", "nan", "finite")),
+    "scale infinite": ({"scale": -float("inf")}, ("scale", "-inf", "finite")),
+    "scale over the floats": ({"scale": 10**400}, ("scale", "bits", "finite")),
+    "scale a word": ({"scale": "1"}, ("scale", "'1'", "number")),
+    "scale a truth": ({"scale": True}, ("scale", "True", "number")),
+    "scale complex": ({"scale": 1j}, ("scale", "1j", "number")),
+    "scale a parameter": ({"scale": torch.nn.Parameter(torch.ones(()))}, ("scale", "tensor(1.", "number")),
 }  # fmt: skip
 TABLES = {
     "row table alone": ({"column_embedding": None}, ("column_embedding", "table")),
@@ -158,14 +175,21 @@ TABLES = {
     "one table full": ({"row_embedding": zeros(5, 4)}, (4, 2)),
     "tables too wide": ({"row_embedding": zeros(5, 8), "column_embedding": zeros(5, 8)}, (8, 4)),
     "table of one axis": ({"row_embedding": zeros(5)}, ("row_embedding",)),
+    "table no tensor": ({"row_embedding": [[0.0]]}, ("row_embedding", "list", "Tensor")),
 }  # fmt: skip
-REFUSED = SHAPES | DTYPES_AND_DEVICES | GEOMETRY | TABLES
+NO_TENSORS = {
+    "query no tensor": ({"query": np.zeros((1, 6, 5, 2, 4))}, ("query", "ndarray", "Tensor")),
+    "key nothing": ({"key": None}, ("key", "NoneType", "Tensor")),
+    "value a list": ({"value": [1.0]}, ("value", "list", "Tensor")),
+}
+REFUSED = NO_TENSORS | SHAPES | DTYPES_AND_DEVICES | GEOMETRY | TABLES
 
 
 @pytest.mark.parametrize(("changes", "words"), REFUSED.values(), ids=REFUSED.keys())
 def test_the_operator_refuses_and_says_why(changes: dict[str, Any], words: tuple[object, ...]) -> None:
-    with pytest.raises(REFUSAL, match=mentions(*words)):
+    with pytest.raises(UserError, match=mentions(*words)) as caught:
         attend(**changes)
+    assert len(str(caught.value).splitlines()) == 1
 
 
 WITHOUT_VALUE = {name: case for name, case in REFUSED.items() if "value" not in case[0]}
@@ -173,8 +197,13 @@ WITHOUT_VALUE = {name: case for name, case in REFUSED.items() if "value" not in 
 
 @pytest.mark.parametrize(("changes", "words"), WITHOUT_VALUE.values(), ids=WITHOUT_VALUE.keys())
 def test_the_weights_refuse_the_same(changes: dict[str, Any], words: tuple[object, ...]) -> None:
-    with pytest.raises(REFUSAL, match=mentions(*words)):
+    with pytest.raises(UserError, match=mentions(*words)):
         weights(**changes)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    numbers = {"block_size": np.int64(2), "halo_size": (np.int32(1), np.uint8(1)), "scale": np.float32(0.5)}
+    assert torch.equal(attend(**numbers), attend(scale=0.5))
 
 
 POSITIONS = {
@@ -184,17 +213,23 @@ POSITIONS = {
     "three numbers": ([[0, 0, 0]], ("positions", 3)),
     "a bare pair": ([0, 0], ("positions",)),
     "not whole numbers": ([[0.5, 0.0]], ("positions", "float")),
+    "truths": ([[True, False]], ("positions", "bool")),
 }
 
 
 @pytest.mark.parametrize(("positions", "words"), POSITIONS.values(), ids=POSITIONS.keys())
 def test_positions_off_the_query_grid_are_refused(positions: list, words: tuple[object, ...]) -> None:
-    with pytest.raises(REFUSAL, match=mentions(*words)):
+    with pytest.raises(UserError, match=mentions(*words)):
         weights(positions=torch.tensor(positions))
 
 
+def test_positions_must_be_a_tensor() -> None:
+    with pytest.raises(UserError, match=mentions("positions", "list", "Tensor")):
+        weights(positions=[[0, 0]])
+
+
 def test_positions_count_on_the_query_grid_not_on_the_image() -> None:
-    with pytest.raises(REFUSAL, match=mentions("positions", 3)):
+    with pytest.raises(UserError, match=mentions("positions", 3)):
         weights(query=zeros(1, 3, 3, 2, 4), stride=2, positions=torch.tensor([[3, 0]]))
 
 
@@ -203,7 +238,14 @@ def test_positions_count_on_the_query_grid_not_on_the_image() -> None:
 )
 def test_an_unknown_backend_is_refused_with_the_nearest_name(unknown: str, nearest: str) -> None:
     for call in (lambda: attend(backend=unknown), lambda: halonet.use_backend(unknown).__enter__()):
-        with pytest.raises(ValueError, match=mentions("backend", f"'{unknown}'", nearest)):
+        with pytest.raises(UserError, match=mentions("backend", f"'{unknown}'", f"Did you mean '{nearest}'")):
+            call()
+
+
+@pytest.mark.parametrize("backend", [None, 1, ["cpu"]])
+def test_a_backend_that_is_no_word_is_refused(backend: Any) -> None:
+    for call in (lambda: attend(backend=backend), lambda: halonet.use_backend(backend).__enter__()):
+        with pytest.raises(UserError, match=mentions("backend", str(backend), "'auto'")):
             call()
 
 

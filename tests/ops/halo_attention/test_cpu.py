@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +15,10 @@ import torch
 from torch import Tensor
 
 import halonet
+from halonet.errors import UserNote
 from halonet.ops import cpu_library
-from halonet.ops.halo_attention import describe_backends
+from halonet.ops.halo_attention import api, cpu, describe_backends, registration
+from halonet.ops.halo_attention.geometry import make_geometry
 from tests.ops.halo_attention.sizes import BY_NAME, SIZES, Size
 
 ROOT = Path(__file__).parents[3]
@@ -174,23 +177,138 @@ def test_only_the_first_derivative_exists_and_the_message_says_so() -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "no C.. compiler .* when it was installed.*--force-reinstall"), (b"no library", "does not load")],
+    [
+        (None, r"no C.. compiler .* when it was installed.*run `.*pip install .*--no-cache"),
+        (b"no library", "does not load"),
+    ],
 )
 def test_a_missing_or_broken_library_is_told(
     content: bytes | None, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     if content is not None:
         (tmp_path / cpu_library.NAME).write_bytes(content)
+    monkeypatch.delenv(cpu_library.LIBRARY, raising=False)
     monkeypatch.setattr(cpu_library, "FOLDER", tmp_path)
     monkeypatch.setattr(cpu_library, "MISSING", cpu_library.load()[1])
     tensors = [each.detach() for each in SIZE.inputs().tensors()]
     with pytest.raises(ValueError, match=f"backend 'cpu' cannot run this call: .*{message}"):
         halonet.halo_attention(*tensors, backend="cpu", **SIZE.options)
     expected = halonet.halo_attention(*tensors, backend="composite", **SIZE.options)
-    assert torch.equal(halonet.halo_attention(*tensors, **SIZE.options), expected)
+    with pytest.warns(UserNote, match=message):
+        assert torch.equal(halonet.halo_attention(*tensors, **SIZE.options), expected)
     described = {row["backend"]: row for row in describe_backends()}
     assert "not here: " in described["cpu"]["what it is"]
     assert described["composite"]["auto takes it on"] == "cpu"
+
+
+def test_auto_says_once_that_the_library_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_library, "MISSING", "it is not there")
+    api._note_once.cache_clear()
+    tensors = [each.detach() for each in SIZE.inputs().tensors()]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        halonet.halo_attention(*tensors, backend="composite", **SIZE.options)
+        with halonet.use_backend("composite"):
+            halonet.halo_attention(*tensors, **SIZE.options)
+        describe_backends()
+    with pytest.warns(UserNote, match="slower backend 'composite': it is not there") as caught:
+        halonet.halo_attention(*tensors, **SIZE.options)
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        halonet.halo_attention(*tensors, **SIZE.options)
+
+
+def a_call(size: Size = SIZE) -> tuple[cpu_library.Call, list[Tensor]]:
+    """A backward that the library accepts, and the tensors it would write to."""
+    query, key, value, row_embedding, column_embedding = size.inputs(torch.float32)
+    geometry = make_geometry(*size.image, **size.options)
+    call = cpu._call(registration.Inputs(query, key, value, row_embedding, column_embedding), geometry, 0.5)
+    output = torch.zeros(*query.shape[:4], value.shape[4])
+    written = [output, torch.zeros(query.shape[:4]), *(torch.zeros_like(each) for each in (output, query, key, value))]
+    written += [torch.zeros_like(table) for table in (row_embedding, column_embedding)]
+    call.output, call.log_sum = cpu._image(written[0]), written[1].data_ptr()
+    call.grad_output, call.grad_query, call.grad_key, call.grad_value = map(cpu._image, written[2:6])
+    call.grad_row_table, call.grad_column_table = (each.data_ptr() for each in written[6:])
+    return call, [query, key, value, row_embedding, column_embedding, *written]
+
+
+def change(call: cpu_library.Call, fields: dict[str, int | None]) -> None:
+    for name, number in fields.items():
+        *path, field = name.split(".")
+        setattr(getattr(call, path[0]) if path else call, field, number)
+
+
+NO_MEMORY, BAD_CALL, TOO_LARGE = 1, 2, 3
+BAD_NUMBERS = {
+    "rows.size": [-1, 0, 2**62],
+    "columns.block": [-1, 0, 2**62, -(2**63)],
+    "rows.halo": [-1, 2**62, 2**63 - 1],
+    "rows.stride": [-1, 0, 2, 2**62],
+    "columns.offset_stride": [-1, 0, 2, 2**62],
+    "rows.num_queries": [-1, 0, 6, 2**40],
+    "columns.num_blocks": [-1, 0, 9],
+    "batch": [-1, 0, 2**62],
+    "heads": [-1, 0, 2**62],
+    "query_channels": [-1, 0, 1, 2**62],
+    "value_channels": [-1, 0, 2**62],
+    "zeros": [-1, 2],
+    "centered": [-1, 2],
+    "threads": [-1, 0, 2**40],
+    "query.data": [None],
+    "key.batch_stride": [-1],
+    "row_table.data": [None],
+    "row_table.width": [-1, 5, 2**62],
+    "column_table.width": [-1, 5],
+}
+BAD_FOR_THE_BACKWARD = {"log_sum": [None], "grad_row_table": [None], "grad_value.row_stride": [-1, -(2**63)]}
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [(name, each) for name, numbers in (BAD_NUMBERS | BAD_FOR_THE_BACKWARD).items() for each in numbers],
+)
+def test_the_library_refuses_numbers_that_contradict_and_writes_nothing(name: str, number: int | None) -> None:
+    call, tensors = a_call()
+    before = [each.clone() for each in tensors]
+    change(call, {name: number})
+    for backward in (1,) if name in BAD_FOR_THE_BACKWARD else (0, 1):
+        assert cpu_library.library().halonet_run(ctypes.byref(call), 0, backward) == BAD_CALL
+    assert_same_bits(tensors, before)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"key.batch_stride": 2**62}, TOO_LARGE),
+        ({"value.row_stride": 2**61}, TOO_LARGE),
+        ({"rows.halo": 2**47, "columns.halo": 2**47, "zeros": 1}, TOO_LARGE),
+        ({"rows.halo": 2**46, "zeros": 1}, NO_MEMORY),
+        ({"rows.halo": 2**42}, NO_MEMORY),
+    ],
+)
+def test_the_library_says_what_it_cannot_count_or_hold_and_writes_nothing(
+    fields: dict[str, int | None], expected: int
+) -> None:
+    call, tensors = a_call()
+    before = [each.clone() for each in tensors]
+    change(call, fields)
+    assert cpu_library.library().halonet_run(ctypes.byref(call), 0, 1) == expected
+    assert_same_bits(tensors, before)
+
+
+def test_the_library_accepts_the_call_that_these_refusals_change() -> None:
+    call, tensors = a_call()
+    assert cpu_library.library().halonet_run(ctypes.byref(call), 0, 0) == 0
+    expected = halonet.halo_attention(*tensors[:5], **SIZE.options, scale=0.5, backend="reference")
+    torch.testing.assert_close(tensors[5], expected)
+
+
+def test_a_call_that_contradicts_itself_is_no_mistake_of_the_user() -> None:
+    call, _ = a_call()
+    call.threads = -1
+    with pytest.raises(RuntimeError, match="refused a call of halonet_run"):
+        cpu_library.run("halonet_run", call, torch.float32, backward=False)
 
 
 def test_an_unknown_instruction_set_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,12 +1,14 @@
 """What must hold of any inputs: layouts, bits, and who may influence whom."""
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+import halonet
 from tests.ops.halo_attention.backends import Backend
 from tests.ops.halo_attention.oracle import assert_agree, pair
 from tests.ops.halo_attention.sizes import BY_NAME, Inputs, Size
@@ -22,6 +24,9 @@ WINDOWED = [
     "zeros_partial",
     "zeros_stride_2",
 ]
+# Large enough that PyTorch shares the work among its threads.
+LARGE = Size("large", "", (33, 47), 8, 3, heads=2, d_qk=16, d_v=16)
+CENTERED = ["centered", "centered_zeros", "centered_stride_3", "offset_stride_1_centered"]
 
 
 def channels_first(tensor: Tensor) -> Tensor:
@@ -88,28 +93,43 @@ def test_inputs_are_left_as_they_were(backend: Backend) -> None:
         assert_close(inputs.tensors(), untouched.tensors(), rtol=0, atol=0)
 
 
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.many_calls
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_two_runs_give_the_same_bits(backend: Backend, dtype: torch.dtype) -> None:
+def test_two_runs_with_as_many_threads_give_the_same_bits(backend: Backend, dtype: torch.dtype, count: int) -> None:
+    torch.set_num_threads(count)
+    torch.use_deterministic_algorithms(not backend.adds_in_order)  # the fixture that poisons memory restores it
+
     def run(size: Size) -> list[Tensor]:
         inputs = size.inputs(dtype).requiring_grad()
         output = backend.attend(*inputs, **size.options)
         return [output, *torch.autograd.grad(output, inputs.tensors(), size.output_gradient(dtype))]
 
-    for size in [BY_NAME[name] for name in MIXED]:
+    for size in [*(BY_NAME[name] for name in MIXED), LARGE]:
         for first, second in zip(run(size), run(size), strict=True):
             assert torch.equal(first, second), size.name
 
 
-def sees(size: Size) -> Tensor:
-    """[query rows, query columns, rows, columns]: whether the window of the query's block holds the pixel."""
+def sees(size: Size, centered: bool = False) -> Tensor:
+    """[query rows, query columns, rows, columns]: whether the window of the query, or of its block, holds the pixel."""
     axes = []
     for length, queries, block, halo, stride in zip(
         size.image, size.query_grid, pair(size.block), pair(size.halo), pair(size.stride), strict=True
     ):
         top = torch.arange(queries)[:, None] * stride // block * block
         pixel = torch.arange(length)
-        axes.append((pixel >= top - halo) & (pixel < top + block + halo))
+        if centered:
+            axes.append((pixel - torch.arange(queries)[:, None] * stride).abs() <= halo)
+        else:
+            axes.append((pixel >= top - halo) & (pixel < top + block + halo))
     return axes[0][:, None, :, None] & axes[1][None, :, None, :]
 
 
@@ -130,6 +150,52 @@ def test_nan_in_one_pixel_reaches_the_queries_whose_window_holds_it_and_no_other
             assert torch.equal(reached[0, :, :, 0], window[:, :, row, column]), (row, column)
             assert not reached[1:].any()
             assert not reached[:, :, :, 1:].any()
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # of NumPy in the interpreter
+@pytest.mark.usefixtures("untyped")  # many calls
+@pytest.mark.parametrize("tensor", ["key", "value"])
+@pytest.mark.parametrize("name", CENTERED)
+def test_centered_nan_and_infinity_reach_no_further_than_the_backend_says(
+    backend: Backend, name: str, tensor: str
+) -> None:
+    size = BY_NAME[name]
+    sees_it, may_be_reached = sees(size, centered=True), sees(size, centered=backend.keeps_centered_apart)
+    pixels = torch.cartesian_prod(*map(torch.arange, size.image)).tolist()
+    for row, column in pixels[len(pixels) // 2 :][:1] if backend.interpreted else pixels:
+        for number in (torch.nan, torch.inf, -torch.inf)[: 1 if backend.interpreted else 3]:
+            inputs = size.inputs()
+            getattr(inputs, tensor)[0, row, column, 0, 0] = number
+            reached = ~backend.attend(*inputs, **size.options).isfinite().all(dim=-1)
+            assert not (reached[0, :, :, 0] & ~may_be_reached[:, :, row, column]).any(), (row, column, number)
+            assert not reached[1:].any()
+            assert not reached[:, :, :, 1:].any()
+            if number != number:
+                assert reached[0, :, :, 0][sees_it[:, :, row, column]].all(), (row, column)
+
+
+@pytest.mark.usefixtures("untyped")  # many calls
+@pytest.mark.parametrize("number", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("place", ["query", "key", "value", "gradient"])
+@pytest.mark.parametrize("name", [*CENTERED, "prime_sides", "stride_2_odd_block"])
+def test_nan_and_infinity_reach_the_same_numbers_as_in_the_specification(name: str, place: str, number: float) -> None:
+    size = BY_NAME[name]
+    of_queries = place in ("query", "gradient")
+    generator = random.Random(name)
+    for _ in range(6):
+        row, column = (generator.randrange(side) for side in (size.query_grid if of_queries else size.image))
+        tensors = {"gradient": size.output_gradient(), **size.inputs()._asdict()}
+        tensors[place][0, row, column, 0, 0] = number
+        gradient = tensors.pop("gradient")
+        inputs = Inputs(**tensors)
+
+        def reached(backend: str, inputs: Inputs = inputs, gradient: Tensor = gradient) -> list[Tensor]:
+            leaves = inputs.requiring_grad()
+            output = halonet.halo_attention(*leaves, **size.options, backend=backend)
+            return [each.isfinite() for each in (output, *torch.autograd.grad(output, leaves[:3], gradient))]
+
+        for found, expected in zip(reached("cpu"), reached("reference"), strict=True):
+            assert torch.equal(found.all(-1), expected.all(-1)), (row, column)
 
 
 @pytest.mark.many_calls

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 import halonet
+from halonet.errors import UserError
 from halonet.ops.halo_attention import describe_backends, select_backend, triton
 from halonet.ops.halo_attention.geometry import make_axis, make_geometry
 from tests.ops.halo_attention.backends import BACKENDS, Backend
@@ -315,6 +316,37 @@ def test_pixels_that_lie_far_apart_are_counted_in_64_bits(monkeypatch: pytest.Mo
     expected = outputs_and_gradients(near, size)
     monkeypatch.setattr(problem, "_reach", lambda tensor, geometry: 2**31)
     assert_agree(outputs_and_gradients(near, size), expected)
+
+
+def test_outputs_and_gradients_that_lie_farther_apart_than_the_inputs_are_counted_in_64_bits() -> None:
+    import triton.language as tl
+
+    from halonet.ops.halo_attention.registration import Inputs
+    from halonet.ops.halo_attention.triton import launch
+
+    side = 2**22
+    pixel = torch.empty(1, 1, 1, 8, 16, device="meta")
+    image = pixel.expand(1, 1, side, 8, 16)  # one pixel in memory
+    inputs, geometry = Inputs(image, image, image, None, None), make_geometry(1, side, block_size=8, halo_size=3)
+    written, log_sum = torch.empty(1, 1, side, 8, 16, device="meta"), torch.empty(1, 1, side, 8, device="meta")
+    launches = [
+        launch.forward_launch(inputs, geometry, 1.0, written, None),
+        launch.launch_for_queries(image, inputs, image, log_sum, geometry, 1.0, written)[0],
+        launch.launch_for_keys(image, inputs, log_sum, log_sum, geometry, 1.0, image, written),
+    ]
+    assert [each.arguments["problem"].offset for each in launches] == 3 * [tl.int64]
+    near = launch.forward_launch(inputs, geometry, 1.0, image, None)
+    assert near.arguments["problem"].offset == tl.int32
+
+
+def test_more_tiles_than_32_bits_count_are_refused() -> None:
+    from halonet.ops.halo_attention.registration import Inputs
+    from halonet.ops.halo_attention.triton import launch
+
+    image = torch.empty(1, 1, 1, 1, 16, device="meta").expand(2**31, 1, 1, 1, 16)
+    geometry = make_geometry(1, 1, block_size=1, halo_size=0)
+    with pytest.raises(UserError, match="2147483648 tiles of queries.*cut the batch into parts"):
+        launch._count(Inputs(image, image, image, None, None), geometry, 1)
 
 
 def test_the_record_of_the_table_is_of_these_kernels_and_no_unmeasured_row_spills_where_it_can_be_helped(

@@ -1,20 +1,25 @@
 """The public operator: check, choose a backend, call."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from threading import local
 
 import torch
 from torch import Tensor
 
-from halonet.errors import unknown_name
+from halonet.errors import UserError, UserNote
+from halonet.ops import cpu_library
+from halonet.ops.arguments import choice, finite_number
 from halonet.ops.halo_attention import composite, cpu, reference, triton
-from halonet.ops.halo_attention.geometry import Geometry, make_geometry
+from halonet.ops.halo_attention.geometry import Axis, Geometry, clip, make_geometry
 from halonet.ops.tracing import is_autocast_available
 from halonet.ops.transforms import needs_plain_operators
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 @dataclass(frozen=True)
@@ -100,9 +105,9 @@ def use_backend(name: str) -> Iterator[None]:
         name: "auto", "cpu", "triton", "composite" or "reference". A backend named in the call itself wins.
 
     Raises:
-        ValueError: If no such backend exists.
+        UserError: If no such backend exists.
     """
-    _check_backend(name)
+    choice("backend", name, backend_names())
     before, _context.backend = _context.backend, name
     try:
         yield
@@ -159,15 +164,19 @@ def halo_attention(
         rounds the position logits to bf16 in bf16.
 
     Raises:
-        ValueError: If shapes, dtypes, devices or numbers do not fit; the message names value, rule and remedy.
+        UserError: If shapes, dtypes, devices or numbers do not fit; the message names value, rule and remedy.
     """
+    _check_tensors({"query": query, "key": key, "value": value})
     query, key, value = _autocast(query, key, value)
-    geometry = _check(query, key, value, row_embedding, column_embedding, {
+    geometry, row_embedding, column_embedding = _check(query, key, value, row_embedding, column_embedding, {
         "block_size": block_size, "halo_size": halo_size, "stride": stride,
         "offset_stride": offset_stride, "border": border, "centered": centered,
     })  # fmt: skip
-    factor = query.shape[-1] ** -0.5 if scale is None else float(scale)
-    run = BACKENDS[select_backend(query, key, value, geometry, backend=backend)].run
+    factor = _factor(scale, query)
+    name = select_backend(query, key, value, geometry, backend=backend)
+    if name == "composite" and backend == "auto" and query.device.type == "cpu":
+        _note_missing_library()
+    run = BACKENDS[name].run
     with _without_autocast(query.device.type):
         return run(query, key, value, row_embedding, column_embedding, geometry=geometry, scale=factor)
 
@@ -208,9 +217,10 @@ def attention_weights(
         padding (0 with `border="mask"`); both fp32, or fp64 for fp64 inputs. Together they sum to 1.
 
     Raises:
-        ValueError: If anything does not fit, or a position lies outside the query grid.
+        UserError: If anything does not fit, or a position lies outside the query grid.
     """
-    geometry = _check(query, key, None, row_embedding, column_embedding, {
+    _check_tensors({"query": query, "key": key})
+    geometry, row_embedding, column_embedding = _check(query, key, None, row_embedding, column_embedding, {
         "block_size": block_size, "halo_size": halo_size, "stride": stride,
         "offset_stride": offset_stride, "border": border, "centered": centered,
     })  # fmt: skip
@@ -225,7 +235,7 @@ def attention_weights(
             rows=rows,
             columns=columns,
             geometry=geometry,
-            scale=query.shape[-1] ** -0.5 if scale is None else float(scale),
+            scale=_factor(scale, query),
         )
     # One extra cell at the end collects the mass on padding.
     inside_rows = (window_rows >= 0) & (window_rows < height)
@@ -251,9 +261,9 @@ def select_backend(query: Tensor, key: Tensor, value: Tensor, geometry: Geometry
         backend: What the caller asked for; "auto" takes that of `use_backend`, or the first that can.
 
     Raises:
-        ValueError: If the name is unknown, or the named backend cannot take this call.
+        UserError: If the name is unknown, or the named backend cannot take this call.
     """
-    _check_backend(backend)
+    choice("backend", backend, backend_names())
     if backend == "auto":
         backend = _context.backend
     if backend == "auto" and needs_plain_operators():
@@ -266,13 +276,32 @@ def select_backend(query: Tensor, key: Tensor, value: Tensor, geometry: Geometry
         )
     reason = BACKENDS[backend].refusal(query, key, value, geometry)
     if reason:
-        raise ValueError(f"backend {backend!r} cannot run this call: {reason}. backend='auto' picks one that can")
+        raise UserError(f"backend {backend!r} cannot run this call: {reason}. backend='auto' picks one that can")
     return backend
 
 
-def _check_backend(name: str) -> None:
-    if name != "auto" and name not in BACKENDS:
-        raise ValueError(unknown_name("backend", name, backend_names()))
+def _note_missing_library() -> None:
+    """Say once that this call could have been fast."""
+    if cpu_library.MISSING and backend_of_context() == "auto" and not torch.compiler.is_compiling():
+        _note_once(f"attention runs on the slower backend 'composite': {cpu_library.MISSING}")
+
+
+@cache
+def _note_once(note: str) -> None:
+    warnings.warn(UserNote(note), stacklevel=4)
+
+
+def _factor(scale: float | None, query: Tensor) -> float:
+    return query.shape[-1] ** -0.5 if scale is None else finite_number("scale", scale)
+
+
+def _check_tensors(tensors: dict[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise UserError(f"{name} is of type {type(tensor).__name__}; it must be a torch.Tensor")
+        if tensor.dim() != 5:
+            layout = "[batch, rows, columns, heads, channels]"
+            raise UserError(f"{name} has shape {_shape(tensor)}; it must have five axes {layout}")
 
 
 def _check(
@@ -282,21 +311,18 @@ def _check(
     row_embedding: Tensor | None,
     column_embedding: Tensor | None,
     numbers: dict,
-) -> Geometry:
-    """Refuse what does not fit; return the geometry of what does."""
-    layout = "[batch, rows, columns, heads, channels]"
+) -> tuple[Geometry, Tensor | None, Tensor | None]:
+    """Refuse what does not fit; return what the backends get: the geometry, no larger than need be, and its tables."""
     named = {"query": query, "key": key} | ({} if value is None else {"value": value})
     for name, tensor in named.items():
-        if tensor.dim() != 5:
-            raise ValueError(f"{name} has shape {_shape(tensor)}; it must have five axes {layout}")
         if tensor.dtype not in DTYPES:
-            raise ValueError(f"{name} is {tensor.dtype}; it must be float64, float32, bfloat16 or float16")
+            raise UserError(f"{name} is {tensor.dtype}; it must be float64, float32, bfloat16 or float16")
         if tensor.dtype != query.dtype:
-            raise ValueError(f"{name} is {tensor.dtype} but query is {query.dtype}; they must share one dtype")
+            raise UserError(f"{name} is {tensor.dtype} but query is {query.dtype}; they must share one dtype")
         if tensor.device != query.device:
-            raise ValueError(f"{name} is on {tensor.device} but query is on {query.device}; move them together")
+            raise UserError(f"{name} is on {tensor.device} but query is on {query.device}; move them together")
     if value is not None and value.shape[:4] != key.shape[:4]:
-        raise ValueError(f"value has shape {_shape(value)} and key {_shape(key)}; batch, H, W and heads must be equal")
+        raise UserError(f"value has shape {_shape(value)} and key {_shape(key)}; batch, H, W and heads must be equal")
     geometry = make_geometry(key.shape[1], key.shape[2], **numbers)
     expected = (
         key.shape[0],
@@ -307,14 +333,26 @@ def _check(
     )
     if tuple(query.shape) != expected:
         strides = (geometry.rows.stride, geometry.columns.stride)
-        raise ValueError(
+        raise UserError(
             f"query has shape {_shape(query)}; for a key of shape {_shape(key)} and stride {strides} it must be "
             f"[batch, ceil(H / stride), ceil(W / stride), heads, d_qk] = {list(expected)}"
         )
     if query.shape[3] < 1 or query.shape[4] < 1:
-        raise ValueError(f"query has shape {_shape(query)}; heads and d_qk must be at least 1")
+        raise UserError(f"query has shape {_shape(query)}; heads and d_qk must be at least 1")
     _check_tables(query, row_embedding, column_embedding, geometry)
-    return geometry
+    clipped = clip(geometry)
+    return (
+        clipped,
+        _around_offset_0(row_embedding, geometry.rows, clipped.rows),
+        _around_offset_0(column_embedding, geometry.columns, clipped.columns),
+    )
+
+
+def _around_offset_0(table: Tensor | None, axis: Axis, clipped: Axis) -> Tensor | None:
+    """Cut a table of an axis to the offsets that are left of it."""
+    if table is None or clipped.table_length == axis.table_length:
+        return table
+    return table.narrow(0, (axis.table_length - clipped.table_length) // 2, clipped.table_length)
 
 
 def _check_tables(
@@ -324,38 +362,42 @@ def _check_tables(
         return
     if row_embedding is None or column_embedding is None:
         missing = "row_embedding" if row_embedding is None else "column_embedding"
-        raise ValueError(f"{missing} is None but the other table is given; pass both tables or none")
+        raise UserError(f"{missing} is None but the other table is given; pass both tables or none")
     tables = {
         "row_embedding": (row_embedding, geometry.rows),
         "column_embedding": (column_embedding, geometry.columns),
     }
     for name, (table, axis) in tables.items():
+        if not isinstance(table, Tensor):
+            raise UserError(f"{name} is of type {type(table).__name__}; it must be a torch.Tensor")
         if table.dim() != 2 or table.shape[0] != axis.table_length:
-            raise ValueError(
+            raise UserError(
                 f"{name} has shape {_shape(table)}; with block {axis.block} and halo {axis.halo} it must be "
                 f"[2 * (block + halo) - 1, width] = [{axis.table_length}, width]"
             )
         if table.dtype not in (query.dtype, torch.float32):
-            raise ValueError(f"{name} is {table.dtype}; it must be {query.dtype}, like query, or torch.float32")
+            raise UserError(f"{name} is {table.dtype}; it must be {query.dtype}, like query, or torch.float32")
         if table.device != query.device:
-            raise ValueError(f"{name} is on {table.device} but query is on {query.device}; move them together")
+            raise UserError(f"{name} is on {table.device} but query is on {query.device}; move them together")
     widths, d_qk = (row_embedding.shape[1], column_embedding.shape[1]), query.shape[-1]
     if sum(widths) != d_qk and widths != (d_qk, d_qk):
-        raise ValueError(
+        raise UserError(
             f"the tables are {widths[0]} and {widths[1]} channels wide; for heads of d_qk = {d_qk} channels the "
             f"widths must add up to {d_qk} (split) or both be {d_qk} (full)"
         )
 
 
 def _check_positions(positions: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
-    if positions.dim() != 2 or positions.shape[1] != 2 or positions.is_floating_point():
-        raise ValueError(f"positions is {positions.dtype} {_shape(positions)}; it must be integers of shape [P, 2]")
+    if not isinstance(positions, Tensor):
+        raise UserError(f"positions is of type {type(positions).__name__}; it must be a torch.Tensor")
+    if positions.dim() != 2 or positions.shape[1] != 2 or positions.dtype not in INTEGERS:
+        raise UserError(f"positions is {positions.dtype} {_shape(positions)}; it must be integers of shape [P, 2]")
     rows, columns = positions.to(query.device).long().unbind(1)
     height, width = query.shape[1], query.shape[2]
     outside = (rows < 0) | (rows >= height) | (columns < 0) | (columns >= width)
     if bool(outside.any()):
         first = positions[int(outside.nonzero()[0])].tolist()
-        raise ValueError(f"positions holds {first}, outside the query grid of {height} rows x {width} columns")
+        raise UserError(f"positions holds {first}, outside the query grid of {height} rows x {width} columns")
     return rows, columns
 
 

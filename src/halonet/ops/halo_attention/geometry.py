@@ -6,7 +6,14 @@ the operator and never cache them, so a call that is being traced leaves nothing
 
 from typing import NamedTuple
 
+from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+from halonet.errors import UserError
+from halonet.ops.arguments import choice, flag, pair
+
 BORDERS = ("mask", "zeros")
+# With zeros around the image every pixel of a window is computed with, however far outside.
+MOST_ZEROS = 2**24
 
 
 class Axis(NamedTuple):
@@ -71,25 +78,6 @@ class Geometry(NamedTuple):
     centered: bool
 
 
-def pair(name: str, value: int | tuple[int, int], least: int) -> tuple[int, int]:
-    """Expand an int to (rows, columns) and check the least value allowed.
-
-    Args:
-        name: The argument's name, for the message.
-        value: One int for both axes, or (rows, columns).
-        least: The smallest value allowed.
-
-    Raises:
-        ValueError: If it is not an int or a pair of ints, or is below `least`.
-    """
-    both = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-    if len(both) != 2 or any(isinstance(number, bool) or not isinstance(number, int) for number in both):
-        raise ValueError(f"{name} is {value!r}; it must be an int or a pair of ints (rows, columns)")
-    if both[0] < least or both[1] < least:
-        raise ValueError(f"{name} is {value!r}; it must be at least {least} along both axes")
-    return both[0], both[1]
-
-
 def make_geometry(
     height: int,
     width: int,
@@ -114,12 +102,11 @@ def make_geometry(
         centered: Whether each query keeps only its own centered window.
 
     Raises:
-        ValueError: If a value breaks its rule; the message names the value and the rule.
+        UserError: If a value breaks its rule; the message names the value and the rule.
     """
     if height < 1 or width < 1:
-        raise ValueError(f"key is {height}x{width} pixels; both H and W must be at least 1")
-    if border not in BORDERS:
-        raise ValueError(f"border is {border!r}; it must be 'mask' or 'zeros'")
+        raise UserError(f"key is {height}x{width} pixels; both H and W must be at least 1")
+    choice("border", border, BORDERS)
     blocks = pair("block_size", block_size, 1)
     halos = pair("halo_size", halo_size, 0)
     strides = pair("stride", stride, 1)
@@ -128,12 +115,12 @@ def make_geometry(
         if offset_step == step:
             continue
         if block % step != 0:
-            raise ValueError(
+            raise UserError(
                 f"offset_stride {offset_stride!r} differs from stride {stride!r}, which is allowed only where "
                 f"the stride divides the block; {step} does not divide {block}. Leave offset_stride out"
             )
         if (block // step - 1) * offset_step >= block:
-            raise ValueError(
+            raise UserError(
                 f"offset_stride {offset_stride!r} puts the last query of a block of {block} outside it "
                 f"(stride {step}); the table has no such offsets. Take an offset_stride of at most the stride"
             )
@@ -141,4 +128,34 @@ def make_geometry(
         make_axis(size, *numbers)
         for size, *numbers in zip((height, width), blocks, halos, strides, offset_strides, strict=True)
     ]
-    return Geometry(axes[0], axes[1], border, bool(centered))
+    rows, columns = axes
+    if border == "zeros" and rows.window * columns.window > MOST_ZEROS:
+        raise UserError(
+            f"block_size {block_size!r} and halo_size {halo_size!r} make windows of {rows.window} x {columns.window} "
+            f"pixels; with border='zeros' they can hold at most {MOST_ZEROS}. Take a smaller halo, or border='mask'"
+        )
+    return Geometry(rows, columns, border, flag("centered", centered))
+
+
+def clip(geometry: Geometry) -> Geometry:
+    """Reduce blocks, halos and strides that reach beyond the image, where the result stays the same.
+
+    Backends may then take time and memory, and count, by block and halo. A table for the result has its entries around
+    offset 0 alone: see `api`. With `border="zeros"` blocks and halos are kept, for what lies outside takes weight.
+    Sizes that a trace leaves open are no reason to clip.
+    """
+    zeros = geometry.border == "zeros"
+    return geometry._replace(rows=_clip(geometry.rows, zeros), columns=_clip(geometry.columns, zeros))
+
+
+def _clip(axis: Axis, zeros: bool) -> Axis:
+    size, block, halo, stride, offset_stride = axis[:5]
+    if statically_known_true(stride > size):  # there is one query, at pixel 0
+        stride, offset_stride = size, size
+    # A block up to twice as large stays as it is: small maps meet it all the time.
+    whole = size if stride == offset_stride else axis.num_queries * stride
+    if not zeros and statically_known_true(block > 2 * whole):
+        block = whole
+    if not zeros and statically_known_true(halo > size):
+        halo = size
+    return make_axis(size, block, halo, stride, offset_stride)

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from halonet.ops.halo_attention import gradients
 from halonet.ops.halo_attention.flops import backward_flops, forward_flops
-from halonet.ops.halo_attention.geometry import Geometry, make_geometry
+from halonet.ops.halo_attention.geometry import Geometry, clip, make_geometry
 
 _NUMBERS_OF_AN_AXIS = ("block", "halo", "stride", "offset_stride")
 _ARGUMENTS = "Tensor query, Tensor key, Tensor value, Tensor? row_embedding, Tensor? column_embedding"
@@ -95,7 +95,7 @@ class Operator:
         output, log_sum = _empty(*arguments)
         if output.numel():
             inputs = Inputs(*tensors)
-            self.run_forward(inputs, _geometry(numbers, inputs.key), scale, output, log_sum if save else None)
+            self.run_forward(inputs, _geometry(numbers, inputs), scale, output, log_sum if save else None)
         return output, log_sum
 
     def _backward(self, *arguments: Any) -> tuple[Tensor, ...]:
@@ -112,7 +112,7 @@ class Operator:
             inputs,
             output,
             log_sum,
-            _geometry(numbers, inputs.key),
+            _geometry(numbers, inputs),
             scale,
             gradients.parts(joined, memory, inputs[:3]),
         )
@@ -146,11 +146,11 @@ def _numbers_of(geometry: Geometry) -> list[int]:
     ]
 
 
-def _geometry(numbers: Sequence[int], key: Tensor) -> Geometry:
+def _geometry(numbers: Sequence[int], inputs: Inputs) -> Geometry:
     block, halo, stride, offset_stride = ((numbers[i], numbers[i + 1]) for i in (0, 2, 4, 6))
-    return make_geometry(
-        key.shape[1],
-        key.shape[2],
+    geometry = make_geometry(
+        inputs.key.shape[1],
+        inputs.key.shape[2],
         block_size=block,
         halo_size=halo,
         stride=stride,
@@ -158,6 +158,8 @@ def _geometry(numbers: Sequence[int], key: Tensor) -> Geometry:
         border="zeros" if numbers[8] else "mask",
         centered=bool(numbers[9]),
     )
+    # Clipped before, but for a compiled program that is for all sizes of the image.
+    return geometry if inputs.row_embedding is not None else clip(geometry)
 
 
 def _empty(

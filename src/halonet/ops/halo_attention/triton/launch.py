@@ -8,6 +8,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.runtime.jit import JITFunction
 
+from halonet.errors import UserError
 from halonet.ops.halo_attention.geometry import Axis, Geometry, power_of_2
 from halonet.ops.halo_attention.registration import Inputs
 from halonet.ops.halo_attention.triton.backward import gradient_of_keys, gradient_of_queries
@@ -21,6 +22,8 @@ from halonet.ops.halo_attention.triton.problem import Extent, Image, Problem, Ti
 
 # Programs, at most, that leave a part of the tables' gradients: enough to fill any GPU, few enough to add up.
 MOST_PARTS = 2048
+# Programs and tiles are counted in 32 bits, with room for the last program's share beyond the last tile.
+MOST_TILES = 2**31 - 2**21
 
 
 class Launch(NamedTuple):
@@ -64,7 +67,7 @@ def forward_launch(
     configuration: Configuration | None = None,
 ) -> Launch:
     """The forward kernel, to fill `output` and, if given, `log_sum`."""
-    problem = make_problem(inputs, geometry, scale)
+    problem = make_problem(inputs, geometry, scale, output)
     configuration = configuration or _choose("forward", problem, inputs.query)
     parts = _parts(problem, configuration)
     return Launch(
@@ -94,7 +97,7 @@ def launch_for_queries(
     configuration: Configuration | None = None,
 ) -> tuple[Launch, list[Tensor], Tensor]:
     """The first kernel of the backward, the parts of the tables' gradients and the `delta` that it will fill."""
-    problem = make_problem(inputs, geometry, scale, grad_output)
+    problem = make_problem(inputs, geometry, scale, output, grad_output, grad_query)
     configuration = configuration or _choose("queries", problem, inputs.query)
     parts = _parts(problem, configuration)
     count = _count(inputs, geometry, parts)
@@ -134,7 +137,7 @@ def launch_for_keys(
     configuration: Configuration | None = None,
 ) -> Launch:
     """The second kernel of the backward; it reads the first one's `delta`."""
-    problem = make_problem(inputs, geometry, scale, grad_output)
+    problem = make_problem(inputs, geometry, scale, grad_output, grad_key, grad_value)
     configuration = configuration or _choose("keys", problem, inputs.query)
     row_shift, row_tiles = _key_tiles(geometry.rows, configuration.key_rows)
     column_shift, column_tiles = _key_tiles(geometry.columns, configuration.key_columns)
@@ -204,7 +207,13 @@ def _parts(problem: Problem, configuration: Configuration) -> int:
 def _count(inputs: Inputs, geometry: Geometry, parts: int) -> int:
     """Tiles of queries in all."""
     batch, _, _, heads, _ = inputs.query.shape
-    return batch * heads * geometry.rows.num_blocks * geometry.columns.num_blocks * parts
+    count = batch * heads * geometry.rows.num_blocks * geometry.columns.num_blocks * parts
+    if count > MOST_TILES:
+        raise UserError(
+            f"the batch makes {count} tiles of queries, and the Triton kernels count up to {MOST_TILES}; "
+            "cut the batch into parts"
+        )
+    return count
 
 
 @cache
