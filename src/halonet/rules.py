@@ -281,6 +281,8 @@ def check_value(hint: Any, value: Any, key: str) -> tuple[Any, list[Complaint]]:
     Returns:
         The value, a list as a tuple and an int as a float where the annotation says so, and what is wrong with it.
     """
+    if hint is None:
+        return value, [] if value is None else [must_be(key, value, "null")]
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         given = value

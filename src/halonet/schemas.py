@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import types
 import typing
 from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
@@ -131,21 +132,26 @@ def _complaints(detail: ErrorDetails, hint: Any) -> list[Complaint]:
 def _known_beside(place: tuple[int | str, ...], hint: Any) -> tuple[str, ...]:
     """The keys of the record that holds a place."""
     for part in place[:-1]:
-        hint = hints_of(_record_in(hint))[str(part)] if isinstance(part, str) else hint
-    return tuple(hints_of(_record_in(hint)))
+        hint = _bare(hint)
+        if dataclasses.is_dataclass(hint):
+            hint = hints_of(typing.cast(type, hint))[str(part)]
+        else:  # the values of a dictionary, or the items of a list
+            hint = typing.get_args(hint)[1 if typing.get_origin(hint) is dict else 0]
+    return tuple(hints_of(_bare(hint)))
 
 
-def _record_in(hint: Any) -> Any:
-    """The record that an annotation speaks of: alone, with rules, in a list, or with null."""
-    while not dataclasses.is_dataclass(hint):
-        hint = next(part for part in typing.get_args(hint) if part is not type(None))
+def _bare(hint: Any) -> Any:
+    """An annotation without its rules, and without null."""
+    while typing.get_origin(hint) in (Annotated, typing.Union, types.UnionType):
+        hint = next(part for part in typing.get_args(hint) if part is not types.NoneType)
     return hint
 
 
 @functools.cache
 def _adapter(hint: Any) -> pydantic.TypeAdapter:
     config = None if dataclasses.is_dataclass(hint) else CONFIG
-    return pydantic.TypeAdapter(Annotated[hint, _Loosened()], config=config)
+    as_files_give_it: Any = Annotated[hint, _Loosened()]  # pyright: ignore[reportInvalidTypeForm]
+    return pydantic.TypeAdapter(as_files_give_it, config=config)
 
 
 class _Loosened:

@@ -120,7 +120,7 @@ def test_a_wrong_override_is_told_with_the_key_and_the_rule(override: str, messa
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("just words", "is not a recipe: it holds no keys"),
+        ("just words", "holds no keys: it must be YAML of the form KEY: VALUE"),
         ("a: [1", "is not valid YAML"),
         ("a: [1]\na: [2]", "key 'a' stands there twice"),
         ("a: !!python/object:os.system {}", "could not determine a constructor for the tag"),

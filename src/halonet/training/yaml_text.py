@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.composer import ComposerError
+from yaml.constructor import ConstructorError
 
 from halonet.errors import UserError
 from halonet.rules import shown
@@ -59,7 +61,7 @@ def parse_yaml(text: str, source: str) -> dict[str, Any]:
     _check_length(text, source)
     values = _load(text, f"{source} is not valid YAML")
     if not isinstance(values, dict):
-        raise UserError(f"{source} is not a recipe: it holds no keys")
+        raise UserError(f"{source} holds no keys: it must be YAML of the form KEY: VALUE")
     return values
 
 
@@ -85,7 +87,7 @@ class _Loader(yaml.SafeLoader):
         self._depth += 1
         if self._depth > DEEPEST:
             message = f"it is nested over {DEEPEST} deep"
-            raise yaml.composer.ComposerError(None, None, message, self.peek_event().start_mark)
+            raise ComposerError(None, None, message, self.peek_event().start_mark)
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
@@ -100,9 +102,7 @@ class _Loader(yaml.SafeLoader):
         seen = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in seen and key.value != "<<":
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {shown(key.value)} stands there twice", key.start_mark
-                )
+                raise ConstructorError(None, None, f"key {shown(key.value)} stands there twice", key.start_mark)
             seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
         return super().construct_mapping(node, deep)
 
@@ -139,7 +139,7 @@ def _measure(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple
     if id(node) in known:
         measured = known[id(node)]
         if measured is None:
-            raise yaml.composer.ComposerError(None, None, "an alias stands for what holds it", node.start_mark)
+            raise ComposerError(None, None, "an alias stands for what holds it", node.start_mark)
         return measured
     known[id(node)] = None
     children: list[yaml.Node] = []
@@ -151,6 +151,6 @@ def _measure(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple
     count, depth = 1 + sum(each[0] for each in measures), 1 + max((each[1] for each in measures), default=0)
     if count > MOST_VALUES or depth > DEEPEST:
         message = f"its aliases written out, it has over {MOST_VALUES:,} values or is nested over {DEEPEST} deep"
-        raise yaml.composer.ComposerError(None, None, message, node.start_mark)
+        raise ComposerError(None, None, message, node.start_mark)
     known[id(node)] = count, depth
     return count, depth

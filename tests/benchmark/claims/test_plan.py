@@ -9,8 +9,9 @@ from halonet.benchmark.claims.experiment import experiment_hash
 from halonet.benchmark.claims.plan import PLAN as PLAN_FILE, Comparison, Contrast, Plan, read_plan
 from halonet.errors import UserError
 from halonet.models.macs import count_macs
-from halonet.training.recipes import derive, parse_yaml
+from halonet.training.recipes import derive
 from halonet.training.run import build_classifier
+from halonet.training.yaml_text import parse_yaml
 from tests.benchmark.claims.small_plan import TEXT, write_plan
 
 PLAN = read_plan()
@@ -58,15 +59,31 @@ def test_runs_are_ordered_bases_first_then_claim_by_claim(tmp_path):
         ("model.overrides.block_size: 2", "model.name: [1]", "row small: .*model.name"),
         ("base: no_halo", "base: no_hallo", "unknown row 'no_hallo'. Did you mean 'no_halo'"),
         ("base: no_halo", "base: small", "row small is its own base"),
-        ("base: no_halo, seeds: 4", "base: no_halo, seeds: 2", "row small: seeds is 2, but must be at least 3"),
-        ("base: no_halo, seeds: 4", "base: no_halo, seeds: true", "row small: seeds is True"),
-        ("effect: lower", "effect: less", "claim windows: unknown effect 'less'"),
-        ("base: resnet, effect", "base: resnet, measure: top2, effect", "unknown measure 'top2'"),
-        ("of: [halonet, no_halo, resnet, small]", "of: [halonet, no_halo, resnet]", "names 3 rows, but must name 4"),
+        (
+            "base: no_halo, seeds: 4",
+            "base: no_halo, seeds: 2",
+            "claims.windows.rows.small.seeds is 2, but must be from 3 to 10,000",
+        ),
+        ("base: no_halo, seeds: 4", "base: no_halo, seeds: true", "small.seeds is True, but must be a whole number"),
+        ("effect: lower", "effect: less", "no_halo.effect is 'less', but must be higher, lower or none"),
+        (
+            "base: resnet, effect",
+            "base: resnet, measure: top2, effect",
+            "claims.family.comparisons.0.measure is 'top2', but must be top1, changed",
+        ),
+        (
+            "of: [halonet, no_halo, resnet, small]",
+            "of: [halonet, no_halo, resnet]",
+            "contrasts.both.of is .*, but must be a longer list",
+        ),
         ("of: [halonet,", "of: [halonett,", "unknown row 'halonett'"),
         ("      small:", "      halonet:", "row halonet stands there twice"),
-        ("minutes: 2", "minute: 2", "row no_halo: unknown key 'minute'"),
-        ("variant: CIFAR-10\n", "", "is not a plan of claims .KeyError: 'variant'"),
+        (
+            "minutes: 2",
+            "minute: 2",
+            "unknown key 'claims.windows.rows.no_halo.minute'. Did you mean 'claims.windows.rows.no_halo.minutes'",
+        ),
+        ("variant: CIFAR-10\n", "", "variant is missing"),
         ("absent:", "abscent:", "unknown key 'abscent'. Did you mean 'absent'"),
         ("bases:", "bases: [", "is not valid YAML"),
     ],

@@ -49,7 +49,7 @@ def complete(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def measure_of(record: dict[str, Any], measure: str) -> float:
-    """Take a measure, one of `plan.MEASURES`, from a complete record, in percent."""
+    """Take a measure, one of `plan.Measure`, from a complete record, in percent."""
     shifts = record["shifts"]
     return {
         "top1": float(record["test"]["top1"]),

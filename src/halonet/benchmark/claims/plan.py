@@ -1,18 +1,21 @@
 """The plan: which rows are trained, with which seeds, and what the paper makes us expect of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
 
 from halonet.errors import UserError, unknown_name
+from halonet.rules import FilledText, within
+from halonet.schemas import check, record
 from halonet.training.recipe import Recipe
-from halonet.training.recipes import build, derive, parse_yaml
+from halonet.training.recipes import build, derive
+from halonet.training.yaml_text import parse_yaml, read_text
 
 PLAN = resources.files("halonet.benchmark.claims") / "plan.yaml"
-EFFECTS = ("higher", "lower", "none")
-MEASURES = ("top1", "changed_by_shifts", "lost_by_shifts")
-MIN_SEEDS = 3
+Effect = Literal["higher", "lower", "none"]
+Measure = Literal["top1", "changed_by_shifts", "lost_by_shifts"]
+EFFECTS: tuple[str, ...] = get_args(Effect)
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,9 @@ class Comparison:
 
     row: str
     base: str
-    effect: str
+    effect: Effect
     paper: str
-    measure: str = "top1"
+    measure: Measure = "top1"
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class Contrast:
 
     name: str
     rows: tuple[str, str, str, str]
-    effect: str
+    effect: Effect
     paper: str
 
 
@@ -126,56 +129,96 @@ def read_plan(path: Path | None = None) -> Plan:
         path: A YAML file; None takes the one in the package.
 
     Raises:
-        UserError: The file cannot be read, or breaks a rule; the message names the row.
+        UserError: The file cannot be read, or breaks rules; the message names their keys.
     """
-    try:
-        text = (PLAN if path is None else path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read plan {path}: {getattr(error, 'strerror', None) or error}") from error
+    text = read_text(PLAN if path is None else path, "the plan of claims" if path is None else f"plan {path}")
     source = "the plan of claims" if path is None else str(path)
-    values = parse_yaml(text, source)
-    try:
-        return _Reader(values, source).read()
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{source} is not a plan of claims ({type(error).__name__}: {error})") from error
+    return _Reader(check(_PlanEntry, parse_yaml(text, source), source), source).read()
+
+
+@record
+class _RowEntry:
+    """A row as the file has it; those of claims say what is expected of them."""
+
+    base: FilledText | None = None
+    set: dict[str, Any] | None = None
+    recipe: dict[str, Any] | None = None
+    seeds: Annotated[int, within(least=3, most=10_000)]
+    minutes: Annotated[float, within(above=0)] | None = None
+    effect: Effect | None = None
+    paper: FilledText | None = None
+
+
+@record
+class _ClaimRowEntry(_RowEntry):
+    base: FilledText
+    effect: Effect
+    paper: FilledText
+
+
+@record
+class _ComparisonEntry:
+    row: FilledText
+    base: FilledText
+    effect: Effect
+    paper: FilledText
+    measure: Measure = "top1"
+
+
+@record
+class _ContrastEntry:
+    of: tuple[FilledText, FilledText, FilledText, FilledText]
+    effect: Effect
+    paper: FilledText
+
+
+@record
+class _ClaimEntry:
+    title: FilledText
+    source: FilledText
+    rows: dict[str, _ClaimRowEntry] = field(default_factory=dict)
+    comparisons: tuple[_ComparisonEntry, ...] = ()
+    contrasts: dict[str, _ContrastEntry] = field(default_factory=dict)
+
+
+@record
+class _PlanEntry:
+    variant: FilledText
+    trials: tuple[dict[str, Any], ...] = ()
+    bases: dict[str, _RowEntry]
+    claims: dict[str, _ClaimEntry]
+    absent: tuple[FilledText, ...] = ()
+    notes: tuple[FilledText, ...] = ()
 
 
 class _Reader:
-    def __init__(self, values: dict[str, Any], source: str) -> None:
-        self.values = values
+    """Puts the rows of a plan together, each from its base."""
+
+    def __init__(self, plan: _PlanEntry, source: str) -> None:
+        self.plan = plan
         self.source = source
         # Rows may stand before or behind the rows that they differ from.
-        self.entries: dict[str, dict[str, Any]] = {}
-        for rows in (values["bases"], *(claim.get("rows", {}) for claim in values["claims"].values())):
+        self.entries: dict[str, _RowEntry] = {}
+        for rows in (plan.bases, *(claim.rows for claim in plan.claims.values())):
             for name, entry in rows.items():
                 if name in self.entries:
                     raise UserError(f"{source}: row {name} stands there twice")
                 self.entries[name] = entry
 
     def read(self) -> Plan:
-        self._check_keys(self.source, self.values, ("variant", "trials", "bases", "claims", "absent", "notes"))
-        claims = tuple(self._claim(name, claim) for name, claim in self.values["claims"].items())
         return Plan(
-            self.values["variant"],
-            tuple(self.values["bases"]),
+            self.plan.variant,
+            tuple(self.plan.bases),
             {name: self._row(name) for name in self.entries},
-            claims,
-            tuple(self.values.get("absent", ())),
-            tuple(self.values.get("notes", ())),
+            tuple(self._claim(name, claim) for name, claim in self.plan.claims.items()),
+            self.plan.absent,
+            self.plan.notes,
         )
 
     def _row(self, name: str) -> Row:
         entry = self.entries[name]
-        where = f"{self.source}, row {name}"
-        self._check_keys(where, entry, ("base", "set", "recipe", "seeds", "minutes", "effect", "paper"))
-        if type(entry["seeds"]) is not int or entry["seeds"] < MIN_SEEDS:
-            raise UserError(f"{where}: seeds is {entry['seeds']!r}, but must be at least {MIN_SEEDS}")
-        minutes = entry.get("minutes")
-        if minutes is not None and not (type(minutes) in (int, float) and 0 < minutes < float("inf")):
-            raise UserError(f"{where}: minutes is {minutes!r}, but must be a number above 0")
-        recipe = build({"name": name} | self._recipe(name, ()), where)
-        minutes = None if minutes is None else float(minutes)
-        return Row(name, entry.get("base"), entry.get("set", {}), recipe, entry["seeds"], minutes)
+        recipe = build({"name": name} | self._recipe(name, ()), f"{self.source}, row {name}")
+        return Row(name, entry.base, entry.set or {}, recipe, entry.seeds, entry.minutes)
 
     def _recipe(self, name: str, above: tuple[str, ...]) -> dict[str, Any]:
         """The nested dictionaries of a row's recipe, through all its bases."""
@@ -184,37 +227,20 @@ class _Reader:
         if name in above:
             raise UserError(f"{self.source}: row {name} is its own base, through {' and '.join(above[1:]) or name}")
         entry = self.entries[name]
-        if ("base" in entry) == ("recipe" in entry):
-            raise UserError(f"{self.source}, row {name}: give either base (and set) or recipe")
-        if "recipe" in entry:
-            return entry["recipe"]
-        base = self._recipe(entry["base"], (*above, name))
-        return derive(base, entry["set"], f"{self.source}, row {name}")
+        if (entry.base is None) == (entry.recipe is None) or (entry.base is None) != (entry.set is None):
+            raise UserError(f"{self.source}, row {name}: give either base and set, or recipe")
+        if entry.base is None:
+            return entry.recipe or {}
+        return derive(self._recipe(entry.base, (*above, name)), entry.set or {}, f"{self.source}, row {name}")
 
-    def _claim(self, name: str, claim: dict[str, Any]) -> Claim:
-        where = f"{self.source}, claim {name}"
-        self._check_keys(where, claim, ("title", "source", "rows", "comparisons", "contrasts"))
-        rows = claim.get("rows", {})
-        comparisons = [Comparison(row, entry["base"], entry["effect"], entry["paper"]) for row, entry in rows.items()]
-        comparisons += [Comparison(**entry) for entry in claim.get("comparisons", ())]
-        contrasts = [self._contrast(where, name, entry) for name, entry in claim.get("contrasts", {}).items()]
-        for each in (*comparisons, *contrasts):
-            named = each.rows if isinstance(each, Contrast) else (each.row, each.base)
-            if unknown := [row for row in named if row not in self.entries]:
-                raise UserError(f"{where}: {unknown_name('row', unknown[0], self.entries)}")
-            if each.effect not in EFFECTS:
-                raise UserError(f"{where}: {unknown_name('effect', str(each.effect), EFFECTS)}")
-            if isinstance(each, Comparison) and each.measure not in MEASURES:
-                raise UserError(f"{where}: {unknown_name('measure', str(each.measure), MEASURES)}")
-        return Claim(name, claim["title"], claim["source"], tuple(rows), tuple(comparisons), tuple(contrasts))
-
-    def _contrast(self, where: str, name: str, entry: dict[str, Any]) -> Contrast:
-        if len(entry["of"]) != 4:
-            raise UserError(f"{where}: contrast {name} names {len(entry['of'])} rows, but must name 4")
-        first, second, third, fourth = entry["of"]
-        return Contrast(name, (first, second, third, fourth), entry["effect"], entry["paper"])
-
-    def _check_keys(self, where: str, entry: dict[str, Any], known: tuple[str, ...]) -> None:
-        for key in entry:
-            if key not in known:
-                raise UserError(f"{where}: {unknown_name('key', key, known)}")
+    def _claim(self, name: str, claim: _ClaimEntry) -> Claim:
+        comparisons = [Comparison(row, entry.base, entry.effect, entry.paper) for row, entry in claim.rows.items()]
+        comparisons += [
+            Comparison(entry.row, entry.base, entry.effect, entry.paper, entry.measure) for entry in claim.comparisons
+        ]
+        contrasts = [Contrast(each, entry.of, entry.effect, entry.paper) for each, entry in claim.contrasts.items()]
+        named = [row for each in comparisons for row in (each.row, each.base)]
+        named += [row for each in contrasts for row in each.rows]
+        if unknown := [row for row in named if row not in self.entries]:
+            raise UserError(f"{self.source}, claim {name}: {unknown_name('row', unknown[0], self.entries)}")
+        return Claim(name, claim.title, claim.source, tuple(claim.rows), tuple(comparisons), tuple(contrasts))

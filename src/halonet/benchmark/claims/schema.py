@@ -19,13 +19,10 @@ Accuracies and shares are in percent. Where a run diverged, test, predictions an
 """
 
 import re
-import reprlib
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from halonet.benchmark.claims.experiment import hash_recipe
+from halonet.rules import Complaint, Count, Rule, check_value, missing, must_be, shown, within
 
 BENCHMARK = "claims"
 COMPLETE, DIVERGED = "complete", "diverged"
@@ -33,28 +30,28 @@ PIXELS = [1, 2, 3, 4, 5, 6, 7, 8]
 
 
 class DamageError(Exception):
-    """A record breaks a rule; the message names it."""
+    """A record breaks rules; the message names all of them."""
 
 
 def check_record(record: Any) -> None:
     """Check the keys of a record, the type and the range of each value, and that they agree with one another.
 
     Raises:
-        DamageError: It names the first key that breaks a rule.
+        DamageError: It names the keys that break rules.
     """
-    _check_value(record, _SCHEMA, "it")
+    _refuse(_complaints(record, _SCHEMA, ""))
     is_complete = record["status"] == COMPLETE
-    _check_value(record, _COMPLETE if is_complete else _DIVERGED, "it")
+    _refuse(_complaints(record, _COMPLETE if is_complete else _DIVERGED, ""))
     if hash_recipe(record["recipe"]) != record["recipe_hash"]:
         raise DamageError(
             f"recipe_hash is {record['recipe_hash']}, but that of its recipe is {hash_recipe(record['recipe'])}"
         )
     epochs, planned = [epoch["epoch"] for epoch in record["epochs"]], record["recipe"]["schedule"]["epochs"]
     if epochs != list(range(len(epochs))) or len(epochs) > planned or (is_complete and len(epochs) < planned):
-        raise DamageError(f"epochs are {reprlib.repr(epochs)}, but its recipe has {planned}, counted from 0")
+        raise DamageError(f"epochs are {shown(epochs)}, but its recipe has {planned}, counted from 0")
     # A package that runs outside a checkout has neither a commit nor changes.
     if type(modified := record["provenance"].get("modified", False)) is not bool:
-        raise DamageError(f"provenance.modified is {reprlib.repr(modified)}, but must be true or false")
+        raise DamageError(f"provenance.modified is {shown(modified)}, but must be true or false")
     if is_complete:
         _check_images(record)
 
@@ -69,108 +66,87 @@ def _check_images(record: dict[str, Any]) -> None:
         raise DamageError(f"shifts.images is {record['shifts']['images']}, but test images are {images}")
 
 
-@dataclass(frozen=True)
-class _Rule:
-    """What a value must be, in words and as a test."""
-
-    words: str
-    holds: Callable[[Any], bool]
+def _refuse(complaints: list[Complaint]) -> None:
+    if complaints:
+        raise DamageError("; ".join(map(str, complaints)))
 
 
-def _check_value(value: Any, rule: Any, key: str) -> None:
-    """A dictionary stands for one with at least these keys, a list for a list of such items."""
-    if isinstance(rule, dict):
+def _complaints(value: Any, schema: Any, key: str) -> list[Complaint]:
+    """A dictionary stands for one with at least these keys, a list for a list of such items, all else annotates."""
+    if isinstance(schema, dict):
         if not isinstance(value, dict):
-            raise DamageError(f"{key} is {reprlib.repr(value)}, but must have keys")
-        for name, each in rule.items():
-            inner = name if key == "it" else f"{key}.{name}"
-            if name not in value:
-                raise DamageError(f"{inner} is missing")
-            _check_value(value[name], each, inner)
-    elif isinstance(rule, list):
+            return [must_be(key, value, "a section with keys of its own")]
+        found = []
+        for name, each in schema.items():
+            inner = f"{key}.{name}" if key else name
+            found += _complaints(value[name], each, inner) if name in value else [missing(inner)]
+        return found
+    if isinstance(schema, list):
         if not isinstance(value, list):
-            raise DamageError(f"{key} is {reprlib.repr(value)}, but must be a list")
-        for index, item in enumerate(value):
-            _check_value(item, rule[0], f"{key}.{index}")
-    elif not rule.holds(value):
-        raise DamageError(f"{key} is {reprlib.repr(value)}, but must be {rule.words}")
-
-
-def _is_number(value: Any) -> bool:
-    """Neither a bool nor NaN, and not so large that it is no float."""
-    return type(value) in (int, float) and abs(value) <= sys.float_info.max
-
-
-def _only(*values: Any) -> _Rule:
-    return _Rule(" or ".join(map(repr, values)), lambda value: any(value == each for each in values))
+            return [must_be(key, value, "a list")]
+        return [each for index, item in enumerate(value) for each in _complaints(item, schema[0], f"{key}.{index}")]
+    return check_value(schema, value, key)[1]
 
 
 def _is_texts(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(each, str) for each in value.values())
 
 
-_TEXT = _Rule("text", lambda value: isinstance(value, str))
-_TEXTS = _Rule("a dictionary of texts", _is_texts)
-_PERCENT = _Rule("a number from 0 to 100", lambda value: _is_number(value) and 0 <= value <= 100)
-_POSITIVE = _Rule("a finite number, at least 0", lambda value: _is_number(value) and value >= 0)
-_INDEX = _Rule("a whole number, at least 0", lambda value: type(value) is int and value >= 0)
-_COUNT = _Rule("a whole number above 0", lambda value: type(value) is int and value > 0)
-_DIGITS = _Rule("digits", lambda value: isinstance(value, str) and re.fullmatch(r"[0-9]*", value) is not None)
-_HASH = _Rule(
-    "16 hexadecimal digits", lambda value: isinstance(value, str) and bool(re.fullmatch("[0-9a-f]{16}", value))
-)
-_PERCENTS = _Rule(
-    f"{len(PIXELS)} numbers from 0 to 100",
-    lambda value: isinstance(value, list) and len(value) == len(PIXELS) and all(map(_PERCENT.holds, value)),
-)
+_Texts = Annotated[Any, Rule("a dictionary of texts", _is_texts)]
+_Percent = Annotated[float, within(least=0, most=100)]
+_Positive = Annotated[float, within(least=0)]
+_Index = Annotated[int, within(least=0)]
+_Digits = Annotated[str, Rule("digits", lambda value: re.fullmatch(r"[0-9]*", value) is not None)]
+_Hash = Annotated[str, Rule("16 hexadecimal digits", lambda value: re.fullmatch("[0-9a-f]{16}", value) is not None)]
+_Percents = tuple[(_Percent,) * len(PIXELS)]
 
 _SCHEMA: dict[str, Any] = {
-    "benchmark": _only(BENCHMARK),
-    "row": _TEXT,
-    "seed": _INDEX,
-    "status": _only(COMPLETE, DIVERGED),
-    "recipe": {"data": {}, "engine": {}, "schedule": {"epochs": _COUNT}},
-    "recipe_hash": _HASH,
+    "benchmark": Literal["claims"],
+    "row": str,
+    "seed": _Index,
+    "status": Literal["complete", "diverged"],
+    "recipe": {"data": {}, "engine": {}, "schedule": {"epochs": Count}},
+    "recipe_hash": _Hash,
     "epochs": [
         {
-            "epoch": _INDEX,
-            "train_loss": _POSITIVE,
-            "train_top1": _PERCENT,
-            "validation_loss": _POSITIVE,
-            "validation_top1": _PERCENT,
+            "epoch": _Index,
+            "train_loss": _Positive,
+            "train_top1": _Percent,
+            "validation_loss": _Positive,
+            "validation_top1": _Percent,
         }
     ],
-    "parameters": _COUNT,
-    "macs": _COUNT,
+    "parameters": Count,
+    "macs": Annotated[int, within(least=1)],
     "data": {
-        "variant": _TEXT,
-        "checksums": _TEXTS,
-        "images": {"train": _COUNT, "validation": _COUNT, "test": _COUNT},
+        "variant": str,
+        "checksums": _Texts,
+        "images": {"train": Count, "validation": Count, "test": Count},
     },
-    "seconds": {"process": _POSITIVE, "wall": _POSITIVE},
-    "machine": _TEXTS,
+    "seconds": {"process": _Positive, "wall": _Positive},
+    "machine": _Texts,
     "provenance": {
-        "command": _TEXT,
-        "time": _TEXT,
-        "commit": _Rule("text or null", lambda value: value is None or isinstance(value, str)),
-        "python": _TEXT,
-        "halonet": _TEXT,
-        "torch": _TEXT,
-        "timm": _TEXT,
+        "command": str,
+        "time": str,
+        "commit": str | None,
+        "python": str,
+        "halonet": str,
+        "torch": str,
+        "timm": str,
     },
 }
 _COMPLETE: dict[str, Any] = {
-    "reason": _only(None),
-    "test": {"top1": _PERCENT, "top5": _PERCENT, "loss": _POSITIVE, "images": _COUNT},
-    "predictions": _DIGITS,
+    "reason": None,
+    "test": {"top1": _Percent, "top5": _Percent, "loss": _Positive, "images": Count},
+    "predictions": _Digits,
     "shifts": {
-        "direction": _TEXT,
-        "fill": _TEXT,
-        "images": _COUNT,
-        "pixels": _Rule("1 to 8", lambda value: repr(value) == repr(PIXELS)),
-        "top1": _PERCENTS,
-        "changed": _PERCENTS,
-        "unshifted_top1": _PERCENT,
+        "direction": str,
+        "fill": str,
+        "images": Count,
+        "pixels": Annotated[Any, Rule("1 to 8", lambda value: repr(value) == repr(PIXELS))],
+        "top1": _Percents,
+        "changed": _Percents,
+        "unshifted_top1": _Percent,
     },
 }
-_DIVERGED: dict[str, Any] = {"reason": _TEXT, "test": _only(None), "predictions": _only(None), "shifts": _only(None)}
+_DIVERGED: dict[str, Any] = {"reason": str, "test": None, "predictions": None, "shifts": None}
