@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from halonet.benchmark.command_line import add_benchmarks
-from halonet.console import print_table
+from halonet.console import print_table, printable, survive_any_encoding
 from halonet.deploy.command_line import add_detector_export
 from halonet.detection.command_line import add_detection
 from halonet.errors import UserError, UserNote
@@ -26,16 +26,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Words after the program's name; None takes those of the process.
 
     Returns:
-        The exit status: 0, 2 for a mistake of the user (one line on stderr), 130 after Ctrl-C.
+        The exit status: 0, 1 where some of many images could not be read, 2 for a mistake of the user (one line on
+        stderr), 130 after Ctrl-C.
     """
+    survive_any_encoding()
     words, overrides = split_overrides(sys.argv[1:] if arguments is None else list(arguments))
     options = make_parser().parse_args(words, argparse.Namespace(words=words))
     try:
         with _notes_on_stderr():
-            options.run(options, overrides)
+            return options.run(options, overrides) or 0
     except UserError as error:
         # From a process that loads images, the message comes at the end of that process's traceback.
-        print(f"halonet: {str(error).rpartition('halonet.errors.UserError: ')[2].rstrip()}", file=sys.stderr)
+        message = str(error).rpartition("halonet.errors.UserError: ")[2].rstrip()
+        print(f"halonet: {printable(message)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as error:
         print(f"halonet: {error or 'interrupted'}", file=sys.stderr)
@@ -49,7 +52,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         extra = "detection" if options.command == "detect" else "train"
         print(f"halonet: {options.command} needs {error.name}: pip install 'halonet[{extra}]'", file=sys.stderr)
         return 2
-    return 0
 
 
 @contextmanager
@@ -58,7 +60,7 @@ def _notes_on_stderr() -> Iterator[None]:
 
     def show_note(message: Warning | str, category: type[Warning], *place: Any) -> None:
         if issubclass(category, UserNote):
-            print(f"halonet: note: {message}", file=sys.stderr)
+            print(f"halonet: note: {printable(str(message))}", file=sys.stderr)
         else:
             show(message, category, *place)
 
@@ -155,7 +157,7 @@ class Formatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 def _command(
-    commands: Any, name: str, run: Callable[[argparse.Namespace, list[str]], None] | None, summary: str
+    commands: Any, name: str, run: Callable[[argparse.Namespace, list[str]], int | None] | None, summary: str
 ) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         name, help=summary, description=summary[0].upper() + summary[1:] + ".", formatter_class=Formatter
@@ -181,7 +183,7 @@ def run_train(options: argparse.Namespace, overrides: list[str]) -> None:
 
 def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
     """Measure, then print the figures."""
-    from halonet.training.evaluation import evaluate
+    from halonet.training.evaluation import describe_accuracy, evaluate
     from halonet.training.run import data_of
 
     result = evaluate(
@@ -197,31 +199,34 @@ def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
         print(json.dumps(result, indent=2))
         return
     print(
-        f"top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %, loss {result['loss']:.4f} on "
-        f"{result['images']:,} images of {data_of(result)} ({result['split']}), "
-        f"{result['images_per_second']:.0f} images/s on {result['device']}"
+        printable(
+            f"{describe_accuracy(result)} on {result['images']:,} images of {data_of(result)} ({result['split']}), "
+            f"{result['images_per_second']:.0f} images/s on {result['device']}"
+        )
     )
 
 
-def run_predict(options: argparse.Namespace, overrides: list[str]) -> None:
-    """Label, draw if asked, and print."""
+def run_predict(options: argparse.Namespace, overrides: list[str]) -> int:
+    """Label, draw if asked, and print; the status is 1 if some images could not be read."""
     from halonet.data import find_images
     from halonet.training.prediction import predict, save_maps
 
     files = find_images([Path(options.root or "", image) for image in options.images])
-    rows = predict(options.checkpoint, files, options.top_k, batch_size=options.batch_size, device=options.device)
+    all_rows = predict(options.checkpoint, files, options.top_k, batch_size=options.batch_size, device=options.device)
+    rows = [row for row in all_rows if "error" not in row]
     if options.save_maps is not None:
         for row, path in zip(rows, save_maps(options.checkpoint, rows, options.save_maps), strict=True):
             row["map"] = str(path)
     if options.json:
-        print(json.dumps(rows, indent=2))
+        print(json.dumps(all_rows, indent=2))
     elif options.csv:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(["file", "rank", "label", "probability"])
         for row in rows:
             for rank, guess in enumerate(row["top"], 1):
-                writer.writerow([row["file"], rank, guess["label"], f"{guess['probability']:.6f}"])
-    else:
+                cells = [printable(row["file"]), rank, printable(guess["label"]), f"{guess['probability']:.6f}"]
+                writer.writerow(cells)
+    elif rows:
         print_table(
             ["file", *(f"guess {rank + 1}" for rank in range(len(rows[0]["top"])))],
             [
@@ -231,6 +236,12 @@ def run_predict(options: argparse.Namespace, overrides: list[str]) -> None:
         )
         if options.save_maps is not None:
             print(f"attention maps written to {options.save_maps}")
+    errors = [row["error"] for row in all_rows if "error" in row]
+    for error in errors:
+        print(f"halonet: {printable(error)}", file=sys.stderr)
+    if errors:
+        print(f"halonet: {len(errors)} of {len(all_rows)} images could not be read", file=sys.stderr)
+    return 1 if errors else 0
 
 
 def run_info(options: argparse.Namespace, overrides: list[str]) -> None:

@@ -83,7 +83,7 @@ def test_class_folders_without_images_are_named(tmp_path):
         ImageFolder(write_classes(tmp_path / "all", {f"x{i}": 0 for i in range(7)}))
 
 
-@pytest.mark.parametrize("place", ["stray.png", "ant/bee/deep.png", ".ipynb_checkpoints/copy.png"])
+@pytest.mark.parametrize("place", ["stray.png", "ant/bee/deep.png"])
 def test_images_elsewhere_than_in_a_class_folder_are_refused(tmp_path, place):
     write_classes(tmp_path, {"ant": 1, "bee": 1})
     (tmp_path / place).parent.mkdir(exist_ok=True)
@@ -133,10 +133,10 @@ def test_bad_tar_files_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"text\.tar cannot be read as an uncompressed tar file"):
         ImageTar(tmp_path / "text.tar")
     (tmp_path / "none").mkdir()
-    with pytest.raises(UserError, match=r"empty\.tar cannot be read as an uncompressed tar file of class folders"):
+    with pytest.raises(UserError, match=r"empty\.tar is empty: put the images of each class into .*/CLASS"):
         ImageTar(pack(tmp_path / "empty.tar", tmp_path / "none"))
     noise_image(0).save(tmp_path / "none/a.png")
-    with pytest.raises(UserError, match=r"flat\.tar holds images outside of class folders"):
+    with pytest.raises(UserError, match=r"flat\.tar holds images but no class folders"):
         ImageTar(pack(tmp_path / "flat.tar", tmp_path / "none"))
 
 

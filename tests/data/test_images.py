@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from halonet.data.images import PIXEL_LIMIT, find_images, open_image
-from halonet.errors import UserError
+from halonet.errors import UserError, UserNote
 from tests.data.samples import noise_image, png_of_declared_size, write_classes
 
 
@@ -122,7 +122,8 @@ def test_images_are_found_in_files_and_folders_sorted_and_once(tmp_path):
     (folder / "UPPER.JPG").write_bytes(b"")
     single = tmp_path / "single.tiff"
     single.write_bytes(b"")
-    found = find_images([single, str(folder), folder / "a" / "0.png"])
+    with pytest.warns(UserNote, match=r"pictures: left out hidden and system files and folders \(1\)$"):
+        found = find_images([single, str(folder), folder / "a" / "0.png"])
     assert found == [single, folder / "UPPER.JPG", folder / "a/0.png", folder / "b/0.png", folder / "b/1.png"]
 
 

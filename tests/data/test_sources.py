@@ -83,7 +83,7 @@ def test_classes_that_differ_between_train_and_val_are_refused(tmp_path):
 def test_two_folders_for_one_split_are_refused(tmp_path):
     for name in ("val", "validation"):
         write_classes(tmp_path / name, {"ant": 1})
-    with pytest.raises(UserError, match="more than one validation split: keep one of validation, val"):
+    with pytest.raises(UserError, match="more than one validation split: keep one of val, validation"):
         available_splits(str(tmp_path))
 
 

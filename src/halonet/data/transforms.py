@@ -18,6 +18,7 @@ from torch import Tensor
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
+from halonet.data.nullable import OrNull
 from halonet.errors import UserError
 
 # The operations of the published RandAugment for ImageNet, less Cutout, which timm leaves to random erasing. Names
@@ -37,7 +38,7 @@ class AugmentationConfig:
     side to image_size / crop_pct and takes the center.
 
     Attributes:
-        image_size: Side of the square input in pixels.
+        image_size: Side of the square input in pixels. A recipe may leave it null: it then follows from the data.
         in_chans: 1 for gray, 3 for color; images are converted.
         mean: Mean of each channel, for values in [0, 1].
         std: Standard deviation of each channel, likewise.
@@ -45,7 +46,7 @@ class AugmentationConfig:
         crop_pct: The part of the scaled image's side that evaluation keeps, in (0, 1].
         train_crop: "random_resized": a random part of the image, scaled to image_size; "pad": an image_size square from
             a random place of the image with a black border of `padding` pixels, after scaling the shorter side to
-            image_size; "none": the crop of evaluation.
+            image_size; "none": the crop of evaluation. A recipe may leave it null: it then follows from the data.
         padding: Width of that border in pixels.
         scale: Smallest and largest area of the random part, as a fraction of the image's.
         ratio: Smallest and largest aspect ratio of the random part.
@@ -60,13 +61,13 @@ class AugmentationConfig:
         UserError: A value is out of its range.
     """
 
-    image_size: int = 224
+    image_size: OrNull[int] = 224
     in_chans: int = 3
     mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN
     std: tuple[float, ...] = IMAGENET_DEFAULT_STD
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
     crop_pct: float = 0.875
-    train_crop: Literal["random_resized", "pad", "none"] = "random_resized"
+    train_crop: OrNull[Literal["random_resized", "pad", "none"]] = "random_resized"
     padding: int = 4
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
@@ -79,7 +80,7 @@ class AugmentationConfig:
 
     def __post_init__(self) -> None:
         rules = {
-            "image_size": (self.image_size >= 1, "at least 1"),
+            "image_size": (self.image_size is None or self.image_size >= 1, "at least 1"),
             "in_chans": (self.in_chans in (1, 3), "1 (gray) or 3 (color)"),
             "mean": (len(self.mean) == self.in_chans, f"{self.in_chans} number(s), one a channel"),
             "std": (
@@ -92,7 +93,7 @@ class AugmentationConfig:
             ),
             "crop_pct": (0 < self.crop_pct <= 1, "above 0 and at most 1"),
             "train_crop": (
-                self.train_crop in ("random_resized", "pad", "none"),
+                self.train_crop in (None, "random_resized", "pad", "none"),
                 "random_resized, pad or none",
             ),
             "padding": (self.padding >= 0, "at least 0"),
@@ -124,7 +125,13 @@ def build_transform(config: AugmentationConfig, train: bool) -> Callable[[Image.
     Returns:
         A picklable function from a PIL image of any mode and size to a float32 tensor
         [in_chans, image_size, image_size], normalized.
+
+    Raises:
+        UserError: `image_size` or `train_crop` is still null.
     """
+    for name in ("image_size", "train_crop"):
+        if getattr(config, name) is None:
+            raise UserError(f"augmentation: {name} is null: give a value, or let training take one from the data")
     steps: list[Callable] = [_ToMode("L" if config.in_chans == 1 else "RGB")]
     steps += _training_steps(config) if train else _center_crop(config)
     steps.append(_ToNormalizedTensor(config.mean, config.std))

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from halonet.data import AugmentationConfig, KeyedDataset, build_transform, load_source
+from halonet.data.sources import available_splits, is_remote
+from halonet.data.survey import survey
 from halonet.errors import UserError
-from halonet.training.metrics import classification_sums, summarize
+from halonet.training.metrics import classification_sums, summarize, wilson_interval
 from halonet.training.weights import load_checkpoint, with_tuples
 
 
@@ -30,30 +32,45 @@ def evaluate(
     Args:
         checkpoint: A run folder, a `model.safetensors` or a `.ckpt`.
         data: A named data set or a folder of class folders; None takes what the checkpoint was trained on.
-        split: Of the data; None takes "test", or what the training took for its test.
+        split: Of the data; None takes "test", or what the training took for its test. Of other data that is one set it
+            takes all images.
         root: The folder that a named data set lies in; None takes the training's, if `data` is the training's too.
         batch_size: Images at a time.
         workers: Processes that load images; 0 loads in this one.
         device: "cpu", "cuda", ...; "auto" takes an accelerator if there is one.
 
     Returns:
-        `top1` and `top5` (percent), `loss` (nats), `images`, `images_per_second`, `seconds`, and what was measured
-        where: `checkpoint`, `parameters`, `data`, `variant` (of a data set that has several, or None), `split`,
+        `top1` and `top5` (percent), `top1_interval` (the two ends of top-1's 95 % interval), `loss` (nats), `images`,
+        `classes` (that the network tells apart), `images_per_second`, `seconds`, and what was measured where:
+        `checkpoint`, `parameters`, `data`, `variant` (of a data set that has several, or None), `split`,
         `device`.
 
     Raises:
-        UserError: The checkpoint or the data cannot be read, or their classes differ.
+        UserError: The checkpoint, the data or some of its images cannot be read, their classes differ, or the
+            checkpoint names data that would have to be fetched.
     """
     network, information = load_checkpoint(checkpoint)
     if data is None and "data" not in information:
         raise UserError(f"{checkpoint} does not say what data it was trained on: name some with --data")
-    if root is None and data in (None, information.get("data")):
+    if data is None and is_remote(str(information["data"])):
+        remote = information["data"]
+        raise UserError(
+            f"{checkpoint} names the data set {remote}, which would have to be fetched: say so with --data {remote}"
+        )
+    is_own = data in (None, information.get("data"))
+    if root is None and is_own:
         root = information.get("root")
     data = str(information["data"] if data is None else data)
-    split = str(split or information.get("test_split", "test"))
-    source = load_source(data, split, root=None if root is None else Path(root))
+    root = None if root is None else Path(root)
+    drawn = {name: information[name] for name in ("hold_out", "seed") if is_own and name in information}
+    if split is None:
+        split = str(information.get("test_split", "test"))
+        if not is_own and (available := available_splits(data, root=root))[-1] == "all":
+            split = available[-1]
+    source = load_source(data, split, root=root, **drawn)
     labels = match_classes(source.class_names, information.get("class_names", source.class_names))
     transform = build_transform(preprocessing(information, str(checkpoint)), train=False)
+    survey(source, f"{data} ({split})")
     loader = DataLoader(
         KeyedDataset(source, transform, seed=0, train=False), batch_size=batch_size, num_workers=workers
     )
@@ -62,7 +79,9 @@ def evaluate(
     sums = _sums(network.to(target), loader, torch.tensor(labels), target)
     seconds = time.monotonic() - start
     return summarize(sums) | {
+        "top1_interval": list(wilson_interval(sums[1].item(), len(source))),
         "images": len(source),
+        "classes": information["num_classes"],
         "images_per_second": len(source) / seconds,
         "seconds": seconds,
         "checkpoint": str(checkpoint),
@@ -72,6 +91,23 @@ def evaluate(
         "split": split,
         "device": str(target),
     }
+
+
+def describe_accuracy(result: dict[str, Any]) -> str:
+    """Put an accuracy into words.
+
+    Args:
+        result: As `evaluate` returns it, or a run's; older ones have no interval.
+
+    Returns:
+        Top-1 with its interval, top-5 if there are more than five classes, and the loss.
+    """
+    interval = ""
+    if "top1_interval" in result:
+        low, high = result["top1_interval"]
+        interval = f" (95 % interval {low:.1f} to {high:.1f})"
+    top5 = f", top-5 {result['top5']:.2f} %" if result.get("classes", 6) > 5 else ""
+    return f"top-1 {result['top1']:.2f} %{interval}{top5}, loss {result['loss']:.4f}"
 
 
 def match_classes(data_names: Sequence[str], checkpoint_names: Sequence[str]) -> list[int]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from halonet.data import AugmentationConfig
+from halonet.data.nullable import OrNull
 from halonet.errors import UserError
 
 NOT_YET_RUN = "not yet run"
@@ -29,16 +30,16 @@ class ModelSection:
     """The network, as `halonet.create_model` takes it.
 
     Attributes:
-        name: A row of `halonet.HALONETS`.
-        num_classes: Of the data.
+        name: A row of `halonet.HALONETS`; null follows from the data.
+        num_classes: Of the data; null follows from the data.
         in_chans: Channels of an image.
         drop_rate: Dropout before the classifier.
         drop_path_rate: Stochastic depth of the last block, rising linearly from the first.
         overrides: Other fields of the model's config.
     """
 
-    name: str
-    num_classes: int = 1000
+    name: OrNull[str]
+    num_classes: OrNull[int] = 1000
     in_chans: int = 3
     drop_rate: float = 0.0
     drop_path_rate: float = 0.0
@@ -50,21 +51,27 @@ class DataSection:
     """The images.
 
     Attributes:
-        source: A named data set or a folder.
+        source: A named data set or a folder; null must be replaced on the command line.
         root: The folder that a named data set lies in; null for those that need none.
         train_images: How many training images to keep, the classes in equal parts; null for all.
         augmentation: Image size, channels, normalization, and what training does to images.
         validation_split: What is measured after each epoch, for choosing; null for nothing.
-        test_split: What is measured once, at the end.
+        test_split: What is measured once, at the end; null takes "test", or the validation split where there is none.
+        hold_out: Where the data has no validation split, the part of each class to hold out as one, drawn by the
+            images' names and the seed; null holds every tenth image out, in their stored order.
+        shrink: Scale images down as they are read, to a shorter side of this many times `image_size`, and keep them in
+            memory; null leaves them as they are.
         workers: Processes that load images; 0 loads in the training process.
     """
 
-    source: str
+    source: OrNull[str]
     root: str | None = None
     train_images: int | None = None
     augmentation: AugmentationConfig
     validation_split: str | None = "validation"
-    test_split: str = "test"
+    test_split: OrNull[str] = "test"
+    hold_out: float | None = None
+    shrink: float | None = None
     workers: int = 0
 
 
@@ -73,19 +80,20 @@ class OptimizerSection:
     """Nesterov SGD.
 
     Attributes:
-        learning_rate: The peak, for the whole batch.
+        learning_rate: The peak, for the whole batch; null follows from the batch size.
         momentum: Ours: the paper names no value.
         weight_decay: L2 penalty.
         decay: On tensors with two axes or more ("matrices"), or on all; ours: the paper does not say.
-        batch_size: Images per optimizer step, over all devices and accumulated micro-batches.
+        batch_size: Images per optimizer step, over all devices and accumulated micro-batches; null follows from the
+            number of images.
         accumulate: Micro-batches per optimizer step.
     """
 
-    learning_rate: float
+    learning_rate: OrNull[float]
     momentum: float = 0.9
     weight_decay: float = 2e-5
     decay: Literal["matrices", "all"] = "matrices"
-    batch_size: int = 128
+    batch_size: OrNull[int] = 128
     accumulate: int = 1
 
 
@@ -94,13 +102,13 @@ class ScheduleSection:
     """A linear warm-up, then a cosine.
 
     Attributes:
-        epochs: Of the whole run.
-        warmup_epochs: May be a fraction.
+        epochs: Of the whole run; null follows from the number of images.
+        warmup_epochs: May be a fraction; null follows from the epochs.
         final_fraction: Of the peak learning rate, used by the last step.
     """
 
-    epochs: int
-    warmup_epochs: float = 0.0
+    epochs: OrNull[int]
+    warmup_epochs: OrNull[float] = 0.0
     final_fraction: float = 1 / 128
 
 
@@ -196,10 +204,12 @@ class Recipe:
             self,
             common_rules(self)
             | {
+                "data.hold_out": (self.data.hold_out is None or 0 < self.data.hold_out < 1, "above 0 and below 1"),
+                "data.shrink": (self.data.shrink is None or self.data.shrink >= 1, "at least 1"),
                 "data.train_images": (self.data.train_images is None or self.data.train_images >= 1, "at least 1"),
-                "schedule.epochs": (schedule.epochs >= 1, "at least 1"),
+                "schedule.epochs": (schedule.epochs is None or schedule.epochs >= 1, "at least 1"),
                 "schedule.warmup_epochs": (
-                    0 <= schedule.warmup_epochs <= schedule.epochs,
+                    None in (schedule.warmup_epochs, schedule.epochs) or 0 <= schedule.warmup_epochs <= schedule.epochs,
                     f"from 0 to schedule.epochs, which is {schedule.epochs}",
                 ),
                 "schedule.final_fraction": (0 < schedule.final_fraction <= 1, "above 0 and at most 1"),
@@ -224,20 +234,21 @@ def common_rules(recipe: Any) -> Rules:
     optimizer, engine = recipe.optimizer, recipe.engine
     micro_batches = optimizer.accumulate * engine.devices * engine.nodes
     return {
-        "model.num_classes": (recipe.model.num_classes >= 1, "at least 1"),
+        "model.num_classes": (recipe.model.num_classes is None or recipe.model.num_classes >= 1, "at least 1"),
         "model.in_chans": (
             recipe.model.in_chans == recipe.data.augmentation.in_chans,
             f"data.augmentation.in_chans, which is {recipe.data.augmentation.in_chans}",
         ),
         "data.workers": (recipe.data.workers >= 0, "at least 0"),
-        "optimizer.learning_rate": (optimizer.learning_rate > 0, "above 0"),
+        "optimizer.learning_rate": (optimizer.learning_rate is None or optimizer.learning_rate > 0, "above 0"),
         "optimizer.momentum": (0 <= optimizer.momentum < 1, "at least 0 and below 1"),
         "optimizer.weight_decay": (optimizer.weight_decay >= 0, "at least 0"),
         "optimizer.accumulate": (optimizer.accumulate >= 1, "at least 1"),
         "engine.devices": (engine.devices >= 1, "at least 1"),
         "engine.nodes": (engine.nodes >= 1, "at least 1"),
         "optimizer.batch_size": (
-            optimizer.batch_size >= 1 and micro_batches >= 1 and optimizer.batch_size % micro_batches == 0,
+            optimizer.batch_size is None
+            or (optimizer.batch_size >= 1 and micro_batches >= 1 and optimizer.batch_size % micro_batches == 0),
             f"a positive multiple of accumulate x devices x nodes, which is {micro_batches}",
         ),
         "ema.decay": (0 <= recipe.ema.decay < 1, "at least 0 and below 1"),

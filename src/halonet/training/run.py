@@ -13,8 +13,9 @@ from halonet.data import derive_seed
 from halonet.data.sources import is_named
 from halonet.training.classifier import Classifier
 from halonet.training.datamodule import ClassificationData
-from halonet.training.engine import Job, anchored, complete, start
-from halonet.training.evaluation import evaluate
+from halonet.training.engine import Job, anchored, complete, is_first_process, start
+from halonet.training.evaluation import describe_accuracy, evaluate
+from halonet.training.from_data import fill_in, require_filled_in
 from halonet.training.recipe import Recipe
 from halonet.training.recipes import resolve
 from halonet.training.weights import with_tuples
@@ -29,7 +30,7 @@ def train(recipe: Recipe, run_dir: str | Path | None = None, *, callbacks: Seque
     `resume`.
 
     Args:
-        recipe: What to do.
+        recipe: What to do; what it leaves null follows from the data, see `halonet.training.fill_in`.
         run_dir: The run folder; None takes `runs/NAME`.
         callbacks: Of Lightning, to run after those of this package.
 
@@ -40,7 +41,8 @@ def train(recipe: Recipe, run_dir: str | Path | None = None, *, callbacks: Seque
         UserError: The folder already holds a run, the data cannot be read or does not fit the model, the training
             diverges, or the disk is full.
     """
-    return start(_job(_anchored(recipe)), run_dir, callbacks=callbacks)
+    say = print if is_first_process() else lambda line: None
+    return start(_job(fill_in(_anchored(recipe), say=say)), run_dir, callbacks=callbacks)
 
 
 def resume(
@@ -80,12 +82,16 @@ def build_data(recipe: Recipe) -> ClassificationData:
     Returns:
         The data module; nothing is read yet.
     """
+    require_filled_in(recipe)
     data = recipe.data
     return ClassificationData(
         data.source,
         data.augmentation,
         root=data.root,
         train_images=data.train_images,
+        num_classes=recipe.model.num_classes,
+        hold_out=data.hold_out,
+        shrink=data.shrink,
         batch_size=recipe.optimizer.batch_size,
         validation_split=data.validation_split,
         test_split=data.test_split,
@@ -103,6 +109,7 @@ def build_classifier(recipe: Recipe) -> Classifier:
     Returns:
         The LightningModule.
     """
+    require_filled_in(recipe)
     model, optimizer, schedule = recipe.model, recipe.optimizer, recipe.schedule
     torch.manual_seed(derive_seed(recipe.engine.seed))
     network = halonet.create_model(
@@ -136,7 +143,7 @@ def describe_result(result: dict[str, Any]) -> str:
         Accuracy, loss, time and speed.
     """
     return (
-        f"top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %, loss {result['loss']:.4f} on {data_of(result)} "
+        f"{describe_accuracy(result)} on {result['images']:,} images of {data_of(result)} "
         f"({result['split']}) after {result['epochs']} epochs, {result['seconds']:.0f} s, "
         f"{result['images_per_second']:.0f} images/s"
     )
@@ -158,13 +165,15 @@ def _job(recipe: Recipe) -> Job:
 
 
 def _measure(recipe: Recipe, folder: Path, device: str) -> dict[str, Any]:
-    measured = evaluate(folder, root=recipe.data.root, device=device)
-    names = ("top1", "top5", "loss", "parameters", "images", "variant")
+    measured = evaluate(folder, recipe.data.source, recipe.data.test_split, root=recipe.data.root, device=device)
+    names = ("top1", "top1_interval", "top5", "loss", "parameters", "images", "classes", "variant")
     return {name: measured[name] for name in names} | {"epochs": recipe.schedule.epochs}
 
 
 def _anchored(recipe: Recipe) -> Recipe:
     data = recipe.data
+    if data.source is None:
+        return recipe
     source = data.source if is_named(data.source) else anchored(data.source)
     root = None if data.root is None else anchored(data.root)
     return dataclasses.replace(recipe, data=dataclasses.replace(data, source=source, root=root))
