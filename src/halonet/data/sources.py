@@ -207,10 +207,9 @@ def _on_disk(path: Path) -> dict[str, Opener]:
             names = ", ".join(place.name for place in found)
             raise UserError(f"{path} holds more than one {split} split: keep one of {names}")
     if others:
+        kept = [place.name for found in splits.values() for place in found]
         names = ", ".join(entry.name for entry in others)
-        note_once(
-            f"{path}: {names} left out, beside the splits {', '.join(place.name for place, *_ in splits.values())}"
-        )
+        note_once(f"{path}: left out {names}, which is none of the splits beside it ({', '.join(kept)})")
     places = {split: splits[split][0] for split in SPLIT_NAMES if split in splits}
     train = places.get("train")
     return {split: partial(_open, place, train if place != train else None) for split, place in places.items()}
