@@ -100,8 +100,7 @@ class ClassificationData(KeyedData):
         if problems:
             remedy = f"set them, or let them follow from the data: halonet train photos --data.source {self.data}"
             raise UserError(f"{self.data!r} does not fit: {'; '.join(problems)}: {remedy}")
-        for split in splits:
-            self._check_images(split)
+        self._check_images([split for split in splits if split not in self._checked])
 
     def _problems_of_training(self) -> list[str]:
         problems = []
@@ -118,12 +117,12 @@ class ClassificationData(KeyedData):
             )
         return problems
 
-    def _check_images(self, split: str) -> None:
-        """Read the headers of a split's images, once; a file that cannot be read is named before the work."""
-        if split in self._checked:
+    def _check_images(self, splits: list[str]) -> None:
+        """Read the headers of the images of splits; files that cannot be read are named before the work."""
+        if not splits:
             return
-        found = survey(self._source(split), f"{self.data} ({split})")
-        self._checked.add(split)
+        found = survey([self._source(split) for split in splits], self.data)
+        self._checked |= set(splits)
         if found.in_color and self.augmentation.in_chans == 1:
             note_once(
                 f"{self.data} has images in color, which become gray because data.augmentation.in_chans is 1; "

@@ -70,7 +70,7 @@ def evaluate(
     source = load_source(data, split, root=root, **drawn)
     labels = match_classes(source.class_names, information.get("class_names", source.class_names))
     transform = build_transform(preprocessing(information, str(checkpoint)), train=False)
-    survey(source, f"{data} ({split})")
+    survey([source], f"{data} ({split})")
     loader = DataLoader(
         KeyedDataset(source, transform, seed=0, train=False), batch_size=batch_size, num_workers=workers
     )

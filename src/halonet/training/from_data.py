@@ -123,15 +123,12 @@ def fill_in(recipe: Recipe, *, say: Callable[[str], None] = print) -> Recipe:
     data = recipe.data
     root = None if data.root is None else Path(data.root)
     splits = available_splits(data.source, root=root)
-    source = load_source(
-        data.source,
-        "train",
-        root=root,
-        train_images=data.train_images,
-        hold_out=data.hold_out,
-        seed=recipe.engine.seed,
-    )
-    found = survey(source, data.source)
+    how = {"root": root, "train_images": data.train_images, "hold_out": data.hold_out, "seed": recipe.engine.seed}
+    sources = {split: load_source(data.source, split, **how) for split in splits if split != "all"}
+    if "train" not in sources:
+        raise UserError(f"{data.source} has no images to train on: it has the splits {', '.join(splits)}")
+    source = sources["train"]
+    found = survey(list(sources.values()), data.source)
     labels = labels_of(source)
     say(
         f"{printable(data.source)}: {_describe_images(source.class_names, labels)}; "
