@@ -168,13 +168,18 @@ def _command(
 
 def run_train(options: argparse.Namespace, overrides: list[str]) -> None:
     """Train or resume, then say what was written."""
-    from halonet.training.recipes import resolve
-    from halonet.training.run import describe_result, resume, train
+    from halonet.training.recipes import resolve, split_overrides as as_pairs
+    from halonet.training.run import describe_result, require_asked_for, resume, train
+
+    def begin(name: str, changes: list[str], folder: Path | None) -> Path:
+        recipe = resolve(name, changes)
+        require_asked_for(recipe.data.source, dict(as_pairs(changes)).get("data.source"), f"recipe {name}")
+        return train(recipe, folder)
 
     run_training(
         options,
         overrides,
-        begin=lambda recipe, changes, folder: train(resolve(recipe, changes), folder),
+        begin=begin,
         resume=resume,
         describe=describe_result,
         has_root=True,

@@ -91,9 +91,16 @@ def test_where_nothing_is_small_enough_there_are_fewer_epochs(photographs: Path,
     recipe, said = filled(photographs)
     assert recipe.model.name == "micro32"
     assert recipe.schedule.epochs == 20
-    assert recipe.schedule.warmup_epochs <= 20
-    assert "taking fewer epochs" in said
+    assert recipe.schedule.warmup_epochs == 1
+    assert "200 epochs would take about 300 minutes: taking 20" in said
     assert "estimated time: 30 minutes" in said
+
+
+def test_epochs_that_are_given_stay_however_long_they_take(photographs: Path, times: dict[int, float]):
+    times |= {96: 40_000.0, 64: 18_000.0}
+    recipe, said = filled(photographs, "schedule.epochs=300")
+    assert recipe.schedule.epochs == 300
+    assert "estimated time: 300 minutes" in said
 
 
 def test_several_processes_time_nothing_and_choose_alike(photographs: Path, monkeypatch: pytest.MonkeyPatch):

@@ -12,6 +12,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import halonet
+from halonet.cli import main
 from halonet.errors import UserError, UserNote
 from halonet.training import checkpoints, list_recipes, resolve, resume, to_yaml, train
 from halonet.training.checkpoints import AtomicCheckpointIO
@@ -253,6 +254,29 @@ def test_a_moved_run_resumes(stopped_run: Path, finished_run: Path, tmp_path: Pa
 
 
 COMPLETE = [name for name in list_recipes() if task_of(name) == "classification" and not missing_values(resolve(name))]
+
+
+def test_a_data_set_that_only_a_file_names_is_not_fetched(images: Path, tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.setattr("halonet.data.sources._huggingface", lambda *_: pytest.fail("asked"))
+    recipe = resolve_with(tiny_recipe(images), tmp_path, "data.source=hfds/owner/name")
+    (tmp_path / "run").mkdir()
+    for path in (tmp_path / "run" / "recipe.yaml", tmp_path / "mine.yaml"):
+        path.write_text(to_yaml(recipe))
+    for words in (["--resume", str(tmp_path / "run")], [str(tmp_path / "mine.yaml")]):
+        assert main(["train", *words]) == 2
+        assert "hfds/owner/name, which is fetched: say so with --data.source hfds/owner/name" in capsys.readouterr().err
+    assert main(["train", "--resume", str(tmp_path / "run"), "--data.source", "elsewhere"]) == 2
+    assert "hfds/owner/name, which is fetched" in capsys.readouterr().err
+
+
+def test_a_data_set_that_the_command_line_names_is_asked_for(images: Path, tmp_path: Path, monkeypatch):
+    asked: list[str] = []
+    monkeypatch.setattr("halonet.data.sources._huggingface", lambda name, root: asked.append(name) or {})
+    recipe = resolve_with(tiny_recipe(images), tmp_path, "data.source=hfds/owner/name")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.yaml").write_text(to_yaml(recipe))
+    assert main(["train", "--resume", str(tmp_path / "run"), "--data.source", "hfds/owner/name"]) == 2
+    assert set(asked) == {"owner/name"}
 
 
 @pytest.mark.parametrize("name", COMPLETE)

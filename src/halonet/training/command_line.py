@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from halonet.console import printable
 from halonet.errors import UserError
 
 
@@ -41,7 +42,7 @@ def run_training(
         begin: Trains a recipe with its overrides into a folder, and returns the folder.
         resume: Completes the run in a folder, and returns the folder.
         describe: Puts a result into a line.
-        has_root: Whether recipes have the field `data.root`, which `resume` takes as `root`.
+        has_root: Whether recipes have the field `data.root`, which `resume` takes as `root`, beside `source`.
 
     Raises:
         UserError: If --resume comes with anything else but `--data.root`, or the training fails.
@@ -56,17 +57,18 @@ def run_training(
         folder = begin(options.recipe, overrides, options.run_dir)
     if not is_first_process():
         return
-    print(describe(read_result(folder)))
-    print(f"written to {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+    print(printable(describe(read_result(folder))))
+    print(printable(f"written to {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}"))
 
 
 def _changes_on_resume(overrides: list[str], has_root: bool) -> dict[str, str]:
-    """Take the new place of the data, the one field of a recipe that may change when a run is resumed."""
+    """Take the new place of the data, which alone may change when a run is resumed, and its name, which may not."""
     from halonet.training.recipes import split_overrides
 
     changes = dict(split_overrides(overrides))
-    root = {"root": changes.pop("data.root")} if has_root and "data.root" in changes else {}
+    names = {"data.root": "root", "data.source": "source"} if has_root else {}
+    taken = {names[key]: changes.pop(key) for key in names if key in changes}
     for key in changes:
         exception = ", but for data.root" if has_root else ""
         raise UserError(f"--resume takes the recipe of the run as it is{exception}: leave out {key}")
-    return root
+    return taken

@@ -136,7 +136,7 @@ def fill_in(recipe: Recipe, *, say: Callable[[str], None] = print) -> Recipe:
     )
     recipe = _with_sizes(recipe, len(source.class_names), len(labels), splits)
     candidates = list(_candidates(recipe, found.shorter_side))
-    recipe = _fitting(candidates, say)
+    recipe = _fitting(candidates, missing, say)
     say("following from the data: " + " ".join(f"--{key} {_value(recipe, key)}" for key in missing))
     return recipe
 
@@ -164,9 +164,13 @@ def _with_sizes(recipe: Recipe, num_classes: int, images: int, splits: tuple[str
         schedule=dataclasses.replace(
             recipe.schedule,
             epochs=epochs,
-            warmup_epochs=round(0.05 * epochs, 2) if warmup is None else warmup,
+            warmup_epochs=_warmup(epochs) if warmup is None else warmup,
         ),
     )
+
+
+def _warmup(epochs: int) -> float:
+    return round(0.05 * epochs, 2)
 
 
 def _candidates(recipe: Recipe, shorter_side: int) -> Iterator[Recipe]:
@@ -190,27 +194,26 @@ def _candidates(recipe: Recipe, shorter_side: int) -> Iterator[Recipe]:
             yield candidate
 
 
-def _fitting(candidates: list[Recipe], say: Callable[[str], None]) -> Recipe:
+def _fitting(candidates: list[Recipe], missing: list[str], say: Callable[[str], None]) -> Recipe:
     """Choose the first that can be trained within half an hour; the last with fewer epochs if none can."""
     first = candidates[0]
     if first.engine.devices * first.engine.nodes > 1:
         return first  # each process would time something else
-    seconds = 0.0
+    recipe, seconds = first, 0.0
     for recipe in candidates:
         seconds = estimate_seconds(recipe)
         if seconds <= LONGEST:
             break
-        say(
-            f"{recipe.model.name} at {recipe.data.augmentation.image_size} px would take about {_in_words(seconds)}: "
-            + ("taking something smaller" if recipe is not candidates[-1] else "taking fewer epochs")
-        )
-    else:
+        if recipe is not candidates[-1]:
+            what = f"{recipe.model.name} at {recipe.data.augmentation.image_size} px"
+            say(f"{what} would take about {_in_words(seconds)}: taking something smaller")
+    if seconds > LONGEST and "schedule.epochs" in missing:
         epochs = max(1, int(recipe.schedule.epochs * LONGEST / seconds))
+        say(f"{recipe.schedule.epochs} epochs would take about {_in_words(seconds)}: taking {epochs}")
         seconds *= epochs / recipe.schedule.epochs
-        warmup = min(recipe.schedule.warmup_epochs, epochs)
-        recipe = dataclasses.replace(
-            recipe, schedule=dataclasses.replace(recipe.schedule, epochs=epochs, warmup_epochs=warmup)
-        )
+        warmup = _warmup(epochs) if "schedule.warmup_epochs" in missing else recipe.schedule.warmup_epochs
+        schedule = dataclasses.replace(recipe.schedule, epochs=epochs, warmup_epochs=min(warmup, epochs))
+        recipe = dataclasses.replace(recipe, schedule=schedule)
     say(f"estimated time: {_in_words(seconds)}, from a few steps timed here")
     return recipe
 

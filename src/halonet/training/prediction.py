@@ -50,18 +50,18 @@ def predict(
     class_names = information.get("class_names") or [str(label) for label in range(information["num_classes"])]
     rows = []
     for start in range(0, len(images), batch_size):
-        read, errors = _read(images[start : start + batch_size], transform)
+        files = images[start : start + batch_size]
+        read, errors = _read(files, transform)
+        probabilities = {}
         if read:
             with torch.inference_mode():
-                probabilities = network(torch.stack(list(read.values())).to(target)).float().softmax(dim=1).cpu()
-            of_file = dict(zip(read, probabilities, strict=True))
-        for place in range(len(read) + len(errors)):
-            file = str(images[start + place])
-            rows.append(
-                {"file": file, "error": errors[place]}
-                if place in errors
-                else _row(file, of_file[place], class_names, top_k)
-            )
+                batch = network(torch.stack(list(read.values())).to(target)).float().softmax(dim=1).cpu()
+            probabilities = dict(zip(read, batch, strict=True))
+        for place, file in enumerate(map(str, files)):
+            if place in errors:
+                rows.append({"file": file, "error": errors[place]})
+            else:
+                rows.append(_row(file, probabilities[place], class_names, top_k))
     return rows
 
 

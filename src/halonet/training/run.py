@@ -10,7 +10,8 @@ import torch
 
 import halonet
 from halonet.data import derive_seed
-from halonet.data.sources import is_named
+from halonet.data.sources import is_named, is_remote
+from halonet.errors import UserError
 from halonet.training.classifier import Classifier
 from halonet.training.datamodule import ClassificationData
 from halonet.training.engine import Job, anchored, complete, is_first_process, start
@@ -46,7 +47,11 @@ def train(recipe: Recipe, run_dir: str | Path | None = None, *, callbacks: Seque
 
 
 def resume(
-    run_dir: str | Path, *, root: str | Path | None = None, callbacks: Sequence[lightning.Callback] = ()
+    run_dir: str | Path,
+    *,
+    root: str | Path | None = None,
+    source: str | None = None,
+    callbacks: Sequence[lightning.Callback] = (),
 ) -> Path:
     """Complete a run that was interrupted; on a CPU it ends with the bits of one that was not.
 
@@ -56,17 +61,21 @@ def resume(
     Args:
         run_dir: The run folder.
         root: The folder that a named data set lies in now; None takes the one that the run began with.
+        source: The data set's name again, where it has to be fetched: a run folder may be somebody else's.
         callbacks: As in `train`.
 
     Returns:
         The run folder.
 
     Raises:
-        UserError: The folder holds no run, or one of the errors of `train`.
+        UserError: The folder holds no run, `source` is not its data set or is missing, or one of the errors of `train`.
     """
 
     def job(path: Path) -> Job:
         recipe = resolve(path)
+        require_asked_for(recipe.data.source, source, f"run {run_dir}")
+        if source not in (None, recipe.data.source):
+            raise UserError(f"run {run_dir} was trained on {recipe.data.source}: it cannot go on with {source}")
         data = recipe.data if root is None else dataclasses.replace(recipe.data, root=str(root))
         return _job(_anchored(dataclasses.replace(recipe, data=data)))
 
@@ -131,6 +140,21 @@ def build_classifier(recipe: Recipe) -> Classifier:
         label_smoothing=recipe.regularization.label_smoothing,
         seed=recipe.engine.seed,
     )
+
+
+def require_asked_for(source: str | None, asked: str | None, where: str) -> None:
+    """Refuse to fetch a data set that only a file names.
+
+    Args:
+        source: The data.
+        asked: What the user's own words name.
+        where: What names the data, for the message.
+
+    Raises:
+        UserError: The data would have to be fetched, and the user did not name it.
+    """
+    if source is not None and source != asked and is_remote(source):
+        raise UserError(f"{where} names the data set {source}, which is fetched: say so with --data.source {source}")
 
 
 def describe_result(result: dict[str, Any]) -> str:
