@@ -137,7 +137,10 @@ def fill_in(recipe: Recipe, *, say: Callable[[str], None] = print) -> Recipe:
     recipe = _with_sizes(recipe, len(source.class_names), len(labels), splits)
     candidates = list(_candidates(recipe, found.shorter_side))
     recipe = _fitting(candidates, missing, say)
-    say("following from the data: " + " ".join(f"--{key} {_value(recipe, key)}" for key in missing))
+    flags = [f"--{key} {_value(recipe, key)}" for key in missing]
+    if "model.name" in missing:
+        flags += [f"--model.overrides.{field} {value}" for field, value in recipe.model.overrides.items()]
+    say(f"following from the data: {' '.join(flags)}")
     return recipe
 
 
@@ -278,7 +281,8 @@ def _describe_images(class_names: list[str], labels: list[int]) -> str:
     counts = Counter(labels)
     each = [f"{printable(name)} {counts[label]}" for label, name in enumerate(class_names)]
     if len(each) > MOST_CLASSES_NAMED:
-        each = [f"{min(counts.values())} to {max(counts.values())} in each"]
+        fewest, most = min(counts.values()), max(counts.values())
+        each = [f"{fewest} in each" if fewest == most else f"{fewest} to {most} in each"]
     return f"{len(labels)} images to train on in {len(class_names)} classes ({', '.join(each)})"
 
 
