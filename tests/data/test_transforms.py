@@ -216,3 +216,9 @@ def test_a_value_out_of_range_is_named_with_its_rule(field, value):
     object.__setattr__(config, field, value)  # past the type checks that only tests have
     with pytest.raises(UserError, match=rf"augmentation: {field} is .* but must be "):
         config.__post_init__()
+
+
+def test_what_a_recipe_leaves_null_must_be_filled_in_first():
+    for name in ("image_size", "train_crop"):
+        with pytest.raises(UserError, match=f"augmentation: {name} is null"):
+            build_transform(AugmentationConfig(**{name: None}), train=True)
