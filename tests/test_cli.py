@@ -130,7 +130,9 @@ def recipe(tmp_path):
 def test_training_and_resuming_print_what_the_run_gave(recipe, tmp_path, capsys):
     assert main(["train", str(recipe), "--run-dir", str(tmp_path / "run")]) == 0
     trained = capsys.readouterr().out.splitlines()[-2:]
-    assert re.match(r"top-1 [\d.]+ %, top-5 100.00 %, loss .* after 1 epochs", trained[0])
+    assert re.match(
+        r"top-1 [\d.]+ % \(95 % interval [\d.]+ to [\d.]+\), loss .* on 8 images of .* after 1 epochs", trained[0]
+    )
     assert "model.safetensors" in trained[1]
     assert main(["train", "--resume", str(tmp_path / "run")]) == 0
     assert capsys.readouterr().out.splitlines() == trained

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from halonet.benchmark.command_line import add_benchmarks
-from halonet.console import print_json, print_table
+from halonet.console import print_json, print_table, printable, survive_any_encoding
 from halonet.deploy.command_line import add_detector_export
 from halonet.detection.command_line import add_detection
 from halonet.errors import UserError, UserNote
@@ -28,9 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Words after the program's name; None takes those of the process.
 
     Returns:
-        The exit status: 0, 2 for a mistake of the user (one line on stderr), and 130, 143 or 129 after Ctrl-C, SIGTERM
-        or SIGHUP (one line too).
+        The exit status: 0, 1 where some of many images could not be read, 2 for a mistake of the user (told on stderr),
+        and 130, 143 or 129 after Ctrl-C, SIGTERM or SIGHUP (one line too).
     """
+    survive_any_encoding()
     with interruptible():
         try:
             return _run(arguments)
@@ -47,11 +48,11 @@ def _run(arguments: Sequence[str] | None) -> int:
     options = make_parser().parse_args(words, argparse.Namespace(words=words))
     try:
         with _notes_on_stderr():
-            options.run(options, overrides)
+            return options.run(options, overrides) or 0
     except UserError as error:
         # From a process that loads images, the message comes at the end of that process's traceback.
         message = re.split(r"halonet\.(?:errors|rules)\.\w+: ", str(error))[-1].rstrip()
-        print(f"halonet: {message}", file=sys.stderr)
+        print("\n".join(printable(line) for line in f"halonet: {message}".split("\n")), file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader of our output, `head` for one, has had enough
         sys.stderr.close()
@@ -65,7 +66,6 @@ def _run(arguments: Sequence[str] | None) -> int:
     except Exception as error:
         error.add_note(INTERNAL)
         raise
-    return 0
 
 
 @contextmanager
@@ -74,7 +74,7 @@ def _notes_on_stderr() -> Iterator[None]:
 
     def show_note(message: Warning | str, category: type[Warning], *place: Any) -> None:
         if issubclass(category, UserNote):
-            print(f"halonet: note: {message}", file=sys.stderr)
+            print(f"halonet: note: {printable(str(message))}", file=sys.stderr)
         else:
             show(message, category, *place)
 
@@ -175,7 +175,7 @@ class Formatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 def _command(
-    commands: Any, name: str, run: Callable[[argparse.Namespace, list[str]], None] | None, summary: str
+    commands: Any, name: str, run: Callable[[argparse.Namespace, list[str]], int | None] | None, summary: str
 ) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         name, help=summary, description=summary[0].upper() + summary[1:] + ".", formatter_class=Formatter
@@ -186,13 +186,18 @@ def _command(
 
 def run_train(options: argparse.Namespace, overrides: list[str]) -> None:
     """Train or resume, then say what was written."""
-    from halonet.training.recipes import resolve
-    from halonet.training.run import describe_result, resume, train
+    from halonet.training.recipes import resolve, split_overrides as as_pairs
+    from halonet.training.run import describe_result, require_asked_for, resume, train
+
+    def begin(name: str, changes: list[str], folder: Path | None, or_resume: bool) -> Path:
+        recipe = resolve(name, changes)
+        require_asked_for(recipe.data.source, dict(as_pairs(changes)).get("data.source"), f"recipe {name}")
+        return train(recipe, folder, or_resume=or_resume)
 
     run_training(
         options,
         overrides,
-        begin=lambda recipe, changes, folder, or_resume: train(resolve(recipe, changes), folder, or_resume=or_resume),
+        begin=begin,
         resume=resume,
         describe=describe_result,
         has_root=True,
@@ -201,7 +206,7 @@ def run_train(options: argparse.Namespace, overrides: list[str]) -> None:
 
 def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
     """Measure, then print the figures."""
-    from halonet.training.evaluation import evaluate
+    from halonet.training.evaluation import describe_accuracy, evaluate
     from halonet.training.run import data_of
 
     result = evaluate(
@@ -217,14 +222,15 @@ def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
         print_json(result)
         return
     print(
-        f"top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %, loss {result['loss']:.4f} on "
-        f"{result['images']:,} images of {data_of(result)} ({result['split']}), "
-        f"{result['images_per_second']:.0f} images/s on {result['device']}"
+        printable(
+            f"{describe_accuracy(result)} on {result['images']:,} images of {data_of(result)} ({result['split']}), "
+            f"{result['images_per_second']:.0f} images/s on {result['device']}"
+        )
     )
 
 
-def run_predict(options: argparse.Namespace, overrides: list[str]) -> None:
-    """Label, draw if asked, and print."""
+def run_predict(options: argparse.Namespace, overrides: list[str]) -> int:
+    """Label, draw if asked, and print; the status is 1 if some images could not be read."""
     from halonet.data import find_images
     from halonet.training.files import check_output_folder
     from halonet.training.prediction import predict, save_maps
@@ -232,19 +238,21 @@ def run_predict(options: argparse.Namespace, overrides: list[str]) -> None:
     if options.save_maps is not None:
         check_output_folder(options.save_maps)
     files = find_images([Path(options.root or "", image) for image in options.images])
-    rows = predict(options.checkpoint, files, options.top_k, batch_size=options.batch_size, device=options.device)
+    all_rows = predict(options.checkpoint, files, options.top_k, batch_size=options.batch_size, device=options.device)
+    rows = [row for row in all_rows if "error" not in row]
     if options.save_maps is not None:
         for row, path in zip(rows, save_maps(options.checkpoint, rows, options.save_maps), strict=True):
             row["map"] = str(path)
     if options.json:
-        print_json(rows)
+        print_json(all_rows)
     elif options.csv:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(["file", "rank", "label", "probability"])
         for row in rows:
             for rank, guess in enumerate(row["top"], 1):
-                writer.writerow([row["file"], rank, guess["label"], f"{guess['probability']:.6f}"])
-    else:
+                cells = [printable(row["file"]), rank, printable(guess["label"]), f"{guess['probability']:.6f}"]
+                writer.writerow(cells)
+    elif rows:
         print_table(
             ["file", *(f"guess {rank + 1}" for rank in range(len(rows[0]["top"])))],
             [
@@ -254,6 +262,12 @@ def run_predict(options: argparse.Namespace, overrides: list[str]) -> None:
         )
         if options.save_maps is not None:
             print(f"attention maps written to {options.save_maps}")
+    errors = [row["error"] for row in all_rows if "error" in row]
+    for error in errors:
+        print(f"halonet: {printable(error)}", file=sys.stderr)
+    if errors:
+        print(f"halonet: {len(errors)} of {len(all_rows)} images could not be read", file=sys.stderr)
+    return 1 if errors else 0
 
 
 def run_info(options: argparse.Namespace, overrides: list[str]) -> None:

@@ -3,6 +3,7 @@ import sys
 
 import numpy as np
 import pytest
+from pyarrow import parquet
 from torchvision.datasets import ImageFolder
 
 from halonet.data.adapters import TORCH_SPLITS
@@ -95,6 +96,61 @@ def test_a_damaged_image_in_a_table_is_named(tmp_path, hub):
     source = load_source(str(tmp_path / "set"), "test")
     with pytest.raises(UserError, match=r"^0 of .*set \(test\) is not an image that can be read"):
         source[0]
+
+
+README = """---
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: https://example.invalid/train.parquet
+  - split: test
+    path: ../secret/*.parquet
+---
+"""
+
+
+def test_a_readme_beside_parquet_files_names_nothing_that_is_read(tmp_path, hub, monkeypatch):
+    requests = []
+    monkeypatch.setattr("socket.socket.connect", lambda _, address: requests.append(address))
+    names = hub.ClassLabel(names=["ant", "bee"])
+    write_parquet(hub, tmp_path / "secret", {"test": [1]}, names)
+    folder = write_parquet(hub, tmp_path / "set", {"train": [0, 1] * 10}, names)
+    (folder / "README.md").write_text(README)
+    for data in (str(folder), f"hfds/{folder}"):
+        assert available_splits(data) == ("train", "validation")
+        assert labels_of(load_source(data, "train"))[:2] == [0, 1]
+    assert requests == []
+
+
+@pytest.mark.parametrize("path", ["../secret.png", "https://example.invalid/a.png"])
+def test_an_image_that_a_parquet_file_only_names_is_refused(tmp_path, hub, monkeypatch, path):
+    noise_image(0).save(tmp_path / "secret.png")
+    (tmp_path / "set").mkdir()
+    path = path.replace("..", str(tmp_path))
+    requests = []
+    monkeypatch.setattr("socket.getaddrinfo", lambda *address, **_: requests.append(address))
+    table = hub.Dataset.from_dict({"image": [{"bytes": None, "path": path}], "label": [0]})
+    schema = table.cast_column("image", hub.Image(decode=False)).features.arrow_schema
+    parquet.write_table(table.data.table.cast(schema), tmp_path / "set/test.parquet")
+    source = load_source(str(tmp_path / "set"), "test")
+    with pytest.raises(UserError, match="image 0 of .* is not in the parquet file, which names"):
+        source[0]
+    assert requests == []
+
+
+def test_the_splits_of_parquet_files_are_told_by_their_names(tmp_path, hub):
+    folder = write_parquet(hub, tmp_path / "set", {"train-00000-of-00002": [0], "train-00001-of-00002": [1, 0]})
+    write_parquet(hub, folder / "data", {"Validation-0": [1, 1, 1, 0]})
+    write_parquet(hub, folder / "test", {"0000": [1, 0, 1]})
+    sizes = {split: len(load_source(str(folder), split)) for split in available_splits(str(folder))}
+    assert sizes == {"train": 3, "validation": 4, "test": 3}
+    assert labels_of(load_source(str(folder), "train")) == [0, 1, 0]
+
+
+def test_a_folder_whose_name_looks_like_a_pattern_is_taken_as_it_is(tmp_path, hub):
+    folder = write_parquet(hub, tmp_path / "set[1]*", {"test": [0, 1]})
+    assert labels_of(load_source(str(folder), "test")) == [0, 1]
 
 
 def test_a_missing_local_data_set_is_not_looked_for_elsewhere(tmp_path):

@@ -1,9 +1,11 @@
+import os
+
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms, PngImagePlugin
 
-from halonet.data.images import PIXEL_LIMIT, find_images, open_image
-from halonet.errors import UserError
+from halonet.data.images import PIXEL_LIMIT, find_images, inspect_image, open_image
+from halonet.errors import UserError, UserNote
 from tests.data.samples import noise_image, png_of_declared_size, write_classes
 
 
@@ -122,7 +124,8 @@ def test_images_are_found_in_files_and_folders_sorted_and_once(tmp_path):
     (folder / "UPPER.JPG").write_bytes(b"")
     single = tmp_path / "single.tiff"
     single.write_bytes(b"")
-    found = find_images([single, str(folder), folder / "a" / "0.png"])
+    with pytest.warns(UserNote, match=r"pictures: left out hidden and system files and folders \(1\)$"):
+        found = find_images([single, str(folder), folder / "a" / "0.png"])
     assert found == [single, folder / "UPPER.JPG", folder / "a/0.png", folder / "b/0.png", folder / "b/1.png"]
 
 
@@ -133,3 +136,88 @@ def test_paths_without_images_are_refused(tmp_path):
         find_images([tmp_path])
     with pytest.raises(UserError, match="no images were named"):
         find_images([])
+
+
+def write_with_long_text(path, kind):
+    """A PNG with a megabyte of compressed text, or a colour profile of as much."""
+    text = PngImagePlugin.PngInfo()
+    profile = None
+    if kind == "zTXt":
+        text.add_text("prompt", "a" * 2**21, zip=True)
+    elif kind == "iTXt":
+        text.add_itxt("prompt", "a" * 2**21, zip=True)
+    else:
+        profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes() + bytes(2**21)
+    noise_image(0).save(path, pnginfo=text, icc_profile=profile)
+
+
+@pytest.mark.parametrize("kind", ["zTXt", "iTXt", "iCCP"])
+def test_a_long_text_or_profile_does_not_cost_the_pixels(tmp_path, kind):
+    write_with_long_text(tmp_path / "a.png", kind)
+    with pytest.raises(ValueError, match="too large"):
+        Image.open(tmp_path / "a.png").load()
+    assert inspect_image(tmp_path / "a.png").size == noise_image(0).size
+    assert np.array_equal(np.asarray(open_image(tmp_path / "a.png")), np.asarray(noise_image(0)))
+
+
+def test_a_truncated_image_with_a_long_text_is_refused(tmp_path):
+    write_with_long_text(tmp_path / "a.png", "zTXt")
+    whole = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(whole[:-100])
+    assert "damaged or truncated" in refusal(tmp_path / "a.png")
+
+
+def test_a_decompression_bomb_with_a_long_text_is_refused(tmp_path):
+    write_with_long_text(tmp_path / "a.png", "zTXt")
+    small, bomb = (tmp_path / "a.png").read_bytes(), png_of_declared_size(20_000, 20_000)
+    end_of_header = 8 + 25
+    (tmp_path / "a.png").write_bytes(bomb[:end_of_header] + small[end_of_header:])
+    refusal(tmp_path / "a.png")
+
+
+def test_an_empty_file_is_named_as_such(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"")
+    assert "is empty (0 bytes)" in refusal(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_large_image_is_scaled_down_as_it_is_read(tmp_path, suffix, orientation):
+    smooth = Image.linear_gradient("L").resize((1_000, 600)).convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    smooth.save(tmp_path / f"a.{suffix}", exif=exif)
+    image = open_image(tmp_path / f"a.{suffix}", shorter_side=100)
+    assert image.size == ((167, 100) if orientation == 1 else (100, 167))
+    expected = open_image(tmp_path / f"a.{suffix}").resize(image.size, Image.Resampling.BICUBIC)
+    assert np.abs(np.asarray(image).astype(int) - np.asarray(expected)).max() <= 4
+
+
+def test_a_small_image_is_not_scaled_up(tmp_path):
+    noise_image(0).save(tmp_path / "a.png")
+    assert np.array_equal(np.asarray(open_image(tmp_path / "a.png", shorter_side=100)), np.asarray(noise_image(0)))
+
+
+def test_a_header_tells_size_and_color(tmp_path):
+    noise_image(0, (7, 5)).save(tmp_path / "a.png")
+    noise_image(0, (5, 7), "L").save(tmp_path / "b.jpg")
+    assert inspect_image(tmp_path / "a.png") == ((7, 5), True)
+    assert inspect_image(tmp_path / "b.jpg") == ((5, 7), False)
+    (tmp_path / "c.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"c\.png is not an image"):
+        inspect_image(tmp_path / "c.png")
+
+
+def test_a_search_follows_loops_once_and_passes_over_what_is_no_file(tmp_path):
+    folder = write_classes(tmp_path / "pictures", {"b": 1, "a": 1})
+    (folder / "a/up").symlink_to("..")
+    (folder / "b/up").symlink_to("../a")
+    os.mkfifo(folder / "pipe.png")
+    with pytest.warns(UserNote, match=r"read already \(2\); pipes, sockets and devices \(1\)"):
+        assert find_images([folder]) == [folder / "a/0.png", folder / "b/0.png"]
+
+
+@pytest.mark.parametrize("name", ["x" * 5_000, "a\0b"])
+def test_names_that_no_file_can_have_are_refused(name):
+    with pytest.raises(UserError, match="cannot be the name of an image|does not exist"):
+        find_images([name])

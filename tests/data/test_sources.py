@@ -3,8 +3,8 @@ import tarfile
 import numpy as np
 import pytest
 
-from halonet.data.sources import ImageSource, available_splits, is_named, load_source
-from halonet.errors import UserError
+from halonet.data.sources import ImageSource, available_splits, is_named, is_remote, load_source, names_of
+from halonet.errors import UserError, UserNote
 from tests.data import cifar10_archives
 from tests.data.samples import noise_image, write_classes
 
@@ -83,7 +83,7 @@ def test_classes_that_differ_between_train_and_val_are_refused(tmp_path):
 def test_two_folders_for_one_split_are_refused(tmp_path):
     for name in ("val", "validation"):
         write_classes(tmp_path / name, {"ant": 1})
-    with pytest.raises(UserError, match="more than one validation split: keep one of validation, val"):
+    with pytest.raises(UserError, match="more than one validation split: keep one of val, validation"):
         available_splits(str(tmp_path))
 
 
@@ -167,3 +167,79 @@ def test_a_subset_larger_than_a_class_is_refused(tmp_path):
     assert len(load_source(str(tmp_path), "train", train_images=4)) == 4
     with pytest.raises(UserError, match="data.train_images is 6, which takes 3 images of class 'bee', but there are 2"):
         load_source(str(tmp_path), "train", train_images=6)
+
+
+def test_splits_are_found_whatever_their_case(tmp_path):
+    for name in ("Train", "VAL", "Testing"):
+        write_classes(tmp_path / name, {"ant": 2, "bee": 2})
+    assert available_splits(str(tmp_path)) == ("train", "validation", "test")
+    assert len(load_source(str(tmp_path), "validation")) == 4
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    write_classes(tmp_path, {"train": 2, "plane": 2, "test": 1})
+    assert available_splits(str(tmp_path)) == ("train", "validation", "all")
+    assert load_source(str(tmp_path), "all").class_names == ["plane", "test", "train"]
+
+
+def test_splits_without_classes_are_refused(tmp_path):
+    write_classes(tmp_path, {"train": 2, "test": 2})
+    with pytest.raises(UserError, match=r"test, train in .* no class folders: put the images into SPLIT/CLASS"):
+        available_splits(str(tmp_path))
+
+
+def test_a_split_without_labels_and_other_folders_are_left_out_with_a_note(tmp_path):
+    write_classes(tmp_path / "train", {"ant": 10, "bee": 10})
+    write_classes(tmp_path, {"test": 3, "extra": 1})
+    (tmp_path / "__MACOSX").mkdir()
+    with pytest.warns(UserNote, match=r"left out extra, test, which is none of the splits beside it \(train\)"):
+        assert available_splits(str(tmp_path)) == ("train", "validation")
+
+
+def drawn(folder, split, seed=0, part=0.2):
+    return names_of(load_source(str(folder), split, hold_out=part, seed=seed))
+
+
+def test_a_part_of_each_class_is_held_out_by_names_and_seed(tmp_path):
+    folder = write_classes(tmp_path / "set", {"ant": 20, "bee": 10, "cow": 2})
+    train, validation = drawn(folder, "train"), drawn(folder, "validation")
+    assert sorted(train + validation) == sorted(names_of(load_source(str(folder), "all")))
+    assert [sum(name.startswith(each) for name in validation) for each in ("ant", "bee", "cow")] == [4, 2, 1]
+    assert drawn(folder, "validation", seed=1) != validation
+    moved = folder.rename(tmp_path / "elsewhere")
+    assert drawn(moved, "validation") == validation
+    with tarfile.open(tmp_path / "set.tar", "w") as archive:
+        archive.add(moved, ".")
+    assert drawn(tmp_path / "set.tar", "validation") == validation
+
+
+def test_an_image_more_moves_at_most_one_other_to_the_other_side(tmp_path):
+    folder = write_classes(tmp_path, {"ant": 20})
+    before = set(drawn(folder, "validation"))
+    noise_image(77).save(folder / "ant/new.png")
+    assert len(before - set(drawn(folder, "validation"))) <= 1
+
+
+def test_what_has_a_validation_split_holds_nothing_out(tmp_path):
+    for split in ("train", "val"):
+        write_classes(tmp_path / split, {"ant": 10, "bee": 10})
+    assert len(drawn(tmp_path, "train")) == 20
+
+
+def test_a_class_of_one_image_cannot_be_split(tmp_path):
+    folder = write_classes(tmp_path, {"ant": 5, "bee": 1})
+    with pytest.raises(UserError, match=r"class 'bee' of .* has 1 images.* at least two"):
+        drawn(folder, "train")
+
+
+def test_a_remote_data_set_is_told_from_a_folder(tmp_path):
+    assert is_remote("hfds/owner/name")
+    assert not is_remote(f"hfds/{tmp_path}")
+    assert not is_remote(str(tmp_path))
+    assert not is_remote("cifar10")
+
+
+@pytest.mark.parametrize("name", ["x" * 5_000, "a\0b", "~no_such_user/x"])
+def test_names_that_no_folder_can_have_are_refused(name):
+    with pytest.raises(UserError, match="cannot be the name of a folder|does not exist|unknown data set"):
+        load_source(name, "train")

@@ -218,3 +218,9 @@ def test_transforms_can_be_sent_to_a_spawned_worker():
 def test_a_value_out_of_range_is_named_with_its_rule(field, value, untyped):
     with pytest.raises(UserError, match=rf"AugmentationConfig: {field}(\.\d)? is .* but must be "):
         AugmentationConfig(**{field: value})
+
+
+def test_what_a_recipe_leaves_null_must_be_filled_in_first():
+    for name in ("image_size", "train_crop"):
+        with pytest.raises(UserError, match=f"augmentation: {name} is null"):
+            build_transform(AugmentationConfig(**{name: None}), train=True)

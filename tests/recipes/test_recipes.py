@@ -71,7 +71,7 @@ LONG_RUNS = [
     *(f"detection_pretraining/{name}" for name in DETECTION),
 ]
 PRETRAINING_21K = [f"imagenet21k/{name}" for name in IMAGENET21K]
-CLASSIFIERS = [name for name in list_recipes() if task_of(name) == "classification"]
+CLASSIFIERS = [name for name in list_recipes() if task_of(name) == "classification" and name != "photos"]
 OF_THE_PAPER = [*LONG_RUNS, *HALONET50_STUDIES, *PRETRAINING_21K]
 
 # What the paper does not state; label smoothing is 0 where a recipe does without.

@@ -6,7 +6,9 @@ import pytest
 from halonet.errors import UserError
 from halonet.training import evaluate, predict
 from halonet.training.engine import read_result
-from halonet.training.evaluation import choose_device, match_classes
+from halonet.training.evaluation import choose_device, describe_accuracy, match_classes
+from halonet.training.metrics import wilson_interval
+from halonet.training.weights import read_weights, save_weights
 
 
 def test_evaluating_a_run_reproduces_its_result(finished_run: Path):
@@ -53,6 +55,31 @@ def test_folders_named_by_all_class_numbers_count_as_the_classes():
 def test_other_classes_are_refused():
     with pytest.raises(UserError, match="the data's class 'z' is none of the checkpoint's 2 classes"):
         match_classes(["a", "z"], ["a", "b"])
+
+
+def test_all_unreadable_images_are_named_before_the_work(finished_run: Path, images: Path, tmp_path: Path):
+    folder = shutil.copytree(images / "train", tmp_path / "data")
+    for name in ("left/3.png", "right/0.png"):
+        (folder / name).write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"^2 image\(s\) of .* cannot be read: .*left/3\.png .*right/0\.png"):
+        evaluate(finished_run, str(folder), device="cpu")
+
+
+def test_data_that_a_checkpoint_names_is_not_fetched(finished_run: Path, tmp_path: Path, monkeypatch):
+    state, information, _ = read_weights(finished_run)
+    save_weights(tmp_path / "other.safetensors", state, information | {"data": "hfds/owner/name"})
+    monkeypatch.setattr("halonet.training.evaluation.load_source", lambda *_, **__: pytest.fail("opened"))
+    with pytest.raises(UserError, match=r"hfds/owner/name, which would have to be fetched: say so with --data hfds"):
+        evaluate(tmp_path / "other.safetensors")
+
+
+def test_an_accuracy_is_told_with_its_interval_and_top5_where_it_says_something(finished_run: Path):
+    measured = evaluate(finished_run, device="cpu")
+    low, high = wilson_interval(measured["top1"] / 100 * 8, 8)
+    assert measured["top1_interval"] == pytest.approx([low, high])
+    assert f"(95 % interval {low:.1f} to {high:.1f}), loss" in describe_accuracy(measured)
+    old = {"top1": 50.0, "top5": 90.0, "loss": 1.0}
+    assert describe_accuracy(old) == "top-1 50.00 %, top-5 90.00 %, loss 1.0000"
 
 
 def test_a_device_that_is_not_here_is_told():

@@ -14,10 +14,12 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import halonet
+from halonet.cli import main
 from halonet.errors import DivergedError, UserError, UserNote
 from halonet.training import checkpoints, list_recipes, load_checkpoint, resolve, resume, run, to_yaml, train
 from halonet.training.checkpoints import AtomicCheckpointIO
 from halonet.training.engine import read_result
+from halonet.training.from_data import missing_values
 from halonet.training.lock import locked
 from halonet.training.recipes import task_of
 from halonet.training.run import build_classifier
@@ -301,6 +303,8 @@ def test_an_absurd_loss_is_no_result(images: Path, tmp_path: Path, monkeypatch: 
     with pytest.raises(DivergedError, match="the test loss is 9.219e.06 at the end, above 100 times"):
         train(tiny_recipe(images), tmp_path / "run")
     assert not (tmp_path / "run" / "result.json").exists()
+
+
 def test_a_finished_run_whose_recipe_was_edited_is_refused(finished_run: Path, tmp_path: Path):
     shutil.copytree(finished_run, tmp_path / "run")
     recipe = tmp_path / "run" / "recipe.yaml"
@@ -376,7 +380,33 @@ def test_a_moved_run_resumes(stopped_run: Path, finished_run: Path, tmp_path: Pa
     assert_same_end(tmp_path / "moved", finished_run)
 
 
-@pytest.mark.parametrize("name", [name for name in list_recipes() if task_of(name) == "classification"])
+COMPLETE = [name for name in list_recipes() if task_of(name) == "classification" and not missing_values(resolve(name))]
+
+
+def test_a_data_set_that_only_a_file_names_is_not_fetched(images: Path, tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.setattr("halonet.data.sources._huggingface", lambda *_: pytest.fail("asked"))
+    recipe = resolve_with(tiny_recipe(images), tmp_path, "data.source=hfds/owner/name")
+    (tmp_path / "run").mkdir()
+    for path in (tmp_path / "run" / "recipe.yaml", tmp_path / "mine.yaml"):
+        path.write_text(to_yaml(recipe))
+    for words in (["--resume", str(tmp_path / "run")], [str(tmp_path / "mine.yaml")]):
+        assert main(["train", *words]) == 2
+        assert "hfds/owner/name, which is fetched: say so with --data.source hfds/owner/name" in capsys.readouterr().err
+    assert main(["train", "--resume", str(tmp_path / "run"), "--data.source", "elsewhere"]) == 2
+    assert "hfds/owner/name, which is fetched" in capsys.readouterr().err
+
+
+def test_a_data_set_that_the_command_line_names_is_asked_for(images: Path, tmp_path: Path, monkeypatch):
+    asked: list[str] = []
+    monkeypatch.setattr("halonet.data.sources._huggingface", lambda name, root: asked.append(name) or {})
+    recipe = resolve_with(tiny_recipe(images), tmp_path, "data.source=hfds/owner/name")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.yaml").write_text(to_yaml(recipe))
+    assert main(["train", "--resume", str(tmp_path / "run"), "--data.source", "hfds/owner/name"]) == 2
+    assert set(asked) == {"owner/name"}
+
+
+@pytest.mark.parametrize("name", COMPLETE)
 def test_every_recipe_builds_its_network(name: str):
     with torch.device("meta"):
         network = build_classifier(resolve(name)).network

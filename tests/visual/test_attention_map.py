@@ -40,6 +40,15 @@ def test_the_picture_is_written_and_not_empty(tmp_path):
     assert len(np.unique(drawn.reshape(-1, 3), axis=0)) > 100
 
 
+@pytest.mark.parametrize("title", ["$", r"a $\frac{$ b", "猫", "\udcff", "\x1b[31m"])
+def test_any_name_can_be_the_title(tmp_path, title):
+    model = create_model("tiny28", num_classes=3, in_chans=1).eval()
+    picture = Image.fromarray(np.full((28, 28), 200, np.uint8))
+    draw_attention(model, torch.ones(1, 1, 28, 28), picture, tmp_path / "map.png", points=[(0.5, 0.5)], title=title)
+    with Image.open(tmp_path / "map.png") as drawn:
+        assert drawn.width > 300
+
+
 def test_a_model_without_attention_is_refused():
     model = create_model("resnet50_twin", depths=(1, 1, 1, 1), num_classes=3).eval()
     with pytest.raises(UserError, match="no attention layer"):

@@ -1,6 +1,9 @@
-"""Data sets that other libraries read: Hugging Face data sets ("hfds/...") and torchvision's ("torch/...")."""
+"""Data sets that other libraries read: Hugging Face's ("hfds/..."), parquet files, and torchvision's ("torch/...")."""
 
+import glob
 import importlib
+import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,7 @@ from timm.data.dataset_factory import create_dataset
 from timm.data.readers.reader_factory import create_reader
 from timm.utils.misc import natural_key
 
-from halonet.data.images import decode_image, open_image
+from halonet.data.images import Header, decode_header, decode_image, open_image
 from halonet.errors import UserError, unknown_name
 from halonet.installation import command_for_extra
 
@@ -20,10 +23,10 @@ TORCH_SPLITS = {
 
 
 class HuggingFaceImages:
-    """One split of a Hugging Face data set, a folder of parquet files or a name on the Hub, through timm's reader.
+    """One split of a data set of the Hugging Face Hub, through timm's reader.
 
     Args:
-        name: Folder, or name on the Hub (which downloads it).
+        name: Its name (the Hub is asked for it).
         split: The split's own name.
         root: Folder of the library's cache; its default if None.
 
@@ -39,19 +42,15 @@ class HuggingFaceImages:
             table = datasets.load_dataset(name, split=split, cache_dir=cache)
         except Exception as error:
             raise UserError(f"data set {self._name} cannot be read: {error}") from error
-        images = [key for key, feature in table.features.items() if isinstance(feature, datasets.Image)]
-        labels = [key for key in ("label", "labels", "fine_label", "target", "class") if key in table.features]
-        if not images or not labels:
-            columns = ", ".join(table.features)
-            raise UserError(f"data set {self._name} needs an image column and a label column; its columns: {columns}")
-        self.class_names, class_map = _label_names(table, labels[0], self._name)
-        self.labels: list[int] = [value if class_map is None else class_map[value] for value in table[labels[0]]]
+        image_column, label_column = _columns(datasets, table, self._name)
+        self.class_names, class_map = _label_names(table, label_column, self._name)
+        self.labels: list[int] = [value if class_map is None else class_map[value] for value in table[label_column]]
         self._reader: Any = create_reader(
             f"hfds/{name}",
             root=cache,
             split=split,
-            input_key=images[0],
-            target_key=labels[0],
+            input_key=image_column,
+            target_key=label_column,
             class_map=class_map,
         )
 
@@ -64,6 +63,59 @@ class HuggingFaceImages:
         file, label = self._reader[index]
         with file:
             return decode_image(file, f"{index} of {self._name}"), int(label)
+
+
+class ParquetImages:
+    """One split of a data set that lies in parquet files with the images' bytes in them.
+
+    Nothing but these files is read: no README beside them that names addresses, and no path that they hold.
+
+    Args:
+        files: The split's files, in order.
+        name: What to call the split in messages.
+
+    Raises:
+        UserError: The package `datasets` is not installed, or the files cannot be read as labeled images.
+    """
+
+    def __init__(self, files: Sequence[Path], name: str) -> None:
+        datasets = _import_datasets(name)
+        self._name = name
+        try:
+            table = datasets.Dataset.from_parquet([glob.escape(str(path.absolute())) for path in files])
+        except Exception as error:
+            raise UserError(f"data set {name} cannot be read: {' '.join(str(error).split())}") from error
+        self._column, label_column = _columns(datasets, table, name)
+        self.class_names, class_map = _label_names(table, label_column, name)
+        self.labels: list[int] = [value if class_map is None else class_map[value] for value in table[label_column]]
+        self._table: Any = table.cast_column(self._column, datasets.Image(decode=False))
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        """Return an image and its label; raises UserError, naming the image, where it cannot be read."""
+        return self.read(index)
+
+    def read(self, index: int, shorter_side: int | None = None) -> tuple[Image.Image, int]:
+        """Return an image, scaled down as `open_image` does, and its label."""
+        return decode_image(self._content(index), f"{index} of {self._name}", shorter_side), self.labels[index]
+
+    def inspect(self, index: int) -> Header:
+        """Return an image's header; raises UserError as `inspect_image` does."""
+        return decode_header(self._content(index), f"{index} of {self._name}")
+
+    def _content(self, index: int) -> io.BytesIO:
+        if not 0 <= index < len(self):
+            raise IndexError(f"image {index} of {self._name}, which has {len(self)}")
+        stored = self._table[index][self._column] or {}
+        if stored.get("bytes") is None:
+            raise UserError(
+                f"image {index} of {self._name} is not in the parquet file, which names {stored.get('path')!r}: "
+                "only images whose bytes are in the file are read; write it with its images embedded"
+            )
+        return io.BytesIO(stored["bytes"])
 
 
 class TorchvisionImages:
@@ -108,7 +160,7 @@ class TorchvisionImages:
 
 def huggingface_splits(name: str) -> tuple[str, ...]:
     """Names of the splits of a Hugging Face data set, its own."""
-    if name.startswith(("/", "./", "../")) and not Path(name).exists():  # else the Hub would be asked for it
+    if name.startswith(("/", "./", "../", "~")):  # else the Hub would be asked for it
         raise UserError(f"data folder {name} does not exist")
     datasets = _import_datasets(name)
     try:
@@ -129,6 +181,16 @@ def _import_datasets(name: str) -> Any:
         return importlib.import_module("datasets")
     except ImportError as error:
         raise UserError(f"reading {name!r} needs the package 'datasets': {command_for_extra('streaming')}") from error
+
+
+def _columns(datasets: Any, table: Any, where: str) -> tuple[str, str]:
+    """The columns of images and of labels."""
+    images = [key for key, feature in table.features.items() if isinstance(feature, datasets.Image)]
+    labels = [key for key in ("label", "labels", "fine_label", "target", "class") if key in table.features]
+    if not images or not labels:
+        columns = ", ".join(table.features)
+        raise UserError(f"data set {where} needs an image column and a label column; its columns: {columns}")
+    return images[0], labels[0]
 
 
 def _label_names(table: Any, column: str, where: str) -> tuple[list[str], dict[str, int] | None]:

@@ -2,24 +2,48 @@
 
 import contextlib
 import io
+import os
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image, ImageOps
 
-from halonet.errors import UserError
+from halonet.data.walk import IMAGE_SUFFIXES, LeftOut, count_other_picture, describe_left_out, is_image_name, walk
+from halonet.errors import UserError, note_once
 
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 PIXEL_LIMIT = 89_478_485  # Pillow's own threshold of suspicion: 256 MiB as 24-bit pixels
+GRAY_MODES = ("1", "L", "LA", "La")
 ASPECT_LIMIT = 100  # beyond it, scaling the shorter side to a network's input makes a huge image of a small one
 
 
-def open_image(path: str | Path) -> Image.Image:
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_LIMIT = 2**30  # bytes of a file that is read whole to leave its texts out
+# What stands beside the pixels. Pillow refuses the whole file where one of them unpacks to more than 1 MiB.
+PNG_TEXTS = (b"iCCP", b"iTXt", b"tEXt", b"zTXt")
+
+ImageFile = io.BufferedReader | io.BytesIO
+
+
+class Header(NamedTuple):
+    """What a file says of its image before its pixels.
+
+    Attributes:
+        size: Width and height as stored.
+        in_color: Whether it has more than one channel of colour.
+    """
+
+    size: tuple[int, int]
+    in_color: bool
+
+
+def open_image(path: str | Path, shorter_side: int | None = None) -> Image.Image:
     """Read an image file.
 
     Args:
         path: The file.
+        shorter_side: Scale an image down that is larger, which also reads large JPEG files faster; None leaves it.
 
     Returns:
         The decoded image, turned as its EXIF orientation says: mode "L" where the file is gray, else "RGB" (an alpha
@@ -29,20 +53,78 @@ def open_image(path: str | Path) -> Image.Image:
         UserError: The file is missing, is not an image, is damaged or truncated, has more than `PIXEL_LIMIT` pixels,
             is over `ASPECT_LIMIT` times as long as it is wide, or has more than 8 bits a channel.
     """
-    path = Path(path)
+    with _open(Path(path)) as file:
+        return decode_image(file, str(path), shorter_side)
+
+
+def inspect_image(path: str | Path) -> Header:
+    """Read an image file's header, which finds most of what makes `open_image` refuse it, and is fast.
+
+    Args:
+        path: The file.
+
+    Raises:
+        UserError: As `open_image`, but that damaged pixels are not found.
+    """
+    with _open(Path(path)) as file:
+        return decode_header(file, str(path))
+
+
+def decode_image(file: ImageFile, name: str, shorter_side: int | None = None) -> Image.Image:
+    """Decode an open image file as `open_image` does; `name` stands for it in messages."""
+    try:
+        return _decode(file, name, shorter_side)
+    except UserError:
+        pixels = _png_without_texts(file)
+        if pixels is None:
+            raise
+        with contextlib.suppress(UserError):
+            return _decode(pixels, name, shorter_side)
+        raise
+
+
+def decode_header(file: ImageFile, name: str) -> Header:
+    """Read the header of an open image file as `inspect_image` does; `name` stands for it in messages."""
+    try:
+        image = _identify(file, name)
+    except UserError:
+        pixels = _png_without_texts(file)
+        if pixels is None:
+            raise
+        image = _identify(pixels, name)
+    return Header(image.size, image.mode not in GRAY_MODES)
+
+
+def _open(path: Path) -> io.BufferedReader:
     if not path.is_file():
         raise UserError(f"image file {path} does not exist" if not path.exists() else f"{path} is not an image file")
     try:
-        file = path.open("rb")
+        return path.open("rb")
     except OSError as error:
         raise UserError(f"cannot open image {path}: {error.strerror}") from error
-    with file:
-        return decode_image(file, str(path))
 
 
-def decode_image(file: io.BufferedReader | io.BytesIO, name: str) -> Image.Image:
-    """Decode an open image file as `open_image` does; `name` stands for it in messages."""
+def _decode(file: ImageFile, name: str, shorter_side: int | None) -> Image.Image:
+    image = _identify(file, name)
+    try:
+        if shorter_side is not None:
+            image.draft(None, _scaled_down(image.size, shorter_side))
+        image.load()
+        _turn_upright(image)
+        image = _as_gray_or_color(image)
+        size = image.size if shorter_side is None else _scaled_down(image.size, shorter_side)
+        return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC)
+    except Exception as error:
+        raise _damaged(name, error) from error
+
+
+def _identify(file: ImageFile, name: str) -> Image.Image:
+    """Read the header and refuse what is too large, too long or too deep."""
     # Pillow's decoders meet arbitrary bytes and raise arbitrary exceptions: SyntaxError, struct.error, IndexError ...
+    file.seek(0)
+    if not file.read(1):
+        raise UserError(f"image {name} is empty (0 bytes): replace or remove it")
+    file.seek(0)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -63,12 +145,7 @@ def decode_image(file: io.BufferedReader | io.BytesIO, name: str) -> Image.Image
         raise UserError(f"image {name} is refused: {shape} is over {ASPECT_LIMIT} to 1. Crop it first.")
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         raise UserError(f"image {name} has more than 8 bits a channel (mode {image.mode}): save it with 8 bits first")
-    try:
-        image.load()
-        _turn_upright(image)
-        return _as_gray_or_color(image)
-    except Exception as error:
-        raise _damaged(name, error) from error
+    return image
 
 
 def find_images(paths: Iterable[str | Path]) -> list[Path]:
@@ -76,33 +153,72 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
 
     Args:
         paths: Files, taken as they are, and folders, searched with their subfolders for names ending in
-            `IMAGE_SUFFIXES`.
+            `IMAGE_SUFFIXES`. Hidden and system files are passed over, and links to folders followed once; a `UserNote`
+            counts what was left out.
 
     Returns:
         The files in the order of the request, those of one folder sorted by path, each once.
 
     Raises:
-        UserError: A path does not exist, a folder holds no images, or `paths` is empty.
+        UserError: A path does not exist, a folder holds no images or cannot be read, or `paths` is empty.
     """
     found: dict[Path, None] = {}
     for path in map(Path, paths):
-        if path.is_dir():
-            members = sorted(file for file in path.rglob("*") if is_image_file(file))
-            if not members:
-                raise UserError(f"folder {path} holds no images ({', '.join(IMAGE_SUFFIXES)})")
-            found |= dict.fromkeys(members)
-        elif path.exists():
-            found[path] = None
-        else:
-            raise UserError(f"image file or folder {path} does not exist")
+        try:
+            if path.is_dir():
+                found |= dict.fromkeys(_images_below(path))
+            elif path.exists():
+                found[path] = None
+            else:
+                raise UserError(f"image file or folder {path} does not exist")
+        except (OSError, ValueError) as error:  # too long a name, or one with a NUL character
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f"{str(path)[:200]!r} cannot be the name of an image: {error}") from error
     if not found:
         raise UserError("no images were named: give image files, or folders that hold some")
     return list(found)
 
 
-def is_image_file(path: Path) -> bool:
-    """Whether a path is a file, not hidden, whose name ends as an image's does."""
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+def _images_below(folder: Path) -> list[Path]:
+    left_out, images = LeftOut(), []
+    for entry in walk(folder, left_out):
+        if entry.is_folder:
+            continue
+        if is_image_name(entry.path):
+            images.append(Path(entry.path))
+        else:
+            count_other_picture(entry.path, left_out)
+    noted = describe_left_out(left_out)
+    if not images:
+        raise UserError(f"folder {folder} holds no images ({', '.join(IMAGE_SUFFIXES)}){noted and f'; it has {noted}'}")
+    if noted:
+        note_once(f"{folder}: left out {noted}")
+    return sorted(images)
+
+
+def _scaled_down(size: tuple[int, int], shorter_side: int) -> tuple[int, int]:
+    """The size of an image whose shorter side is brought down to so many pixels, if it is longer."""
+    if min(size) <= shorter_side:
+        return size
+    width, height = (-(-side * shorter_side // min(size)) for side in size)
+    return width, height
+
+
+def _png_without_texts(file: ImageFile) -> io.BytesIO | None:
+    """Take texts and colour profile out of a PNG file; None for other files, and where there are none."""
+    file.seek(0)
+    if file.read(len(PNG_SIGNATURE)) != PNG_SIGNATURE or file.seek(0, os.SEEK_END) > PNG_LIMIT:
+        return None
+    file.seek(len(PNG_SIGNATURE))
+    kept, left_out = [PNG_SIGNATURE], 0
+    while len(start := file.read(8)) == 8:
+        content = file.read(int.from_bytes(start[:4], "big") + 4)
+        if start[4:] in PNG_TEXTS:
+            left_out += 1
+        else:
+            kept += [start, content]
+    return io.BytesIO(b"".join(kept)) if left_out else None
 
 
 def _turn_upright(image: Image.Image) -> None:
@@ -113,7 +229,7 @@ def _turn_upright(image: Image.Image) -> None:
 
 
 def _as_gray_or_color(image: Image.Image) -> Image.Image:
-    if image.mode in ("1", "L", "LA", "La"):
+    if image.mode in GRAY_MODES:
         return image.convert("L")
     if image.mode == "P" and "transparency" in image.info:  # straight to RGB, Pillow warns and guesses
         image = image.convert("RGBA")

@@ -22,6 +22,16 @@ def derive_seed(*key: int) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
+def derive_order(seed: int, name: str) -> bytes:
+    """Hash a name to a key for sorting, the same on every machine and in every version.
+
+    Args:
+        seed: Another seed gives another order.
+        name: Any text, such as a file's name.
+    """
+    return hashlib.blake2b(f"{seed}/{name}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
 @contextmanager
 def isolated_random_state() -> Iterator[Callable[[int], None]]:
     """Let code that draws from the global generators run without reading or moving them.

@@ -17,6 +17,8 @@ from torch import Tensor
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
+from halonet.data.nullable import OrNull
+from halonet.errors import UserError
 from halonet.rules import Probability, Rule, Side, check_together, within
 from halonet.schemas import record
 
@@ -43,7 +45,7 @@ class AugmentationConfig:
     side to image_size / crop_pct and takes the center.
 
     Attributes:
-        image_size: Side of the square input in pixels.
+        image_size: Side of the square input in pixels. A recipe may leave it null: it then follows from the data.
         in_chans: 1 for gray, 3 for color; images are converted.
         mean: Mean of each channel, for values in [0, 1].
         std: Standard deviation of each channel, likewise.
@@ -51,7 +53,7 @@ class AugmentationConfig:
         crop_pct: The part of the scaled image's side that evaluation keeps, in (0, 1].
         train_crop: "random_resized": a random part of the image, scaled to image_size; "pad": an image_size square from
             a random place of the image with a black border of `padding` pixels, after scaling the shorter side to
-            image_size; "none": the crop of evaluation.
+            image_size; "none": the crop of evaluation. A recipe may leave it null: it then follows from the data.
         padding: Width of that border in pixels.
         scale: Smallest and largest area of the random part, as a fraction of the image's.
         ratio: Smallest and largest aspect ratio of the random part.
@@ -66,13 +68,13 @@ class AugmentationConfig:
         RuleError: Values break rules; it names all of them.
     """
 
-    image_size: Side = 224
+    image_size: OrNull[Side] = 224
     in_chans: GrayOrColor = 3
     mean: tuple[Mean, ...] = IMAGENET_DEFAULT_MEAN
     std: tuple[Std, ...] = IMAGENET_DEFAULT_STD
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
     crop_pct: Annotated[float, within(least=0.1, most=1)] = 0.875
-    train_crop: Literal["random_resized", "pad", "none"] = "random_resized"
+    train_crop: OrNull[Literal["random_resized", "pad", "none"]] = "random_resized"
     padding: Annotated[int, within(least=0, most=16_384)] = 4
     scale: tuple[Annotated[float, within(above=0, most=1)], Annotated[float, within(above=0, most=1)]] = (0.08, 1.0)
     ratio: tuple[AspectRatio, AspectRatio] = (3 / 4, 4 / 3)
@@ -107,7 +109,13 @@ def build_transform(config: AugmentationConfig, train: bool) -> Callable[[Image.
     Returns:
         A picklable function from a PIL image of any mode and size to a float32 tensor
         [in_chans, image_size, image_size], normalized.
+
+    Raises:
+        UserError: `image_size` or `train_crop` is still null.
     """
+    for name in ("image_size", "train_crop"):
+        if getattr(config, name) is None:
+            raise UserError(f"augmentation: {name} is null: give a value, or let training take one from the data")
     steps: list[Callable] = [_ToMode("L" if config.in_chans == 1 else "RGB")]
     steps += _training_steps(config) if train else _center_crop(config)
     steps.append(_ToNormalizedTensor(config.mean, config.std))

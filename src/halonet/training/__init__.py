@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from halonet.training.classifier import Classifier
     from halonet.training.datamodule import ClassificationData
     from halonet.training.evaluation import evaluate
+    from halonet.training.from_data import fill_in
     from halonet.training.prediction import predict
     from halonet.training.recipe import Recipe
     from halonet.training.recipes import list_recipes, resolve, to_yaml
@@ -20,6 +21,7 @@ __all__ = [
     "build_classifier",
     "build_data",
     "evaluate",
+    "fill_in",
     "list_recipes",
     "load_checkpoint",
     "predict",
@@ -33,6 +35,7 @@ _HOMES = {
     "Classifier": "classifier",
     "ClassificationData": "datamodule",
     "evaluate": "evaluation",
+    "fill_in": "from_data",
     "predict": "prediction",
     "Recipe": "recipe",
     **dict.fromkeys(("list_recipes", "resolve", "to_yaml"), "recipes"),

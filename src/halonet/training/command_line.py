@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from halonet.console import printable
 from halonet.errors import UserError
 
 
@@ -48,7 +49,7 @@ def run_training(
             the folder.
         resume: Completes the run in a folder, and returns the folder.
         describe: Puts a result into a line.
-        has_root: Whether recipes have the field `data.root`, which `resume` takes as `root`.
+        has_root: Whether recipes have the field `data.root`, which `resume` takes as `root`, beside `source`.
 
     Raises:
         UserError: If --resume comes with anything else but `--data.root`, or the training fails.
@@ -63,16 +64,17 @@ def run_training(
         folder = begin(recipe, overrides, options.run_dir, options.resume_or_start)
     if not is_first_process():
         return
-    print(describe(read_result(folder)))
-    print(f"written to {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+    print(printable(describe(read_result(folder))))
+    print(printable(f"written to {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}"))
 
 
 def _changes_on_resume(options: argparse.Namespace, overrides: list[str], has_root: bool) -> dict[str, str]:
-    """Take the new place of the data, the one field of a recipe that may change when a run is resumed."""
+    """Take the new place of the data, which alone may change when a run is resumed, and its name, which may not."""
     from halonet.training.recipes import split_overrides
 
     changes = dict(split_overrides(overrides))
-    root = {"root": changes.pop("data.root")} if has_root and "data.root" in changes else {}
+    names = {"data.root": "root", "data.source": "source"} if has_root else {}
+    taken = {names[key]: changes.pop(key) for key in names if key in changes}
     given = {
         f"the recipe {options.recipe}": options.recipe is not None,
         "--init": getattr(options, "init", None) is not None,
@@ -88,4 +90,4 @@ def _changes_on_resume(options: argparse.Namespace, overrides: list[str], has_ro
         raise UserError("--resume names the run folder already: leave --run-dir out")
     if options.resume_or_start:
         raise UserError("--resume and --resume-or-start exclude each other: --resume-or-start takes --run-dir")
-    return root
+    return taken

@@ -5,6 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from halonet.data import AugmentationConfig, ImageSource, KeyedDataset, build_transform, load_source
+from halonet.data.shrunk import ShrunkImages
+from halonet.data.sources import available_splits
+from halonet.data.survey import survey
+from halonet.errors import UserError, note_once
 from halonet.training.keyed_data import KeyedData
 
 
@@ -20,11 +24,15 @@ class ClassificationData(KeyedData):
         augmentation: Image size, channels, normalization and the training augmentations.
         root: The folder that a named data set lies in, see `halonet.data.load_source`.
         train_images: How many training images to keep; None keeps all.
+        num_classes: How many classes the network tells apart, to be checked in `setup`; None leaves that out.
+        hold_out: The part of each class to hold out where there is no validation split, see `load_source`.
+        shrink: Scale images down as they are read, to a shorter side of this many times `augmentation.image_size`, and
+            keep them in memory; None leaves them as they are.
         batch_size: Images per optimizer step, over all processes and accumulated micro-batches.
         validation_split: The split of `data` that is validated on; None for no validation.
         test_split: The split that the test takes.
         workers: Processes that load images; 0 loads in this one.
-        seed: Of order and augmentation.
+        seed: Of order and augmentation, and of what is held out.
     """
 
     def __init__(
@@ -34,6 +42,9 @@ class ClassificationData(KeyedData):
         *,
         root: str | Path | None = None,
         train_images: int | None = None,
+        num_classes: int | None = None,
+        hold_out: float | None = None,
+        shrink: float | None = None,
         batch_size: int = 128,
         validation_split: str | None = "validation",
         test_split: str = "test",
@@ -51,12 +62,72 @@ class ClassificationData(KeyedData):
         self.augmentation = augmentation
         self.root = None if root is None else Path(root)
         self.train_images = train_images
+        self.num_classes = num_classes
+        self.hold_out = hold_out
+        self.shrink = shrink
         self._sources: dict[str, ImageSource] = {}
+        self._checked: set[str] = set()
 
     @property
     def class_names(self) -> list[str]:
         """The class names, by label."""
         return self._source("train").class_names
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open the splits and read their images' headers, so that all that is wrong is said at once, before training.
+
+        Args:
+            stage: Lightning's: "fit" opens those of training and validation, "test" that of the test, None all.
+
+        Raises:
+            UserError: A split is missing or empty, an image cannot be read, there are fewer training images than one
+                batch, or the classes are not as many as the network tells apart.
+        """
+        wanted: list[tuple[str, str | None]] = []
+        if stage != "test":
+            wanted += [("data.source", "train"), ("data.validation_split", self.validation_split)]
+        if stage in ("test", None):
+            wanted.append(("data.test_split", self.test_split))
+        splits = {split: key for key, split in wanted if split is not None}
+        available = available_splits(self.data, root=self.root)
+        problems = [
+            f"{key} takes the split {split!r}, but the data has {', '.join(available)}"
+            for split, key in splits.items()
+            if split not in available
+        ]
+        if "train" in splits and "train" in available:
+            problems += self._problems_of_training()
+        if problems:
+            remedy = f"set them, or let them follow from the data: halonet train photos --data.source {self.data}"
+            raise UserError(f"{self.data!r} does not fit: {'; '.join(problems)}: {remedy}")
+        self._check_images([split for split in splits if split not in self._checked])
+
+    def _problems_of_training(self) -> list[str]:
+        problems = []
+        source = self._source("train")
+        classes, images = len(source.class_names), len(source)
+        if self.num_classes not in (None, classes):
+            problems.append(
+                f"it has {classes} classes, but model.num_classes is {self.num_classes}: set it to {classes}"
+            )
+        if images < self.batch_size:
+            problems.append(
+                f"it has {images} training images, too few for one batch of {self.batch_size}: "
+                "lower optimizer.batch_size"
+            )
+        return problems
+
+    def _check_images(self, splits: list[str]) -> None:
+        """Read the headers of the images of splits; files that cannot be read are named before the work."""
+        if not splits:
+            return
+        found = survey([self._source(split) for split in splits], self.data)
+        self._checked |= set(splits)
+        if found.in_color and self.augmentation.in_chans == 1:
+            note_once(
+                f"{self.data} has images in color, which become gray because data.augmentation.in_chans is 1; "
+                f"for color: halonet train photos --data.source {self.data}"
+            )
 
     def train_dataset(self) -> KeyedDataset:
         """The augmented images, by (epoch, index)."""
@@ -69,16 +140,33 @@ class ClassificationData(KeyedData):
         return KeyedDataset(self._source(split), transform, self.seed, train=False)
 
     def describe(self) -> dict[str, Any]:
-        """What a checkpoint must say of the data: `preprocessing`, `class_names`, `data`, `root` and `test_split`."""
+        """What a checkpoint must say of the data.
+
+        Returns:
+            `preprocessing`, `class_names`, `data`, `root` and `test_split`; and what is held out, if that is drawn:
+            `hold_out` and `seed`.
+        """
+        drawn = {} if self.hold_out is None else {"hold_out": self.hold_out, "seed": self.seed}
         return {
             "preprocessing": dataclasses.asdict(self.augmentation),
             "class_names": list(self.class_names),
             "data": self.data,
             "root": None if self.root is None else str(self.root),
             "test_split": self.test_split,
+            **drawn,
         }
 
     def _source(self, split: str) -> ImageSource:
         if split not in self._sources:
-            self._sources[split] = load_source(self.data, split, root=self.root, train_images=self.train_images)
+            source = load_source(
+                self.data,
+                split,
+                root=self.root,
+                train_images=self.train_images,
+                hold_out=self.hold_out,
+                seed=self.seed,
+            )
+            if self.shrink is not None:
+                source = ShrunkImages(source, round(self.shrink * self.augmentation.image_size))
+            self._sources[split] = source
         return self._sources[split]

@@ -145,9 +145,7 @@ def start(
             fit the model, the training diverges, or the disk is full.
         Interrupted: A signal ended it.
     """
-    if run_dir is None and not job.recipe.name:
-        raise UserError("the recipe has no name, so its run has no folder below runs/: name it, or give --run-dir")
-    folder = Path(run_dir) if run_dir is not None else Path("runs") / job.recipe.name
+    folder = run_folder(job.recipe, run_dir)
     is_begun = or_resume and (folder / "recipe.yaml").is_file()
     if is_begun:
         require_same_recipe(folder, job.recipe, job.command)
@@ -192,6 +190,23 @@ def complete(
         return folder
     with session(folder, job.command) as interrupts:
         return _run(folder, job, callbacks, interrupts)
+
+
+def run_folder(recipe: AnyRecipe, run_dir: str | Path | None) -> Path:
+    """Say where a recipe's run lies.
+
+    Args:
+        recipe: Any.
+        run_dir: The folder, or None for `runs/NAME`.
+
+    Raises:
+        UserError: Neither the folder nor the recipe has a name.
+    """
+    if run_dir is not None:
+        return Path(run_dir)
+    if not recipe.name:
+        raise UserError("the recipe has no name, so its run has no folder below runs/: name it, or give --run-dir")
+    return Path("runs") / recipe.name
 
 
 def read_result(run_dir: str | Path) -> dict[str, Any]:

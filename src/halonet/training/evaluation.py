@@ -1,6 +1,5 @@
 """Measuring a checkpoint on a data set."""
 
-import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,11 +10,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from halonet.data import AugmentationConfig, KeyedDataset, build_transform, load_source
+from halonet.data.sources import available_splits, is_remote
+from halonet.data.survey import survey
 from halonet.errors import UserError
 from halonet.interrupts import shield_worker
 from halonet.rules import Count, Workers, check_arguments
 from halonet.schemas import check
-from halonet.training.metrics import classification_sums, summarize
+from halonet.training.metrics import classification_sums, summarize, wilson_interval
 from halonet.training.weights import load_checkpoint
 
 
@@ -33,31 +34,47 @@ def evaluate(
 
     Args:
         checkpoint: A run folder, a `model.safetensors` or a `.ckpt`.
-        data: A named data set or a folder of class folders; None takes what the checkpoint was trained on, unless that
-            may be fetched from elsewhere (Hugging Face data sets and folders of parquet files).
-        split: Of the data; None takes "test", or what the training took for its test.
+        data: A named data set or a folder of class folders; None takes what the checkpoint was trained on.
+        split: Of the data; None takes "test", or what the training took for its test. Of other data that is one set it
+            takes all images.
         root: The folder that a named data set lies in; None takes the training's, if `data` is the training's too.
         batch_size: Images at a time.
         workers: Processes that load images; 0 loads in this one.
         device: "cpu", "cuda", ...; "auto" takes an accelerator if there is one.
 
     Returns:
-        `top1` and `top5` (percent), `loss` (nats), `images`, `images_per_second`, `seconds`, and what was measured
-        where: `checkpoint`, `parameters`, `data`, `variant` (of a data set that has several, or None), `split`,
+        `top1` and `top5` (percent), `top1_interval` (the two ends of top-1's 95 % interval), `loss` (nats), `images`,
+        `classes` (that the network tells apart), `images_per_second`, `seconds`, and what was measured where:
+        `checkpoint`, `parameters`, `data`, `variant` (of a data set that has several, or None), `split`,
         `device`.
 
     Raises:
-        UserError: The checkpoint or the data cannot be read, or their classes differ.
+        UserError: The checkpoint, the data or some of its images cannot be read, their classes differ, or the
+            checkpoint names data that would have to be fetched.
     """
     check_arguments(batch_size=(batch_size, Count), workers=(workers, Workers))
     network, information = load_checkpoint(checkpoint)
-    if root is None and data in (None, information.get("data")):
+    if data is None and "data" not in information:
+        raise UserError(f"{checkpoint} does not say what data it was trained on: name some with --data")
+    if data is None and is_remote(str(information["data"])):
+        remote = information["data"]
+        raise UserError(
+            f"{checkpoint} names the data set {remote}, which would have to be fetched: say so with --data {remote}"
+        )
+    is_own = data in (None, information.get("data"))
+    if root is None and is_own:
         root = information.get("root")
-    data = _recorded_data(information, root, checkpoint) if data is None else str(data)
-    split = str(split or information.get("test_split") or "test")
-    source = load_source(data, split, root=None if root is None else Path(root))
+    data = str(information["data"] if data is None else data)
+    root = None if root is None else Path(root)
+    drawn = {name: information[name] for name in ("hold_out", "seed") if is_own and name in information}
+    if split is None:
+        split = str(information.get("test_split", "test"))
+        if not is_own and (available := available_splits(data, root=root))[-1] == "all":
+            split = available[-1]
+    source = load_source(data, split, root=root, **drawn)
     labels = match_classes(source.class_names, information.get("class_names", source.class_names))
     transform = build_transform(preprocessing(information, str(checkpoint)), train=False)
+    survey([source], f"{data} ({split})")
     loader = DataLoader(
         KeyedDataset(source, transform, seed=0, train=False),
         batch_size=batch_size,
@@ -69,7 +86,9 @@ def evaluate(
     sums = _sums(network.to(target), loader, torch.tensor(labels), target)
     seconds = time.monotonic() - start
     return summarize(sums) | {
+        "top1_interval": list(wilson_interval(sums[1].item(), len(source))),
         "images": len(source),
+        "classes": information["num_classes"],
         "images_per_second": len(source) / seconds,
         "seconds": seconds,
         "checkpoint": str(checkpoint),
@@ -81,22 +100,21 @@ def evaluate(
     }
 
 
-def _recorded_data(information: dict[str, Any], root: str | Path | None, checkpoint: str | Path) -> str:
-    """The data that a checkpoint was trained on, if reading it cannot lead out of this machine.
+def describe_accuracy(result: dict[str, Any]) -> str:
+    """Put an accuracy into words.
 
-    A checkpoint may be anybody's. What it names is followed to data sets of this package and to images on the disk,
-    but never to a library that fetches what its files tell it to fetch.
+    Args:
+        result: As `evaluate` returns it, or a run's; older ones have no interval.
+
+    Returns:
+        Top-1 with its interval, top-5 if there are more than five classes, and the loss.
     """
-    data = information.get("data")
-    if data is None:
-        raise UserError(f"{checkpoint} does not say what data it was trained on: name some with --data")
-    folder = Path(root or ".", data)
-    if data.lower().startswith("hfds/") or any(folder.glob("*.parquet")) or any(folder.glob("data/*.parquet")):
-        raise UserError(
-            f"{checkpoint} says that it was trained on {data!r}, which may be fetched from elsewhere: "
-            f"if you want that, name it yourself, with --data {shlex.quote(data)}"
-        )
-    return data
+    interval = ""
+    if "top1_interval" in result:
+        low, high = result["top1_interval"]
+        interval = f" (95 % interval {low:.1f} to {high:.1f})"
+    top5 = f", top-5 {result['top5']:.2f} %" if result.get("classes", 6) > 5 else ""
+    return f"top-1 {result['top1']:.2f} %{interval}{top5}, loss {result['loss']:.4f}"
 
 
 def match_classes(data_names: Sequence[str], checkpoint_names: Sequence[str]) -> list[int]:

@@ -5,8 +5,9 @@ from typing import Annotated, Any, Literal, TypeVar
 from halonet.data import AugmentationConfig
 from halonet.models import HaloNetConfig
 from halonet.models.config import InChans, NumClasses
-from halonet.rules import FilledText, Text, check_together, hints_of
+from halonet.rules import FilledText, Text, check_together, hints_of, within
 from halonet.schemas import Plain, check, record
+from halonet.training.recipe import Seed
 
 MetadataT = TypeVar("MetadataT")
 
@@ -25,6 +26,8 @@ class ClassifierMetadata:
         data: What it was trained on.
         root: The folder that a named data set lay in.
         test_split: The split that training measured at its end.
+        hold_out: The part of each class that was held out, if it was drawn.
+        seed: That it was drawn with.
 
     Raises:
         RuleError: Values break rules; it names all of them.
@@ -39,6 +42,8 @@ class ClassifierMetadata:
     data: FilledText | None = None
     root: FilledText | None = None
     test_split: FilledText | None = None
+    hold_out: Annotated[float, within(above=0, below=1)] | None = None
+    seed: Seed | None = None
 
     def __post_init__(self) -> None:
         names, preprocessing = self.class_names, self.preprocessing

@@ -1,5 +1,7 @@
 """Loss and accuracy as sums that add up over batches, processes and interruptions."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -46,3 +48,20 @@ def summarize(sums: Float[Tensor, " 4"]) -> dict[str, float]:
     """
     loss, top1, top5, images = sums.tolist()
     return {"loss": loss / images, "top1": 100 * top1 / images, "top5": 100 * top5 / images}
+
+
+def wilson_interval(right: float, images: int, deviations: float = 1.959964) -> tuple[float, float]:
+    """The interval in which the accuracy over all such images lies, seen that of a sample (Wilson, 1927).
+
+    Args:
+        right: Images of the sample that were labeled right.
+        images: Images of the sample, at least one.
+        deviations: Of the normal distribution; 1.96 gives an interval of 95 %.
+
+    Returns:
+        Lower and upper end, in percent.
+    """
+    share, spread = right / images, deviations**2 / images
+    middle = share + spread / 2
+    half = deviations * math.sqrt(share * (1 - share) / images + spread / (4 * images))
+    return max(0.0, 100 * (middle - half) / (1 + spread)), min(100.0, 100 * (middle + half) / (1 + spread))

@@ -1,12 +1,14 @@
 """Labeling image files with a checkpoint."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
+from halonet.console import printable
 from halonet.data.images import open_image
 from halonet.data.transforms import build_transform
 from halonet.rules import Count, check_arguments
@@ -34,10 +36,11 @@ def predict(
 
     Returns:
         For each image, in the order given: `file`, the best guess as `label` and `probability` (in [0, 1]), and `top`,
-        a list of such guesses, best first. Classes without names are numbers.
+        a list of such guesses, best first. Classes without names are numbers. An image that cannot be read has its
+        `file` and, as `error`, the reason; the others do not suffer from it.
 
     Raises:
-        UserError: The checkpoint or an image cannot be read, or `top_k` or `batch_size` is not positive.
+        UserError: The checkpoint cannot be read, or `top_k` or `batch_size` is not positive.
     """
     check_arguments(top_k=(top_k, Count), batch_size=(batch_size, Count))
     network, information = load_checkpoint(checkpoint)
@@ -48,11 +51,31 @@ def predict(
     rows = []
     for start in range(0, len(images), batch_size):
         files = images[start : start + batch_size]
-        batch = torch.stack([transform(open_image(file)) for file in files]).to(target)
-        with torch.inference_mode():
-            probabilities = network(batch).float().softmax(dim=1).cpu()
-        rows += [_row(str(file), row, class_names, top_k) for file, row in zip(files, probabilities, strict=True)]
+        read, errors = _read(files, transform)
+        probabilities = {}
+        if read:
+            with torch.inference_mode():
+                batch = network(torch.stack(list(read.values())).to(target)).float().softmax(dim=1).cpu()
+            probabilities = dict(zip(read, batch, strict=True))
+        for place, file in enumerate(map(str, files)):
+            if place in errors:
+                rows.append({"file": file, "error": errors[place]})
+            else:
+                rows.append(_row(file, probabilities[place], class_names, top_k))
     return rows
+
+
+def _read(
+    files: Sequence[str | Path], transform: Callable[[Image.Image], Tensor]
+) -> tuple[dict[int, Tensor], dict[int, str]]:
+    """Read a batch: by their place in it, the images, and what is wrong with those that cannot be read."""
+    images, errors = {}, {}
+    for place, file in enumerate(files):
+        try:
+            images[place] = transform(open_image(file))
+        except UserError as error:
+            errors[place] = str(error)
+    return images, errors
 
 
 def _row(file: str, probabilities: Tensor, class_names: list[str], top_k: int) -> dict[str, Any]:
@@ -69,7 +92,7 @@ def save_maps(checkpoint: str | Path, rows: Sequence[dict[str, Any]], folder: st
 
     Args:
         checkpoint: As for `predict`.
-        rows: What `predict` returned.
+        rows: What `predict` returned, of images that could be read.
         folder: Where the pictures go, as NUMBER_STEM.png; made if it does not exist.
 
     Returns:
@@ -87,7 +110,8 @@ def save_maps(checkpoint: str | Path, rows: Sequence[dict[str, Any]], folder: st
     paths = []
     for number, row in enumerate(rows):
         picture = open_image(row["file"])
-        path = Path(folder) / f"{number:04}_{Path(row['file']).stem}.png"
+        stem = printable(Path(row["file"]).stem)[:60]  # a name may have 255 bytes, and escapes are longer
+        path = Path(folder) / f"{number:04}_{stem}.png"
         title = f"{row['label']} {100 * row['probability']:.1f} %"
         with explain_full_disk(path):
             paths.append(draw_attention(network, transform(picture)[None], picture, path, title=title))

@@ -5,6 +5,7 @@ from dataclasses import field
 from typing import Annotated, Any, Literal
 
 from halonet.data import AugmentationConfig
+from halonet.data.nullable import OrNull
 from halonet.errors import unknown_name
 from halonet.models import HALONETS, HaloNetConfig, configure
 from halonet.models.config import Classes, DropRate, InChans
@@ -70,16 +71,16 @@ class ModelSection:
     """The network, as `halonet.create_model` takes it.
 
     Attributes:
-        name: A row of `halonet.HALONETS`.
-        num_classes: Of the data.
+        name: A row of `halonet.HALONETS`; null follows from the data.
+        num_classes: Of the data; null follows from the data.
         in_chans: Channels of an image.
         drop_rate: Dropout before the classifier.
         drop_path_rate: Stochastic depth of the last block, rising linearly from the first.
         overrides: Other fields of the model's config.
     """
 
-    name: str
-    num_classes: Classes = 1000
+    name: OrNull[str]
+    num_classes: OrNull[Classes] = 1000
     in_chans: InChans = 3
     drop_rate: DropRate = 0.0
     drop_path_rate: DropRate = 0.0
@@ -94,21 +95,27 @@ class DataSection:
     """The images.
 
     Attributes:
-        source: A named data set or a folder.
+        source: A named data set or a folder; null must be replaced on the command line.
         root: The folder that a named data set lies in; null for those that need none.
         train_images: How many training images to keep, the classes in equal parts; null for all.
         augmentation: Image size, channels, normalization, and what training does to images.
         validation_split: What is measured after each epoch, for choosing; null for nothing.
-        test_split: What is measured once, at the end.
+        test_split: What is measured once, at the end; null takes "test", or the validation split where there is none.
+        hold_out: Where the data has no validation split, the part of each class to hold out as one, drawn by the
+            images' names and the seed; null holds every tenth image out, in their stored order.
+        shrink: Scale images down as they are read, to a shorter side of this many times `image_size`, and keep them in
+            memory; null leaves them as they are.
         workers: Processes that load images; 0 loads in the training process.
     """
 
-    source: FilledText
+    source: OrNull[FilledText]
     root: FilledText | None = None
     train_images: Count | None = None
     augmentation: AugmentationConfig
     validation_split: FilledText | None = "validation"
-    test_split: FilledText = "test"
+    test_split: OrNull[FilledText] = "test"
+    hold_out: Annotated[float, within(above=0, below=1)] | None = None
+    shrink: Annotated[float, within(least=1, most=1_000)] | None = None
     workers: Workers = 0
 
 
@@ -117,19 +124,20 @@ class OptimizerSection:
     """Nesterov SGD.
 
     Attributes:
-        learning_rate: The peak, for the whole batch.
+        learning_rate: The peak, for the whole batch; null follows from the batch size.
         momentum: Ours: the paper names no value.
         weight_decay: L2 penalty.
         decay: On tensors with two axes or more ("matrices"), or on all; ours: the paper does not say.
-        batch_size: Images per optimizer step, over all devices and accumulated micro-batches.
+        batch_size: Images per optimizer step, over all devices and accumulated micro-batches; null follows from the
+            number of images.
         accumulate: Micro-batches per optimizer step.
     """
 
-    learning_rate: LearningRate
+    learning_rate: OrNull[LearningRate]
     momentum: Part = 0.9
     weight_decay: Annotated[float, within(least=0, most=1_000)] = 2e-5
     decay: Literal["matrices", "all"] = "matrices"
-    batch_size: Count = 128
+    batch_size: OrNull[Count] = 128
     accumulate: Count = 1
 
 
@@ -138,13 +146,13 @@ class ScheduleSection:
     """A linear warm-up, then a cosine.
 
     Attributes:
-        epochs: Of the whole run.
-        warmup_epochs: May be a fraction.
+        epochs: Of the whole run; null follows from the number of images.
+        warmup_epochs: May be a fraction; null follows from the epochs.
         final_fraction: Of the peak learning rate, used by the last step.
     """
 
-    epochs: Count
-    warmup_epochs: Annotated[float, within(least=0)] = 0.0
+    epochs: OrNull[Count]
+    warmup_epochs: OrNull[Annotated[float, within(least=0)]] = 0.0
     final_fraction: Fraction = 1 / 128
 
 
@@ -237,7 +245,7 @@ class Recipe:
     def __post_init__(self) -> None:
         schedule = self.schedule
         words = f"from 0 to schedule.epochs, which is {schedule.epochs}"
-        fits = schedule.warmup_epochs <= schedule.epochs
+        fits = None in (schedule.warmup_epochs, schedule.epochs) or schedule.warmup_epochs <= schedule.epochs
         check_together(self, common_rules(self) | {"schedule.warmup_epochs": (fits, words)})
 
 
@@ -255,7 +263,7 @@ def common_rules(recipe: Any) -> dict[str, tuple[bool, str]]:
             f"data.augmentation.in_chans, which is {recipe.data.augmentation.in_chans}",
         ),
         "optimizer.batch_size": (
-            optimizer.batch_size % micro_batches == 0,
+            optimizer.batch_size is None or optimizer.batch_size % micro_batches == 0,
             f"a positive multiple of accumulate x devices x nodes, which is {micro_batches}",
         ),
     }

@@ -136,6 +136,17 @@ def to_yaml(recipe: Any) -> str:
     return dump_yaml(_plain(dataclasses.asdict(recipe)))
 
 
+def completed(recipe: SchemaT, other: SchemaT) -> SchemaT:
+    """Take the values that a recipe, or a section of it, leaves null from another."""
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(recipe):  # pyright: ignore[reportArgumentType] - a recipe is a dataclass
+        value, others = getattr(recipe, field.name), getattr(other, field.name)
+        values[field.name] = completed(value, others) if dataclasses.is_dataclass(value) else value
+        if value is None:
+            values[field.name] = others
+    return type(recipe)(**values)
+
+
 def was_edited(text: str, recipe: Any, places: Sequence[str] = ("root",)) -> bool:
     """Tell whether a recipe is another than the one that a run was begun with.
 

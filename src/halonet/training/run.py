@@ -11,13 +11,16 @@ import torch
 
 import halonet
 from halonet.data import derive_seed
-from halonet.data.sources import is_named
+from halonet.data.sources import is_named, is_remote
+from halonet.errors import UserError
 from halonet.training.classifier import Classifier
 from halonet.training.datamodule import ClassificationData
-from halonet.training.engine import Job, anchored, complete, start
-from halonet.training.evaluation import evaluate
+from halonet.training.engine import Job, anchored, complete, run_folder, start
+from halonet.training.evaluation import describe_accuracy, evaluate
+from halonet.training.from_data import fill_in, require_filled_in
 from halonet.training.recipe import Recipe
 from halonet.training.recipes import resolve
+from halonet.training.session import as_begun, is_first_process
 
 
 def train(
@@ -37,7 +40,7 @@ def train(
     checkpoint.
 
     Args:
-        recipe: What to do.
+        recipe: What to do; what it leaves null follows from the data, see `halonet.training.fill_in`.
         run_dir: The run folder; None takes `runs/NAME`.
         or_resume: Whether a run of the same recipe that the folder holds already is completed instead.
         advice: What messages tell to do once the run was cut short; None names the command that resumes it.
@@ -51,11 +54,20 @@ def train(
             fit the model, the training diverges, or the disk is full.
         Interrupted: A signal ended it; a KeyboardInterrupt.
     """
-    return start(_job(_anchored(recipe)), run_dir, or_resume=or_resume, advice=advice, callbacks=callbacks)
+    folder, recipe = run_folder(recipe, run_dir), _anchored(recipe)
+    if or_resume:
+        recipe = as_begun(recipe, folder)
+    say = print if is_first_process() else lambda line: None
+    job = _job(fill_in(recipe, say=say))
+    return start(job, folder, or_resume=or_resume, advice=advice, callbacks=callbacks)
 
 
 def resume(
-    run_dir: str | Path, *, root: str | Path | None = None, callbacks: Sequence[lightning.Callback] = ()
+    run_dir: str | Path,
+    *,
+    root: str | Path | None = None,
+    source: str | None = None,
+    callbacks: Sequence[lightning.Callback] = (),
 ) -> Path:
     """Complete a run that was interrupted; on a CPU it ends with the bits of one that was not.
 
@@ -65,17 +77,21 @@ def resume(
     Args:
         run_dir: The run folder.
         root: The folder that a named data set lies in now; None takes the one that the run began with.
+        source: The data set's name again, where it has to be fetched: a run folder may be somebody else's.
         callbacks: As in `train`.
 
     Returns:
         The run folder.
 
     Raises:
-        UserError: The folder holds no run, or one of the errors of `train`.
+        UserError: The folder holds no run, `source` is not its data set or is missing, or one of the errors of `train`.
     """
 
     def job(path: Path) -> Job:
         recipe = resolve(path)
+        require_asked_for(recipe.data.source, source, f"run {run_dir}")
+        if source not in (None, recipe.data.source):
+            raise UserError(f"run {run_dir} was trained on {recipe.data.source}: it cannot go on with {source}")
         data = recipe.data if root is None else dataclasses.replace(recipe.data, root=str(root))
         return _job(_anchored(dataclasses.replace(recipe, data=data)))
 
@@ -91,12 +107,16 @@ def build_data(recipe: Recipe) -> ClassificationData:
     Returns:
         The data module; nothing is read yet.
     """
+    require_filled_in(recipe)
     data = recipe.data
     return ClassificationData(
         data.source,
         data.augmentation,
         root=data.root,
         train_images=data.train_images,
+        num_classes=recipe.model.num_classes,
+        hold_out=data.hold_out,
+        shrink=data.shrink,
         batch_size=recipe.optimizer.batch_size,
         validation_split=data.validation_split,
         test_split=data.test_split,
@@ -114,6 +134,7 @@ def build_classifier(recipe: Recipe) -> Classifier:
     Returns:
         The LightningModule.
     """
+    require_filled_in(recipe)
     model, optimizer, schedule = recipe.model, recipe.optimizer, recipe.schedule
     torch.manual_seed(derive_seed(recipe.engine.seed))
     network = halonet.create_model(
@@ -137,6 +158,21 @@ def build_classifier(recipe: Recipe) -> Classifier:
     )
 
 
+def require_asked_for(source: str | None, asked: str | None, where: str) -> None:
+    """Refuse to fetch a data set that only a file names.
+
+    Args:
+        source: The data.
+        asked: What the user's own words name.
+        where: What names the data, for the message.
+
+    Raises:
+        UserError: The data would have to be fetched, and the user did not name it.
+    """
+    if source is not None and source != asked and is_remote(source):
+        raise UserError(f"{where} names the data set {source}, which is fetched: say so with --data.source {source}")
+
+
 def describe_result(result: dict[str, Any]) -> str:
     """Put a result into a line.
 
@@ -147,7 +183,7 @@ def describe_result(result: dict[str, Any]) -> str:
         Accuracy, loss, time and speed.
     """
     return (
-        f"top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %, loss {result['loss']:.4f} on {data_of(result)} "
+        f"{describe_accuracy(result)} on {result['images']:,} images of {data_of(result)} "
         f"({result['split']}) after {result['epochs']} epochs, {result['seconds']:.0f} s, "
         f"{result['images_per_second']:.0f} images/s"
     )
@@ -172,12 +208,14 @@ def _job(recipe: Recipe) -> Job:
 
 def _measure(recipe: Recipe, folder: Path, device: str) -> dict[str, Any]:
     measured = evaluate(folder, recipe.data.source, recipe.data.test_split, root=recipe.data.root, device=device)
-    names = ("top1", "top5", "loss", "parameters", "images", "variant")
+    names = ("top1", "top1_interval", "top5", "loss", "parameters", "images", "classes", "variant")
     return {name: measured[name] for name in names} | {"epochs": recipe.schedule.epochs}
 
 
 def _anchored(recipe: Recipe) -> Recipe:
     data = recipe.data
+    if data.source is None:
+        return recipe
     source = data.source if is_named(data.source) else anchored(data.source)
     root = None if data.root is None else anchored(data.root)
     return dataclasses.replace(recipe, data=dataclasses.replace(data, source=source, root=root))

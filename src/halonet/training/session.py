@@ -1,11 +1,12 @@
 """One process at work in a run folder: the lock, the signals, and what every message tells to do next."""
 
+import dataclasses
 import shlex
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
@@ -14,7 +15,9 @@ from halonet.interrupts import Interrupted, Interrupts, interruptible, name_of
 from halonet.training.checkpoints import differences
 from halonet.training.files import explain_full_disk
 from halonet.training.lock import locked
-from halonet.training.recipes import resolve, to_yaml, without_root
+from halonet.training.recipes import completed, resolve
+
+RecipeT = TypeVar("RecipeT")
 
 
 def is_first_process() -> bool:
@@ -69,6 +72,22 @@ def session(folder: Path, command: str, advice: str | None = None) -> Iterator[I
             interrupts.last_words = str
 
 
+def as_begun(recipe: RecipeT, folder: Path) -> RecipeT:
+    """Take what a recipe leaves null from the run that a folder holds, if it holds one.
+
+    What follows from the data was chosen when that run began, by a clock among other things.
+
+    Args:
+        recipe: Any.
+        folder: The run folder.
+
+    Raises:
+        UserError: The folder's recipe cannot be read.
+    """
+    path = folder / "recipe.yaml"
+    return completed(recipe, resolve(path, schema=type(recipe))) if path.is_file() else recipe
+
+
 def require_same_recipe(folder: Path, recipe: Any, command: str) -> None:
     """Refuse to go on with a run of another recipe; the data may have moved, and texts may differ.
 
@@ -81,9 +100,9 @@ def require_same_recipe(folder: Path, recipe: Any, command: str) -> None:
         UserError: A value differs, or the folder's recipe cannot be read.
     """
     held = resolve(folder / "recipe.yaml", schema=type(recipe))
-    before, now = (_flatten(without_root(to_yaml(each))) for each in (held, recipe))
-    texts = ("description", "reproduces", "provenance.")
-    changes = [change for change in differences(before, now) if not change.startswith(texts)]
+    before, now = (_flatten(dataclasses.asdict(each)) for each in (held, recipe))
+    free = ("data.root", "description", "reproduces", "provenance.")
+    changes = [change for change in differences(before, now) if not change.startswith(free)]
     if changes:
         raise UserError(
             f"{folder} holds a run of another recipe ({'; '.join(changes)}): continue it as it is with "

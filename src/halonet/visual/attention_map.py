@@ -1,5 +1,6 @@
 """Pictures of where pixels look: attention weights of a model, laid over the image."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
+from halonet.console import printable
 from halonet.errors import UserError
 from halonet.installation import command_for_extra
 from halonet.layers import HaloAttention
@@ -111,7 +113,10 @@ def draw_attention(
             if row == 0:
                 axis.set_title(name, fontsize=9)
     if title:
-        figure.suptitle(title, fontsize=10)
+        # A class may be called "$5" or "\x1b": neither a formula nor a command.
+        figure.suptitle(printable(title), fontsize=10, parse_math=False)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # it draws a box instead
+        figure.savefig(path)
     return Path(path)
