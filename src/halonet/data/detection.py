@@ -107,7 +107,7 @@ def build_detection_transform(
         A picklable function from a PIL image and its target (see `halonet.data.coco`) to a float32 image
         [in_chans, height, width] in [0, 1], not normalized, and the target that belongs to it. Of a training target,
         instances are left out whose mask is empty or whose box has under one square pixel; after a random crop boxes
-        are those of the masks.
+        are those of the masks, or are cut to the crop where there are none.
     """
     return _DetectionTransform(config, train)
 
@@ -176,8 +176,8 @@ class _DetectionTransform:
         pixels: Tensor = tv_tensors.Image(v2.functional.pil_to_tensor(image.convert(self.mode)))
         if self.augment is not None:
             boxes = tv_tensors.BoundingBoxes(target["boxes"], format="XYXY", canvas_size=pixels.shape[-2:])  # pyright: ignore[reportCallIssue, reportArgumentType]
-            moving = target | {"boxes": boxes, "masks": tv_tensors.Mask(target["masks"])}
-            pixels, moved = self.augment(pixels, moving)
+            masks = {"masks": tv_tensors.Mask(target["masks"])} if "masks" in target else {}
+            pixels, moved = self.augment(pixels, target | {"boxes": boxes} | masks)
             target = _sound(moved, boxes_from_masks=self.crops)
         return pixels.as_subclass(Tensor).float() / 255, target
 
@@ -218,10 +218,14 @@ class _RandomPart(v2.Transform):
 
 def _sound(target: DetectionTarget, boxes_from_masks: bool) -> DetectionTarget:
     """The target as plain tensors, without the instances of which nothing is left."""
-    boxes, masks = (target[key].as_subclass(Tensor) for key in ("boxes", "masks"))
-    if boxes_from_masks:
-        boxes = masks_to_boxes(masks)
-        boxes[:, 2:] += 1  # it names the last pixel, a box its far edge
+    plain = {key: target[key].as_subclass(Tensor) for key in ("boxes", "labels", "masks") if key in target}
+    there = torch.ones(len(plain["labels"]), dtype=torch.bool)
+    if "masks" in plain:
+        there = plain["masks"].bool().flatten(1).any(1)
+        if boxes_from_masks:
+            plain["boxes"] = masks_to_boxes(plain["masks"])
+            plain["boxes"][:, 2:] += 1  # it names the last pixel, a box its far edge
+    boxes = plain["boxes"]
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
-    kept = masks.bool().flatten(1).any(1) & (width * height >= SMALLEST_AREA)
-    return target | {"boxes": boxes[kept], "labels": target["labels"][kept], "masks": masks[kept]}
+    kept = there & (width * height >= SMALLEST_AREA)
+    return target | {key: each[kept] for key, each in plain.items()}

@@ -88,18 +88,19 @@ def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
         return
     columns = {"AP": "ap", "AP50": "ap50", "AP75": "ap75", "small": "ap_small", "medium": "ap_medium"}
     columns |= {"large": "ap_large", "AR100": "ar100"}
+    kinds = {name: kind for name, kind in (("boxes", "box"), ("masks", "mask")) if f"{kind}_ap" in result}
     print_table(
         ["%", *columns],
         [
             [name, *(describe_value(result[f"{kind}_{column}"]) for column in columns.values())]
-            for name, kind in (("boxes", "box"), ("masks", "mask"))
+            for name, kind in kinds.items()
         ],
     )
     print()
     print_table(
-        ["class", "box AP", "mask AP"],
+        ["class", *(f"{kind} AP" for kind in kinds.values())],
         [
-            [name, describe_value(values["box_ap"]), describe_value(values["mask_ap"])]
+            [name, *(describe_value(values[f"{kind}_ap"]) for kind in kinds.values())]
             for name, values in result["per_class"].items()
         ],
     )

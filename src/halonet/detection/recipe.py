@@ -27,6 +27,7 @@ class DetectorSection:
         in_chans: Channels of an image.
         init: A checkpoint of a classifier, for the backbone, or of a detector; null draws all weights.
         overrides: Other fields of the backbone's config.
+        masks: Whether it draws masks (Mask R-CNN) or finds boxes alone (Faster R-CNN).
         batch_norm: Of the backbone: "batch", "synchronized" over all processes, or "frozen".
         frozen_stages: How many of the backbone's first stages, with the stem, do not learn.
         pyramid_channels: Width of the feature pyramid.
@@ -44,6 +45,7 @@ class DetectorSection:
     in_chans: int = 3
     init: str | None = None
     overrides: dict[str, Any] = field(default_factory=dict)
+    masks: bool = True
     batch_norm: Literal["batch", "synchronized", "frozen"] = "batch"
     frozen_stages: int = 0
     pyramid_channels: int = 256
@@ -67,6 +69,8 @@ class DetectionDataSection:
         test_split: What is measured once, at the end.
         repeats: How often an epoch takes each image, augmented anew each time.
         skip_empty: Whether training leaves out images without instances.
+        hold_out: Where the data has no validation split, the part of the training images to hold out as one, drawn by
+            their names; null holds none out.
         workers: Processes that load images; 0 loads in the training process.
     """
 
@@ -76,6 +80,7 @@ class DetectionDataSection:
     test_split: str = "validation"
     repeats: int = 1
     skip_empty: bool = True
+    hold_out: float | None = None
     workers: int = 0
 
 
@@ -147,6 +152,7 @@ class DetectionRecipe:
             common_rules(self)
             | {
                 "data.repeats": (data.repeats >= 1, "at least 1"),
+                "data.hold_out": (data.hold_out is None or 0 < data.hold_out < 1, "above 0 and below 1, or null"),
                 "schedule.steps": (schedule.steps >= 1, "at least 1"),
                 "schedule.warmup_steps": (
                     0 <= schedule.warmup_steps <= schedule.steps,

@@ -11,8 +11,8 @@ import torch
 from halonet.data import derive_seed, nuclei
 from halonet.detection.checkpoint import initialize
 from halonet.detection.datamodule import DetectionData
-from halonet.detection.detector import Detector
-from halonet.detection.evaluation import evaluate
+from halonet.detection.detector import BoxDetector, Detector
+from halonet.detection.evaluation import KINDS, evaluate
 from halonet.detection.mask_rcnn import create_detector
 from halonet.detection.recipe import DetectionRecipe
 from halonet.training.engine import Job, anchored, complete, start
@@ -24,6 +24,7 @@ SECTION_ONLY = (
     "in_chans",
     "init",
     "overrides",
+    "masks",
 )  # of `DetectorSection`; the rest is the config's
 
 
@@ -91,6 +92,8 @@ def build_data(recipe: DetectionRecipe) -> DetectionData:
         test_split=data.test_split,
         repeats=data.repeats,
         skip_empty=data.skip_empty,
+        masks=recipe.model.masks,
+        hold_out=data.hold_out,
         workers=data.workers,
         seed=recipe.engine.seed,
     )
@@ -115,11 +118,16 @@ def build_detector(recipe: DetectionRecipe, *, initialized: bool = False) -> Det
         field.name: getattr(model, field.name) for field in dataclasses.fields(model) if field.name not in SECTION_ONLY
     }
     network = create_detector(
-        model.name, model.num_classes, recipe.data.augmentation, backbone_overrides=model.overrides, **settings
+        model.name,
+        model.num_classes,
+        recipe.data.augmentation,
+        masks=model.masks,
+        backbone_overrides=model.overrides,
+        **settings,
     )
     if model.init is not None and not initialized:
         initialize(network, model.init)
-    return Detector(
+    return (Detector if model.masks else BoxDetector)(
         network,
         factor=recipe.schedule.factor,
         learning_rate=optimizer.learning_rate,
@@ -139,10 +147,13 @@ def describe_result(result: dict[str, Any]) -> str:
     Returns:
         Average precision, time and speed.
     """
+    measured = ", ".join(
+        f"{kind} AP {describe_value(result[f'{kind}_ap'])} (AP50 {describe_value(result[f'{kind}_ap50'])})"
+        for kind in KINDS
+        if f"{kind}_ap" in result
+    )
     return (
-        f"box AP {describe_value(result['box_ap'])} (AP50 {describe_value(result['box_ap50'])}), "
-        f"mask AP {describe_value(result['mask_ap'])} (AP50 {describe_value(result['mask_ap50'])}) "
-        f"on {result['data']} ({result['split']}) after {result['steps']} steps, {result['seconds']:.0f} s, "
+        f"{measured} on {result['data']} ({result['split']}) after {result['steps']} steps, {result['seconds']:.0f} s, "
         f"{result['images_per_second']:.2g} images/s"
     )
 
@@ -159,7 +170,10 @@ def _job(recipe: DetectionRecipe, initialized: bool = False) -> Job:
         build_task=lambda: build_detector(recipe, initialized=initialized),
         measure=_measure,
         length={"max_steps": recipe.schedule.steps, "max_epochs": -1},
-        curves={"scores": {"box_ap": "boxes", "mask_ap": "masks"}, "title": "average precision (%)"},
+        curves={
+            "scores": {"box_ap": "boxes"} | ({"mask_ap": "masks"} if recipe.model.masks else {}),
+            "title": "average precision (%)",
+        },
         trainer={"sync_batchnorm": recipe.model.batch_norm == "synchronized"},
     )
 
