@@ -1,6 +1,8 @@
 """The one error class for what a user's file, flag, folder or checkpoint can cause, its warning, and a name's hint."""
 
 import difflib
+import functools
+import warnings
 from collections.abc import Iterable
 
 
@@ -17,6 +19,12 @@ class DivergedError(UserError):
 
 class UserNote(UserWarning):
     """What the user should know of a call that does its work all the same; the command line prints it on one line."""
+
+
+@functools.cache
+def note_once(message: str) -> None:
+    """Warn with a `UserNote`, of each message once: a data set is opened several times in a run."""
+    warnings.warn(UserNote(message), stacklevel=3)
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:

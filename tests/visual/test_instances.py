@@ -166,5 +166,5 @@ def test_masks_may_be_bytes():
 
 
 def test_masks_of_another_size_are_refused():
-    with pytest.raises(ValueError, match=r"masks of \(200, 320\) pixels do not fit a picture of \(60, 50\) pixels"):
+    with pytest.raises(ValueError, match=r"a mask of \(200, 320\) pixels does not fit a picture of \(60, 50\) pixels"):
         draw_instances(gray(size=(50, 60)), **make_instances([[4, 6, 12, 16]]))

@@ -7,7 +7,6 @@ targets leave out what no detector can learn from.
 
 import hashlib
 import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -21,7 +20,7 @@ from halonet.data.coco_file import CocoFile, Faults, outer_category, read_annota
 from halonet.data.coco_layouts import find_splits
 from halonet.data.coco_masks import run_lengths
 from halonet.data.images import open_image
-from halonet.errors import UserError, UserNote, unknown_name
+from halonet.errors import UserError, note_once, unknown_name
 
 DetectionTarget = dict[str, Any]
 """The instances of an image of height H and width W: `boxes`, float32 [n, 4] as x0, y0, x1, y1 in pixels; `labels`,
@@ -120,7 +119,7 @@ class CocoImages:
         self.category_ids = sorted(categories)
         self.class_names = [categories[category]["name"] for category in self.category_ids]
         for note in notes:
-            warnings.warn(f"{annotation_file}: {note}", UserNote, stacklevel=2)
+            note_once(f"{annotation_file}: {note}")
 
         instances: dict[int, list[dict[str, Any]]] = {image: [] for image in content.images}
         for annotation in usable.measured:

@@ -14,6 +14,7 @@ from torchvision.transforms import v2
 
 from halonet.data.coco import DetectionSource, DetectionTarget
 from halonet.data.keyed import KeyedItems
+from halonet.data.nullable import OrNull
 from halonet.errors import UserError
 
 DetectionItem = tuple[Tensor, DetectionTarget]
@@ -47,6 +48,8 @@ class DetectionAugmentation:
         photometric: Whether brightness, contrast, saturation, hue and the order of the channels are distorted, each at
             random; for color alone.
 
+    A recipe may leave `min_size`, `max_size` and `jitter_size` null: they then follow from the data.
+
     Raises:
         UserError: A value is out of its range.
     """
@@ -54,11 +57,11 @@ class DetectionAugmentation:
     in_chans: int = 3
     mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN
     std: tuple[float, ...] = IMAGENET_DEFAULT_STD
-    min_size: int = 800
-    max_size: int = 1333
+    min_size: OrNull[int] = 800
+    max_size: OrNull[int] = 1333
     train_resize: Literal["shortest", "jitter"] = "shortest"
     train_min_sizes: tuple[int, ...] = (640, 672, 704, 736, 768, 800)
-    jitter_size: int = 1024
+    jitter_size: OrNull[int] = 1024
     jitter_scale: tuple[float, float] = (0.8, 1.25)
     hflip: float = 0.5
     vflip: float = 0.0
@@ -73,13 +76,16 @@ class DetectionAugmentation:
                 len(self.std) == self.in_chans and min(self.std, default=0) > 0,
                 f"{self.in_chans} number(s) above 0, one a channel",
             ),
-            "min_size": (1 <= self.min_size <= self.max_size, f"from 1 to max_size, {self.max_size}"),
+            "min_size": (
+                None in (self.min_size, self.max_size) or 1 <= self.min_size <= self.max_size,
+                f"from 1 to max_size, {self.max_size}",
+            ),
             "train_resize": (self.train_resize in ("shortest", "jitter"), "shortest or jitter"),
             "train_min_sizes": (
                 self.train_resize == "jitter" or (smallest >= 1 and largest <= self.max_size),
                 f"one or more sizes from 1 to max_size, {self.max_size}",
             ),
-            "jitter_size": (self.jitter_size >= 1, "at least 1"),
+            "jitter_size": (self.jitter_size is None or self.jitter_size >= 1, "at least 1"),
             "jitter_scale": (
                 len(self.jitter_scale) == 2 and 0 < self.jitter_scale[0] <= self.jitter_scale[1],
                 "two numbers, 0 < smallest <= largest",

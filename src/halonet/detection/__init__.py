@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from halonet.detection.datamodule import DetectionData
     from halonet.detection.detector import Detector
     from halonet.detection.evaluation import evaluate
+    from halonet.detection.from_data import fill_in
     from halonet.detection.mask_rcnn import DetectorConfig, FasterRCNN, MaskRCNN, create_detector
     from halonet.detection.prediction import predict
     from halonet.detection.recipe import DetectionRecipe
@@ -24,6 +25,7 @@ __all__ = [
     "build_detector",
     "create_detector",
     "evaluate",
+    "fill_in",
     "load_detector",
     "predict",
     "resume",
@@ -37,6 +39,7 @@ _HOMES = {
     **dict.fromkeys(("DetectorConfig", "FasterRCNN", "MaskRCNN", "create_detector"), "mask_rcnn"),
     **dict.fromkeys(("build_data", "build_detector", "resume", "train"), "run"),
     "evaluate": "evaluation",
+    "fill_in": "from_data",
     "load_detector": "checkpoint",
     "predict": "prediction",
 }

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from halonet.data.detection import DetectionAugmentation
+from halonet.data.nullable import OrNull
 from halonet.training.recipe import (
     EmaSection,
     EngineSection,
@@ -23,11 +24,12 @@ class DetectorSection:
 
     Attributes:
         name: The backbone, a row of `halonet.HALONETS`.
-        num_classes: Of the data, without background.
+        num_classes: Of the data, without background; null follows from the data.
         in_chans: Channels of an image.
         init: A checkpoint of a classifier, for the backbone, or of a detector; null draws all weights.
         overrides: Other fields of the backbone's config.
-        masks: Whether it draws masks (Mask R-CNN) or finds boxes alone (Faster R-CNN).
+        masks: Whether it draws masks (Mask R-CNN) or finds boxes alone (Faster R-CNN); null draws them, or follows
+            from the data if `num_classes` does.
         batch_norm: Of the backbone: "batch", "synchronized" over all processes, or "frozen".
         frozen_stages: How many of the backbone's first stages, with the stem, do not learn.
         pyramid_channels: Width of the feature pyramid.
@@ -37,15 +39,15 @@ class DetectorSection:
         anchors_per_image: Anchors that the proposals' loss samples from an image.
         boxes_per_image: Proposals that the boxes' loss samples from an image.
         score_threshold: Detections of a lower score are dropped.
-        detections_per_image: At most so many are kept, the best.
+        detections_per_image: At most so many are kept, the best; null follows from the data.
     """
 
     name: str
-    num_classes: int = 80
+    num_classes: OrNull[int] = 80
     in_chans: int = 3
     init: str | None = None
     overrides: dict[str, Any] = field(default_factory=dict)
-    masks: bool = True
+    masks: bool | None = None
     batch_norm: Literal["batch", "synchronized", "frozen"] = "batch"
     frozen_stages: int = 0
     pyramid_channels: int = 256
@@ -55,7 +57,7 @@ class DetectorSection:
     anchors_per_image: int = 256
     boxes_per_image: int = 512
     score_threshold: float = 0.05
-    detections_per_image: int = 100
+    detections_per_image: OrNull[int] = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,22 +65,22 @@ class DetectionDataSection:
     """The images and their instances.
 
     Attributes:
-        source: "nuclei", or a folder in COCO's or Roboflow's layout.
+        source: "nuclei", or a folder in COCO's or Roboflow's layout; null must be replaced on the command line.
         augmentation: Image size, channels, normalization, and what training does to images.
         validation_split: What is measured after each epoch, for choosing; null for nothing.
-        test_split: What is measured once, at the end.
-        repeats: How often an epoch takes each image, augmented anew each time.
+        test_split: What is measured once, at the end; null takes "test", or the validation split where there is none.
+        repeats: How often an epoch takes each image, augmented anew each time; null follows from the data.
         skip_empty: Whether training leaves out images without instances.
         hold_out: Where the data has no validation split, the part of the training images to hold out as one, drawn by
             their names; null holds none out.
         workers: Processes that load images; 0 loads in the training process.
     """
 
-    source: str
+    source: OrNull[str]
     augmentation: DetectionAugmentation
     validation_split: str | None = "validation"
-    test_split: str = "validation"
-    repeats: int = 1
+    test_split: OrNull[str] = "validation"
+    repeats: OrNull[int] = 1
     skip_empty: bool = True
     hold_out: float | None = None
     workers: int = 0
@@ -89,19 +91,19 @@ class StepSchedule:
     """A warm-up, then a learning rate that drops in steps.
 
     Attributes:
-        steps: Optimizer steps of the whole run.
-        warmup_steps: May be 0.
+        steps: Optimizer steps of the whole run; null follows from the number of images.
+        warmup_steps: May be 0; null follows from the steps.
         warmup_fraction: Of the peak learning rate, where the warm-up begins.
         warmup: "linear" rises from there to the peak, "constant" stays there.
-        drops: The steps from which the learning rate is lower.
+        drops: The steps from which the learning rate is lower; null follows from the steps.
         drop_factor: By which each drop multiplies it.
     """
 
-    steps: int
-    warmup_steps: int = 0
+    steps: OrNull[int]
+    warmup_steps: OrNull[int] = 0
     warmup_fraction: float = 1 / 15
     warmup: Literal["linear", "constant"] = "linear"
-    drops: tuple[int, ...] = ()
+    drops: OrNull[tuple[int, ...]] = ()
     drop_factor: float = 0.1
 
     def factor(self, step: int) -> float:
@@ -151,16 +153,17 @@ class DetectionRecipe:
             self,
             common_rules(self)
             | {
-                "data.repeats": (data.repeats >= 1, "at least 1"),
+                "data.repeats": (data.repeats is None or data.repeats >= 1, "at least 1"),
                 "data.hold_out": (data.hold_out is None or 0 < data.hold_out < 1, "above 0 and below 1, or null"),
-                "schedule.steps": (schedule.steps >= 1, "at least 1"),
+                "schedule.steps": (schedule.steps is None or schedule.steps >= 1, "at least 1"),
                 "schedule.warmup_steps": (
-                    0 <= schedule.warmup_steps <= schedule.steps,
+                    None in (schedule.warmup_steps, schedule.steps) or 0 <= schedule.warmup_steps <= schedule.steps,
                     f"from 0 to schedule.steps, which is {schedule.steps}",
                 ),
                 "schedule.warmup_fraction": (0 < schedule.warmup_fraction <= 1, "above 0 and at most 1"),
                 "schedule.drops": (
-                    list(schedule.drops) == sorted(schedule.drops) and all(drop >= 1 for drop in schedule.drops),
+                    schedule.drops is None
+                    or (list(schedule.drops) == sorted(schedule.drops) and all(drop >= 1 for drop in schedule.drops)),
                     "steps from 1 on, in ascending order",
                 ),
                 "schedule.drop_factor": (0 < schedule.drop_factor <= 1, "above 0 and at most 1"),

@@ -13,9 +13,10 @@ from halonet.detection.checkpoint import initialize
 from halonet.detection.datamodule import DetectionData
 from halonet.detection.detector import BoxDetector, Detector
 from halonet.detection.evaluation import KINDS, evaluate
+from halonet.detection.from_data import fill_in, require_filled_in
 from halonet.detection.mask_rcnn import create_detector
 from halonet.detection.recipe import DetectionRecipe
-from halonet.training.engine import Job, anchored, complete, start
+from halonet.training.engine import Job, anchored, complete, is_first_process, start
 from halonet.training.recipes import resolve
 
 SECTION_ONLY = (
@@ -38,7 +39,7 @@ def train(
     whatever way, is completed by `resume`.
 
     Args:
-        recipe: What to do.
+        recipe: What to do; what it leaves null follows from the data, see `halonet.detection.fill_in`.
         run_dir: The run folder; None takes `runs/NAME`.
         callbacks: Of Lightning, to run after those of this package.
 
@@ -49,7 +50,8 @@ def train(
         UserError: The folder already holds a run, the data or the initial weights cannot be read or do not fit, the
             training diverges, or the disk is full.
     """
-    return start(_job(_anchored(recipe)), run_dir, callbacks=callbacks)
+    say = print if is_first_process() else lambda line: None
+    return start(_job(fill_in(_anchored(recipe), say=say)), run_dir, callbacks=callbacks)
 
 
 def resume(run_dir: str | Path, *, callbacks: Sequence[lightning.Callback] = ()) -> Path:
@@ -83,6 +85,7 @@ def build_data(recipe: DetectionRecipe) -> DetectionData:
     Returns:
         The data module; nothing is read yet.
     """
+    require_filled_in(recipe)
     data = recipe.data
     return DetectionData(
         data.source,
@@ -92,7 +95,7 @@ def build_data(recipe: DetectionRecipe) -> DetectionData:
         test_split=data.test_split,
         repeats=data.repeats,
         skip_empty=data.skip_empty,
-        masks=recipe.model.masks,
+        masks=draws_masks(recipe),
         hold_out=data.hold_out,
         workers=data.workers,
         seed=recipe.engine.seed,
@@ -112,6 +115,7 @@ def build_detector(recipe: DetectionRecipe, *, initialized: bool = False) -> Det
     Raises:
         UserError: The initial weights cannot be read or do not fit, or a value is out of its range.
     """
+    require_filled_in(recipe)
     model, optimizer = recipe.model, recipe.optimizer
     torch.manual_seed(derive_seed(recipe.engine.seed))
     settings = {
@@ -121,13 +125,13 @@ def build_detector(recipe: DetectionRecipe, *, initialized: bool = False) -> Det
         model.name,
         model.num_classes,
         recipe.data.augmentation,
-        masks=model.masks,
+        masks=draws_masks(recipe),
         backbone_overrides=model.overrides,
         **settings,
     )
     if model.init is not None and not initialized:
         initialize(network, model.init)
-    return (Detector if model.masks else BoxDetector)(
+    return (Detector if draws_masks(recipe) else BoxDetector)(
         network,
         factor=recipe.schedule.factor,
         learning_rate=optimizer.learning_rate,
@@ -136,6 +140,11 @@ def build_detector(recipe: DetectionRecipe, *, initialized: bool = False) -> Det
         decay=optimizer.decay,
         seed=recipe.engine.seed,
     )
+
+
+def draws_masks(recipe: DetectionRecipe) -> bool:
+    """Whether a recipe's detector is a Mask R-CNN: unless it says that it is not."""
+    return recipe.model.masks is not False
 
 
 def describe_result(result: dict[str, Any]) -> str:
@@ -171,7 +180,7 @@ def _job(recipe: DetectionRecipe, initialized: bool = False) -> Job:
         measure=_measure,
         length={"max_steps": recipe.schedule.steps, "max_epochs": -1},
         curves={
-            "scores": {"box_ap": "boxes"} | ({"mask_ap": "masks"} if recipe.model.masks else {}),
+            "scores": {"box_ap": "boxes"} | ({"mask_ap": "masks"} if draws_masks(recipe) else {}),
             "title": "average precision (%)",
         },
         trainer={"sync_batchnorm": recipe.model.batch_norm == "synchronized"},
@@ -191,7 +200,7 @@ def _measure(folder: Path, device: str) -> dict[str, Any]:
 
 def _anchored(recipe: DetectionRecipe) -> DetectionRecipe:
     data, model = recipe.data, recipe.model
-    if data.source != nuclei.NAME:
+    if data.source not in (None, nuclei.NAME):
         data = dataclasses.replace(data, source=anchored(data.source))
     if model.init is not None:
         model = dataclasses.replace(model, init=anchored(model.init))

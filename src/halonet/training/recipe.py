@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from halonet.data import AugmentationConfig
+from halonet.data.nullable import OrNull
 from halonet.errors import UserError
 
 NOT_YET_RUN = "not yet run"
@@ -73,19 +74,20 @@ class OptimizerSection:
     """Nesterov SGD.
 
     Attributes:
-        learning_rate: The peak, for the whole batch.
+        learning_rate: The peak, for the whole batch; null follows from the batch size.
         momentum: Ours: the paper names no value.
         weight_decay: L2 penalty.
         decay: On tensors with two axes or more ("matrices"), or on all; ours: the paper does not say.
-        batch_size: Images per optimizer step, over all devices and accumulated micro-batches.
+        batch_size: Images per optimizer step, over all devices and accumulated micro-batches; null follows from the
+            number of images.
         accumulate: Micro-batches per optimizer step.
     """
 
-    learning_rate: float
+    learning_rate: OrNull[float]
     momentum: float = 0.9
     weight_decay: float = 2e-5
     decay: Literal["matrices", "all"] = "matrices"
-    batch_size: int = 128
+    batch_size: OrNull[int] = 128
     accumulate: int = 1
 
 
@@ -224,20 +226,21 @@ def common_rules(recipe: Any) -> Rules:
     optimizer, engine = recipe.optimizer, recipe.engine
     micro_batches = optimizer.accumulate * engine.devices * engine.nodes
     return {
-        "model.num_classes": (recipe.model.num_classes >= 1, "at least 1"),
+        "model.num_classes": (recipe.model.num_classes is None or recipe.model.num_classes >= 1, "at least 1"),
         "model.in_chans": (
             recipe.model.in_chans == recipe.data.augmentation.in_chans,
             f"data.augmentation.in_chans, which is {recipe.data.augmentation.in_chans}",
         ),
         "data.workers": (recipe.data.workers >= 0, "at least 0"),
-        "optimizer.learning_rate": (optimizer.learning_rate > 0, "above 0"),
+        "optimizer.learning_rate": (optimizer.learning_rate is None or optimizer.learning_rate > 0, "above 0"),
         "optimizer.momentum": (0 <= optimizer.momentum < 1, "at least 0 and below 1"),
         "optimizer.weight_decay": (optimizer.weight_decay >= 0, "at least 0"),
         "optimizer.accumulate": (optimizer.accumulate >= 1, "at least 1"),
         "engine.devices": (engine.devices >= 1, "at least 1"),
         "engine.nodes": (engine.nodes >= 1, "at least 1"),
         "optimizer.batch_size": (
-            optimizer.batch_size >= 1 and micro_batches >= 1 and optimizer.batch_size % micro_batches == 0,
+            optimizer.batch_size is None
+            or (optimizer.batch_size >= 1 and micro_batches >= 1 and optimizer.batch_size % micro_batches == 0),
             f"a positive multiple of accumulate x devices x nodes, which is {micro_batches}",
         ),
         "ema.decay": (0 <= recipe.ema.decay < 1, "at least 0 and below 1"),
