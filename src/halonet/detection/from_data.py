@@ -4,7 +4,6 @@ import dataclasses
 import math
 import statistics
 import time
-import warnings
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +13,7 @@ import torch
 
 from halonet.data.coco import CocoImages, available_detection_splits, load_detection_source
 from halonet.detection.recipe import DetectionRecipe
-from halonet.errors import UserError, UserNote
+from halonet.errors import UserError
 from halonet.training.evaluation import choose_device
 
 # Values that may be null in a recipe, and follow from the data; `model.masks` does so with `model.num_classes`.
@@ -82,13 +81,11 @@ def fill_in(recipe: DetectionRecipe, *, say: Callable[[str], None] = print) -> D
     if not missing:
         return recipe
     splits = available_detection_splits(data.source, hold_out=data.hold_out or 0.0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserNote)  # training opens the data once more, and says it then
+    source = _open(recipe)
+    if recipe.model.masks is None and recipe.model.num_classes is None:
+        missing.insert(0, "model.masks")
+        recipe = _replaced(recipe, "model", masks=source.has_masks and source.without_mask == 0)
         source = _open(recipe)
-        if recipe.model.masks is None and recipe.model.num_classes is None:
-            missing.insert(0, "model.masks")
-            recipe = _replaced(recipe, "model", masks=source.has_masks and source.without_mask == 0)
-            source = _open(recipe)
     say(f"{data.source}: {_describe(source)}; {_describe_splits(recipe, splits)}")
     recipe = _with_numbers(recipe, source, splits)
     recipe = _fitting(recipe, _wanted_side(source), say)
@@ -121,12 +118,7 @@ def _with_numbers(recipe: DetectionRecipe, source: CocoImages, splits: tuple[str
     )
     recipe = _replaced(recipe, "data", test_split=test_split, repeats=repeats)
     recipe = _replaced(recipe, "optimizer", batch_size=batch, learning_rate=rate)
-    return _with_steps(recipe, steps)
-
-
-def _with_steps(recipe: DetectionRecipe, steps: int) -> DetectionRecipe:
-    schedule = recipe.schedule
-    warmup = min(100, steps // 8) if schedule.warmup_steps is None else min(schedule.warmup_steps, steps)
+    warmup = min(100, steps // 8) if schedule.warmup_steps is None else schedule.warmup_steps
     drops = (max(1, round(0.8 * steps)),) if schedule.drops is None else schedule.drops
     return _replaced(recipe, "schedule", steps=steps, warmup_steps=warmup, drops=drops)
 
@@ -163,11 +155,12 @@ def _fitting(recipe: DetectionRecipe, wanted: int, say: Callable[[str], None]) -
             + ("taking them smaller" if smaller else "taking fewer steps")
         )
     else:
-        steps = max(1, int(recipe.schedule.steps * LONGEST / seconds))
-        seconds *= steps / recipe.schedule.steps
         schedule = recipe.schedule
-        drops = tuple(max(1, round(drop * steps / schedule.steps)) for drop in schedule.drops)
-        recipe = _replaced(_with_steps(recipe, steps), "schedule", drops=drops)
+        part = min(1.0, LONGEST / seconds)
+        steps, warmup = max(1, int(part * schedule.steps)), int(part * schedule.warmup_steps)
+        drops = tuple(max(1, round(part * drop)) for drop in schedule.drops)
+        recipe = _replaced(recipe, "schedule", steps=steps, warmup_steps=warmup, drops=drops)
+        seconds *= part
     say(f"estimated time: {_in_words(seconds)}, from a few steps timed here")
     return recipe
 
@@ -195,17 +188,15 @@ def estimate_seconds(recipe: DetectionRecipe) -> float:
     """
     from halonet.detection.run import build_data, build_detector
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserNote)
-        data = build_data(recipe)
-        task = build_detector(recipe, initialized=True)
-        device = choose_device("cpu" if recipe.engine.accelerator == "cpu" else "auto")
-        task.network.to(device)
-        step = _time_steps(recipe, data.train_dataset(), task, device)
-        validation = 0.0
-        if data.validation_split is not None:
-            images = data.evaluation_dataset(data.validation_split)
-            validation = _time_image(images, task, device) * len(images)
+    data = build_data(recipe)
+    task = build_detector(recipe, initialized=True)
+    device = choose_device("cpu" if recipe.engine.accelerator == "cpu" else "auto")
+    task.network.to(device)
+    step = _time_steps(recipe, data.train_dataset(), task, device)
+    validation = 0.0
+    if data.validation_split is not None:
+        images = data.evaluation_dataset(data.validation_split)
+        validation = _time_image(images, task, device) * len(images)
     an_epoch = len(data.train_dataset()) // recipe.optimizer.batch_size
     return recipe.schedule.steps * step + math.ceil(recipe.schedule.steps / max(1, an_epoch)) * validation
 
