@@ -89,7 +89,7 @@ def test_small_objects_take_larger_images(tmp_path):
 
 
 def test_where_training_would_take_too_long_images_become_smaller_and_then_steps_fewer(box_scenes, monkeypatch):
-    monkeypatch.setattr(from_data, "SMALLEST_OBJECT", 100)  # so that all sizes are tried
+    monkeypatch.setattr(from_data, "SMALLEST_OBJECT", 1000)  # so that all sizes are tried
     monkeypatch.setattr(from_data, "estimate_seconds", lambda recipe: 4.0 * recipe.data.augmentation.max_size)
     recipe, said = fill(box_scenes)
     assert recipe.data.augmentation.max_size == 384

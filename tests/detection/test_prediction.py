@@ -84,3 +84,12 @@ def test_classes_of_one_name_are_told_apart(finished_run, files, tmp_path):
     found = {(each["label"], each["category_id"]) for row in rows for each in row["instances"]}
     assert found
     assert found <= {("eye (id 3)", 3), ("eye (id 7)", 7)}
+
+
+def test_an_image_that_cannot_be_read_costs_the_others_nothing(finished_run, files, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    rows = predict(finished_run, [files[0], tmp_path / "bad.png", files[1]], min_score=0.0)
+    assert [list(row) for row in rows[1:2]] == [["file", "error"]]
+    assert "bad.png is not an image" in rows[1]["error"]
+    alone = predict(finished_run, [files[0], files[1]], min_score=0.0)
+    assert [row["instances"][0]["bbox"] for row in (rows[0], rows[2])] == [row["instances"][0]["bbox"] for row in alone]

@@ -37,11 +37,12 @@ def predict(
     Returns:
         For each image, in the order given: `file`, `image_id`, `width` and `height` (pixels), `picture` (if drawn), and
         `instances`, best first, in COCO's results format, with the class's name as `label` (followed by its category's
-        id, if several classes have that name). An image's id is the
-        number that its file is named by, as COCO's are; where not all are, or some are equal, its place from 1.
+        id, if several classes have that name). An image's id is the number that its file is named by, as COCO's are;
+        where not all are, or some are equal, its place from 1. An image that cannot be read has its `file` and, as
+        `error`, the reason; the others do not suffer from it.
 
     Raises:
-        UserError: The checkpoint or an image cannot be read, or `min_score` is not between 0 and 1.
+        UserError: The checkpoint cannot be read, or `min_score` is not between 0 and 1.
     """
     if not 0 <= min_score <= 1:
         raise UserError(f"min_score is {min_score}, but must be from 0 to 1")
@@ -53,7 +54,11 @@ def predict(
     class_labels = distinct_labels(information["class_names"], [{"id": number} for number in category_ids])
     rows = []
     for number, (file, image_id) in enumerate(zip(images, _image_ids(images), strict=True)):
-        picture = open_image(file)
+        try:
+            picture = open_image(file)
+        except UserError as error:
+            rows.append({"file": str(file), "error": str(error)})
+            continue
         pixels, _ = transform(picture, {})
         with torch.inference_mode():
             (detection,) = detector.detect([pixels.to(target)])

@@ -149,10 +149,21 @@ def to_yaml(recipe: Any) -> str:
 
 
 def without_root(text: str) -> dict[str, Any]:
-    """Read what `to_yaml` wrote, less the folder that the data lies in, which is no part of an experiment."""
+    """Read what `to_yaml` wrote, less the folder that the data lies in, which is no part of an experiment.
+
+    Nulls are left out too: a value that an older version did not know is null where it changes nothing.
+    """
     values = yaml.load(text, _Loader)
     values["data"].pop("root", None)
-    return values
+    return _without_nulls(values)
+
+
+def _without_nulls(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_nulls(value) if isinstance(value, dict) else value
+        for key, value in values.items()
+        if value is not None
+    }
 
 
 class _Loader(yaml.SafeLoader):
