@@ -14,7 +14,6 @@ from torchvision.datasets import CocoDetection
 from halonet.data.coco import (
     CocoImages,
     DetectionSource,
-    available_detection_splits,
     load_detection_source,
 )
 from halonet.errors import UserError, UserNote
@@ -208,6 +207,7 @@ def test_a_mask_without_a_pixel_is_no_target(tmp_path):
     assert target["boxes"].shape == (1, 4)
 
 
+@pytest.mark.filterwarnings("ignore:.*are crowds")
 def test_images_without_an_instance_are_left_out_for_training_alone(tmp_path):
     annotations = [instance(1, 1), instance(2, 2, iscrowd=1)]
     content = content_of(annotations, num_images=3)
@@ -264,41 +264,266 @@ def test_what_is_not_an_annotation_file_is_refused(tmp_path):
         ({"image_id": 9}, "annotation 5 is of image 9, which the file does not list"),
         ({"category_id": 8}, "annotation 5 is of category 8, which the file does not list"),
         ({"category_id": None}, "of annotation 5, category_id is missing, but must be of type int"),
-        ({"image_id": "1"}, "of annotation 5, image_id is '1', but must be of type int"),
+        ({"image_id": "one"}, "of annotation 5, image_id is 'one', but must be of type int"),
+        ({"image_id": [1]}, "of annotation 5, image_id is [1], but must be of type int"),
+        ({"id": 2**60}, "annotation 1152921504606846976 has too large an id: it must be at most 2^53"),
+        ({"iscrowd": 2}, "annotation 5 has the iscrowd 2, but it must be 0 or 1"),
+        ({"iscrowd": "no"}, "annotation 5 has the iscrowd 'no', but it must be 0 or 1"),
         ({"bbox": None}, "annotation 5 has the bbox None, but must have four numbers"),
-        ({"bbox": [1, 2, "3", 4]}, "annotation 5 has the bbox [1, 2, '3', 4], but must have four numbers"),
+        ({"bbox": [1, 2, "wide", 4]}, "annotation 5 has the bbox [1, 2, 'wide', 4], but must have four numbers"),
         ({"bbox": [1, 2, 3]}, "annotation 5 has the bbox [1, 2, 3], but must have four numbers"),
-        ({"bbox": [1, 2, float("nan"), 4]}, "annotation 5 has the bbox [1, 2, nan, 4], but must have four numbers"),
-        ({"segmentation": None}, "annotation 5 has no segmentation: instance segmentation needs masks"),
-        ({"segmentation": []}, "annotation 5 has no segmentation: instance segmentation needs masks"),
-        ({"segmentation": "x"}, "annotation 5 has the segmentation 'x', but must have polygons or run lengths"),
-        ({"segmentation": [[1, 2, 3, 4]]}, "annotation 5 has a polygon of 4 numbers"),
-        ({"segmentation": [[1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6, 7]]}, "annotation 5 has a polygon of 7 numbers"),
-        ({"segmentation": [[1, 2, 3, 4, 5, "x"]]}, "the mask of annotation 5 is damaged"),
-        ({"segmentation": [[1, 2, 3, 4, 5, 1e300]]}, "the mask of annotation 5 is damaged"),
-        ({"segmentation": [[1, 2, 3, 4, 5, float("nan")]]}, "the mask of annotation 5 is damaged"),
-        ({"segmentation": {"size": [12, 9], "counts": [108]}}, "has a mask of size [12, 9], but its image has [9, 12]"),
-        ({"segmentation": {"size": [9, 12], "counts": [100]}}, "do not add up to the 108 pixels of its image"),
-        ({"segmentation": {"size": [9, 12], "counts": [-2, 110]}}, "has run lengths that are not numbers of pixels"),
-        ({"segmentation": {"size": [9, 12], "counts": ""}}, "the mask of annotation 5 is damaged: its run lengths do"),
-        ({"segmentation": {"size": [9, 12], "counts": "garbage"}}, "the mask of annotation 5 is damaged"),
-        ({"segmentation": {"size": [9, 12], "counts": "é"}}, "the mask of annotation 5 is damaged: 'é' is no digit"),
-        (
-            {"segmentation": {"size": [9, 12], "counts": "o"}},
-            "the mask of annotation 5 is damaged: its run lengths are",
-        ),
+        ({"bbox": [1, 2, True, 4]}, "annotation 5 has the bbox [1, 2, True, 4], but must have four numbers"),
     ],
 )
-def test_a_faulty_annotation_is_named(tmp_path, changes, message):
+def test_an_annotation_that_contradicts_its_file_or_format_is_refused(tmp_path, changes, message):
     found = message_for(tmp_path, **changes)
     assert message in found
     assert "instances_train2017.json" in found
 
 
-def test_a_faulty_mask_is_also_found_while_its_area_is_measured(tmp_path):
-    assert "the mask of annotation 5 is damaged" in message_for(
-        tmp_path, area=None, iscrowd=1, segmentation={"size": [9, 12], "counts": "garbage"}
+FAR = "whose box is not finite or leads too far"
+FEW = "whose mask has a polygon that is not x and y of 3 points or more"
+LONG = [[0, 0, 2**19, 0] * 3 + [0, 9]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"bbox": [1, 2, float("nan"), 4]}, FAR),
+        ({"bbox": [1, 2, float("inf"), 4]}, FAR),
+        ({"bbox": [1e308, 2, 3, 4]}, FAR),
+        ({"bbox": [1, 2, 10**400, 4]}, FAR),
+        ({"bbox": [5, 5, -2, 4]}, "whose box has a negative width or height"),
+        ({"segmentation": None}, "without a mask"),
+        ({"segmentation": []}, "without a mask"),
+        ({"segmentation": "x"}, "whose mask is neither polygons nor run lengths"),
+        ({"segmentation": {"size": [9, 12], "counts": None}}, "whose mask is neither polygons nor run lengths"),
+        ({"segmentation": [[1, 2, 3, 4]]}, FEW),
+        ({"segmentation": [[1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6, 7]]}, FEW),
+        ({"segmentation": [1, 2, 3, 4, 5, 6]}, FEW),
+        ({"segmentation": [[1, 2, 3, 4, 5, "x"]]}, "whose mask has a polygon that holds something other than numbers"),
+        ({"segmentation": [[1, 2, 3, 4, 5, True]]}, "whose mask has a polygon that holds something other than numbers"),
+        ({"segmentation": [[1, 2, 3, 4, 5, 1e300]]}, "whose mask has a polygon that is not finite or leads too far"),
+        ({"segmentation": [[1, 2, 3, 4, 5, 10**400]]}, "whose mask has a polygon that is not finite or leads too far"),
+        ({"segmentation": [[1, 2, 3, 4, 5, float("nan")]]}, "a polygon that is not finite or leads too far"),
+        ({"segmentation": LONG}, "whose mask has a polygon that is not finite or leads too far"),
+        ({"segmentation": {"size": [12, 9], "counts": [108]}}, "whose mask is not of its image's size"),
+        ({"segmentation": {"counts": [108]}}, "whose mask is not of its image's size"),
+        *(
+            ({"segmentation": {"size": [9, 12], "counts": counts}}, "whose run lengths are damaged or do not add up")
+            for counts in ([100], [-2, 110], [54.0, 54], "", "garbage", "é", "o", "~", "0" * 50, "oooooooooo0", "[1")
+        ),
+    ],
+)
+def test_an_annotation_of_no_use_is_left_out_and_counted_when_the_file_is_opened(tmp_path, changes, reason):
+    entry = {key: value for key, value in (instance(5, 1) | changes).items() if value is not None}
+    content = content_of([instance(1, 1), entry, instance(6, 2), entry | {"id": 7}], num_images=2)
+    with pytest.warns(UserNote, match=r"2 of 4 annotations are left out: 2 .* \(the first: annotation 5\)") as notes:
+        source = open_content(tmp_path, content)
+    assert len(notes) == 1
+    assert reason in str(notes[0].message)
+    assert [each["id"] for each in source.ground_truth["annotations"]] == [1, 6]
+    assert [len(target["boxes"]) for _, target in source] == [1, 1]
+
+
+def test_reasons_are_counted_apart(tmp_path):
+    content = content_of(
+        [
+            instance(1, 1),
+            *(instance(number, 1, bbox=[1, 2, 3, float("inf")]) for number in (2, 3)),
+            instance(4, 1, segmentation=[[1, 2]]),
+        ]
     )
+    with pytest.warns(UserNote) as notes:
+        open_content(tmp_path, content)
+    assert f"3 of 4 annotations are left out: 2 {FAR} (the first: annotation 2), 1 {FEW} (the first: annotation 4)" in (
+        str(notes[0].message)
+    )
+
+
+def test_a_file_of_which_no_annotation_is_of_use_is_refused(tmp_path):
+    found = refused(tmp_path, content_of([instance(1, 1, bbox=[1, 2, -3, 4])]))
+    assert "1 of 1 annotations are left out: 1 whose box has a negative width or height" in found
+    assert "no annotation is of use" in found
+
+
+def test_numbers_that_are_written_as_text_are_read_and_counted(tmp_path):
+    entry = instance("1", "1", category="7", iscrowd="0", bbox=["2", "3", "5.0", "5"])
+    content = content_of([entry], images=[image_entry(1, height="9", width=12.0)])
+    (tmp_path / "train2017").mkdir()
+    noise_image(1, (WIDTH, HEIGHT)).save(tmp_path / "train2017/1.png")
+    with pytest.warns(UserNote, match="9 numbers are written as text, and are read as numbers"):
+        source = open_content(tmp_path, content)
+    plain = instance(1, 1, category=7, iscrowd=0, bbox=[2, 3, 5, 5])
+    assert source.ground_truth["annotations"] == [plain]
+    assert source[0][1]["boxes"].tolist() == [[2, 3, 7, 8]]
+
+
+def test_a_file_of_crowds_alone_says_so(tmp_path):
+    content = content_of([instance(number, 1, iscrowd=1) for number in (1, 2)])
+    with pytest.warns(UserNote, match=r"2 of 2 annotations are crowds \(iscrowd 1\), which are no objects to learn"):
+        assert len(open_content(tmp_path, content)[0][1]["boxes"]) == 0
+
+
+@pytest.mark.parametrize("area", [float("nan"), float("inf"), -3, "large", True])
+def test_an_area_that_is_none_is_counted_anew(tmp_path, area):
+    with pytest.warns(UserNote, match="1 areas are not finite numbers of at least 0, and are counted anew"):
+        source = open_content(tmp_path, content_of([instance(1, 1, area=area), instance(2, 1)]))
+    assert [entry["area"] for entry in source.ground_truth["annotations"]] == [25, 25]
+
+
+def test_all_faults_of_a_file_are_counted_and_the_first_three_named(tmp_path):
+    images = [image_entry(1, file_name="../1.png"), image_entry(2, width=0)]
+    annotations = [instance(3, 9), instance(4, 1, category=5), instance(5, 1, bbox=[])]
+    assert refused(tmp_path, content_of(annotations, images=images)).endswith(
+        "train2017.json: 5 faults: image 1 has the file_name '../1.png', but it must lead to a file below the images' "
+        "folder; image 2 has 0 x 9 pixels, but must have from 1 to 89,478,485: scale it down; annotation 3 is "
+        "of image 9, which the file does not list; and 2 more"
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../x.png", "a/../../x.png", "..", "/etc/hostname", "C:\\x.png", "c:x.png", "..\\x.png", "\\x.png", "a\0.png", ""],
+)
+def test_a_file_name_must_stay_below_the_images_folder(tmp_path, name):
+    (tmp_path / "x.png").write_bytes(b"secret")
+    content = content_of([instance(1, 1)])
+    write_coco(tmp_path, content)
+    content["images"][0]["file_name"] = name
+    file = tmp_path / "annotations/instances_train2017.json"
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="image 1 has the file_name .* must lead to a file below the images' folder"):
+        CocoImages(file, tmp_path / "train2017")
+
+
+@pytest.mark.parametrize("linked", ["file", "folder"])
+def test_links_that_lead_out_of_the_images_folder_are_refused(tmp_path, linked):
+    content = content_of([instance(1, 1)], images=[image_entry(1, file_name="inner/1.png")])
+    write_coco(tmp_path, content)
+    file, folder, outside = tmp_path / "annotations/instances_train2017.json", tmp_path / "train2017", tmp_path / "out"
+    for place in (outside, folder / "real"):
+        place.mkdir()
+        noise_image(1, (WIDTH, HEIGHT)).save(place / "1.png")
+    if linked == "file":
+        (folder / "inner").mkdir()
+        (folder / "inner/1.png").symlink_to(outside / "1.png")
+    else:
+        (folder / "inner").symlink_to(outside)
+    with pytest.raises(UserError, match="image 1 .* a link that leads out of .*train2017"):
+        CocoImages(file, folder)
+    # The images' folder itself may be a link, and so may what stays within it.
+    (tmp_path / "linked").symlink_to(folder)
+    inner = folder / "inner"
+    if linked == "file":
+        (inner / "1.png").unlink()
+        (inner / "1.png").symlink_to(folder / "real/1.png")
+    else:
+        inner.unlink()
+        inner.symlink_to(folder / "real")
+    assert len(CocoImages(file, tmp_path / "linked")[0][1]["boxes"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"width": 20_000, "height": 20_000}, "image 1 has 20000 x 20000 pixels, but must have from 1 to 89,478,485"),
+        ({"width": 10**400}, "pixels, but must have from 1 to 89,478,485"),
+        ({"width": 5_000, "height": 4}, "image 1 has 5000 x 4 pixels, which is over 100 to 1: crop it"),
+    ],
+)
+def test_sizes_are_limited_before_anything_is_allocated(tmp_path, changes, message):
+    write_coco(tmp_path, content_of([]))
+    file = tmp_path / "annotations/instances_train2017.json"
+    file.write_text(json.dumps(content_of([instance(1, 1)], images=[image_entry(1, **changes)])))
+    with pytest.raises(UserError, match=message):
+        CocoImages(file, tmp_path / "train2017")
+
+
+def test_the_masks_of_one_image_are_limited_unless_they_are_not_read(tmp_path, monkeypatch):
+    write_coco(tmp_path, content_of([]))
+    file = tmp_path / "annotations/instances_train2017.json"
+    entry = image_entry(1, width=9_000, height=9_000)
+    file.write_text(json.dumps(content_of([instance(number, 1) for number in range(200)], images=[entry])))
+    with pytest.raises(UserError, match="the masks of image 1 take 15 GiB, but may take 8"):
+        CocoImages(file, tmp_path / "train2017")
+    assert len(CocoImages(file, tmp_path / "train2017", masks=False)) == 1
+    monkeypatch.setattr("halonet.data.coco_file.INSTANCE_LIMIT", 100)
+    with pytest.raises(UserError, match="image 1 has 200 annotations, but may have 100"):
+        CocoImages(file, tmp_path / "train2017", masks=False)
+    monkeypatch.setattr("halonet.data.coco_file.FILE_LIMIT", 100)
+    with pytest.raises(UserError, match="bytes, but may have 100: split the data"):
+        CocoImages(file, tmp_path / "train2017")
+
+
+def boxes_alone(content):
+    """The same as Roboflow writes it for boxes."""
+    return content | {"annotations": [entry | {"segmentation": []} for entry in content["annotations"]]}
+
+
+@pytest.mark.filterwarnings("ignore::halonet.errors.UserNote")
+def test_a_file_of_boxes_has_no_masks(tmp_path):
+    source = open_content(tmp_path, boxes_alone(content_of([instance(1, 1, area=float("nan")), instance(2, 1)])))
+    assert not source.has_masks
+    assert "masks" not in source[0][1]
+    assert source[0][1]["boxes"].tolist() == [[2, 3, 7, 8]] * 2
+    assert source.ground_truth["annotations"][0]["area"] == 25
+    with pytest.raises(UserError, match="no annotation has a mask, .* train one of boxes with --model.masks false"):
+        open_content(tmp_path, boxes_alone(content_of([instance(1, 1)])), masks=True)
+
+
+def test_masks_that_are_not_asked_for_are_not_checked(tmp_path):
+    content = content_of([instance(1, 1, segmentation="x"), instance(2, 1)])
+    source = open_content(tmp_path, content, masks=False)
+    assert len(source[0][1]["boxes"]) == 2
+    assert "masks" not in source[0][1]
+
+
+def test_where_some_annotations_have_masks_the_others_are_left_out_with_a_remedy(tmp_path):
+    content = content_of([instance(1, 1), instance(2, 1, segmentation=[])])
+    with pytest.warns(UserNote, match="1 without a mask .*--model.masks false learns boxes alone"):
+        source = open_content(tmp_path, content)
+    assert source.has_masks
+    assert source.without_mask == 1
+
+
+ROBOFLOW = [{"id": 0, "name": "pets", "supercategory": "none"}] + [
+    {"id": number, "name": name, "supercategory": "pets"} for number, name in ((1, "cat"), (2, "dog"))
+]
+
+
+def test_the_category_that_stands_for_all_others_is_no_class(tmp_path):
+    content = content_of([instance(1, 1, category=2)], categories=ROBOFLOW)
+    with pytest.warns(UserNote, match=r"category 0 \('pets'\) stands for all others: it is no class"):
+        source = open_content(tmp_path, content)
+    assert source.class_names == ["cat", "dog"]
+    assert source[0][1]["labels"].tolist() == [2]
+    used = open_content(tmp_path, content_of([instance(1, 1, category=0)], categories=ROBOFLOW))
+    assert used.class_names == ["pets", "cat", "dog"]
+    other = [ROBOFLOW[0], ROBOFLOW[1], ROBOFLOW[2] | {"supercategory": "animals"}]
+    assert len(open_content(tmp_path, content_of([instance(1, 1, category=1)], categories=other)).class_names) == 3
+
+
+@pytest.mark.filterwarnings("ignore::halonet.errors.UserNote")
+def test_the_training_set_decides_whether_a_category_is_no_class(tmp_path):
+    def write(**splits):
+        for name, category in splits.items():
+            content = content_of([instance(1, 1, category=category)], categories=ROBOFLOW)
+            write_coco(tmp_path, content, name, name)
+        return load_detection_source(str(tmp_path), "validation").class_names
+
+    assert write(train=1, val=1) == ["cat", "dog"]
+    assert write(train=0, val=1) == ["pets", "cat", "dog"]
+    with pytest.raises(UserError, match="category 0 is 'pets' in the one and 'missing' in the other"):
+        write(train=1, val=0)
+
+
+def test_categories_of_one_name_are_two_classes(tmp_path):
+    categories = [{"id": 1, "name": "eye", "supercategory": "left"}, {"id": 2, "name": "eye", "supercategory": "right"}]
+    annotations = [instance(1, 1, category=1), instance(2, 1, category=2)]
+    source = open_content(tmp_path, content_of(annotations, categories=categories))
+    assert source.class_names == ["eye", "eye"]
+    assert source[0][1]["labels"].tolist() == [1, 2]
 
 
 def test_ids_that_occur_twice_and_entries_without_their_fields_are_named(tmp_path):
@@ -309,7 +534,7 @@ def test_ids_that_occur_twice_and_entries_without_their_fields_are_named(tmp_pat
         ({"images": [image_entry(1), image_entry(1)]}, "two image entries have the id 1"),
         ({"categories": [{"id": 7, "name": "ant"}] * 2}, "two category entries have the id 7"),
         ({"categories": [{"id": 7}]}, "of category 7, name is missing"),
-        ({"images": [image_entry(1, height="9")]}, "of image 1, height is '9', but must be of type int"),
+        ({"images": [image_entry(1, height="nine")]}, "of image 1, height is 'nine', but must be of type int"),
         ({"annotations": [None]}, "annotation number 1 is None, but must be an object"),
     ):
         assert message in refused(tmp_path, content | changes)
@@ -321,7 +546,7 @@ def test_missing_image_files_are_counted_and_the_first_named(tmp_path):
     for number in (2, 3):
         (tmp_path / f"train2017/{number}.png").unlink()
     file = tmp_path / "annotations/instances_train2017.json"
-    with pytest.raises(UserError, match=r"2 of 4 images of .* are missing in .*train2017, the first being 2\.png"):
+    with pytest.raises(UserError, match=r"2 of 4 images of .* are missing in .*train2017, the first being '2\.png'"):
         CocoImages(file, tmp_path / "train2017")
     with pytest.raises(UserError, match=r"image folder .*nowhere of .*json does not exist"):
         CocoImages(file, tmp_path / "nowhere")
@@ -349,42 +574,6 @@ def test_without_pycocotools_the_remedy_is_named(tmp_path, monkeypatch):
         open_content(tmp_path, content_of([instance(1, 1)]))
 
 
-def test_coco_s_own_layout_is_found(tmp_path):
-    write_coco(tmp_path, content_of([instance(1, 1)], num_images=2))
-    write_coco(tmp_path, content_of([instance(1, 1)]), name="val2017", images="images/val2017")
-    (tmp_path / "annotations/instances_unlabeled2017.json").write_text("{}")
-    assert available_detection_splits(str(tmp_path)) == ("train", "validation")
-    assert len(load_detection_source(str(tmp_path), "train")) == 2
-    assert len(load_detection_source(str(tmp_path), "train", skip_empty=True)) == 1
-    assert len(load_detection_source(tmp_path.name, "validation", root=tmp_path.parent)) == 1
-    with pytest.raises(UserError, match=r"unknown split of data set .* 'test'\. .*Known: train, validation\."):
-        load_detection_source(str(tmp_path), "test")
-
-
-def test_roboflow_s_layout_is_found(tmp_path):
-    for name in ("train", "valid", "test"):
-        write_coco(tmp_path, content_of([instance(0, 1)]), images=name)
-        (tmp_path / "annotations/instances_train2017.json").rename(tmp_path / name / "_annotations.coco.json")
-    assert available_detection_splits(str(tmp_path)) == ("train", "validation", "test")
-    for split in ("train", "validation", "test"):
-        assert load_detection_source(str(tmp_path), split)[0][1]["boxes"].tolist() == [[2, 3, 7, 8]]
-
-
-def test_a_split_without_its_images_leaves_the_others_usable(tmp_path):
-    write_coco(tmp_path, content_of([instance(1, 1)]), name="val2017", images="val2017")
-    (tmp_path / "annotations/instances_train2017.json").write_text(json.dumps(content_of([instance(1, 1)])))
-    assert len(load_detection_source(str(tmp_path), "validation")) == 1
-    with pytest.raises(UserError, match="image folder .*train2017 of .* does not exist"):
-        load_detection_source(str(tmp_path), "train")
-
-
-def test_a_split_of_which_there_are_two_is_refused(tmp_path):
-    for year in (2014, 2017):
-        write_coco(tmp_path, content_of([]), name=f"train{year}", images=f"train{year}")
-    with pytest.raises(UserError, match=r"more than one train split: keep one of .*train2014\.json, .*train2017\.json"):
-        available_detection_splits(str(tmp_path))
-
-
 @pytest.mark.parametrize(
     ("categories", "message"),
     [
@@ -400,16 +589,3 @@ def test_splits_must_have_the_training_set_s_categories(tmp_path, categories, me
         UserError, match=f"val2017.json and .*train2017.json must have the same categories, .*{message}"
     ):
         load_detection_source(str(tmp_path), "validation")
-
-
-def test_data_that_does_not_exist_is_named(tmp_path):
-    (tmp_path / "file").write_text("")
-    (tmp_path / "empty").mkdir()
-    for data, message in (
-        ("nucleus", r"data folder .*nucleus does not exist\. unknown data set 'nucleus'. Did you mean 'nuclei'\?"),
-        ("some/where", r"data folder .*some/where does not exist\.$"),
-        ("file", "file is a file: give the folder of annotations/instances_NAME.json beside"),
-        ("empty", "empty holds no detection data: expected annotations/instances_NAME.json beside"),
-    ):
-        with pytest.raises(UserError, match=message):
-            available_detection_splits(data, root=tmp_path)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from halonet.detection import train
-from tests.detection.tiny import make_scenes, tiny_recipe
+from tests.detection.tiny import make_scenes, tiny_recipe, without_masks
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +17,15 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished_run(tmp_path_factory: pytest.TempPathFactory, scenes: Path) -> Path:
     """Nobody may write into it."""
     return train(tiny_recipe(scenes), tmp_path_factory.mktemp("runs") / "finished")
+
+
+@pytest.fixture(scope="session")
+def box_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same images, with boxes alone."""
+    return without_masks(make_scenes(tmp_path_factory.mktemp("boxes") / "coco"))
+
+
+@pytest.fixture(scope="session")
+def box_run(tmp_path_factory: pytest.TempPathFactory, box_scenes: Path) -> Path:
+    """A finished run of a detector of boxes. Nobody may write into it."""
+    return train(tiny_recipe(box_scenes, masks=False), tmp_path_factory.mktemp("runs") / "boxes")

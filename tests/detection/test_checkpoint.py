@@ -7,10 +7,12 @@ import torch
 import halonet
 from halonet.detection.checkpoint import initialize, load_detector
 from halonet.detection.datamodule import DetectionData
+from halonet.detection.mask_rcnn import FasterRCNN
+from halonet.detection.run import build_detector
 from halonet.errors import UserError, UserNote
 from halonet.training.weights import describe, load_checkpoint, read_weights, save_weights
 from tests.detection.test_mask_rcnn import tiny_detector
-from tests.detection.tiny import BACKBONE, tiny_augmentation
+from tests.detection.tiny import BACKBONE, tiny_augmentation, tiny_recipe
 
 
 def saved(detector, path, scenes):
@@ -110,3 +112,25 @@ def test_a_detector_of_another_version_is_refused(finished_run, tmp_path):
     safetensors.torch.save_file(state, tmp_path / "model.safetensors", metadata)
     with pytest.raises(UserError, match="the description in .*: unknown key 'config.colour'"):
         load_detector(tmp_path)
+
+
+def test_a_detector_of_boxes_loads_as_one(box_run):
+    detector, information = load_detector(box_run)
+    assert type(detector) is FasterRCNN
+    assert information["network"] == "FasterRCNN"
+    assert "masks" not in detector([torch.rand(3, 48, 64)])[0]
+
+
+def test_detectors_of_boxes_and_of_masks_begin_one_another(box_run, finished_run, scenes, box_scenes):
+    boxes = build_detector(tiny_recipe(box_scenes, masks=False)).network
+    initialize(boxes, finished_run)
+    with_masks, _ = load_detector(finished_run)
+    state = with_masks.state_dict()
+    assert all(torch.equal(each, state[name]) for name, each in boxes.state_dict().items())
+
+    masks = build_detector(tiny_recipe(scenes)).network
+    before = {name: each.clone() for name, each in masks.state_dict().items()}
+    with pytest.warns(UserNote, match="draws no masks: the layers that do start anew"):
+        initialize(masks, box_run)
+    expected = before | load_detector(box_run)[0].state_dict()
+    assert all(torch.equal(each, expected[name]) for name, each in masks.state_dict().items())

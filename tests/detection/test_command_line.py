@@ -3,9 +3,10 @@ import json
 import pytest
 
 from halonet.cli import main, make_parser, split_overrides
-from halonet.training.recipes import to_yaml
+from halonet.detection import DetectionRecipe
+from halonet.training.recipes import resolve, to_yaml
 from tests.command_line import assert_a_users_mistake
-from tests.detection.tiny import tiny_recipe
+from tests.detection.tiny import BACKBONE, SMALL, tiny_recipe
 
 OPTIONS = {
     "train": {"--help", "--init", "--resume", "--resume-or-start", "--run-dir"},
@@ -65,6 +66,37 @@ def test_json_is_printed_alone(finished_run, scenes, capsys):
     assert json.loads(capsys.readouterr().out)["images"] == 3
     assert main(["detect", "predict", str(finished_run), str(scenes / "val"), "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == 3
+
+
+def test_unreadable_images_are_named_and_the_status_says_so(finished_run, scenes, tmp_path, capsys):
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    options = make_parser().parse_args(["detect", "predict", str(finished_run), str(scenes / "val"), str(tmp_path)])
+    assert options.run(options, []) == 1
+    shown = capsys.readouterr()
+    assert "003.png" in shown.out
+    assert "bad.png is not an image" in shown.err
+    assert "halonet: 1 of 4 images could not be read" in shown.err
+
+
+def test_a_detector_of_boxes_is_trained_from_a_folder_alone_and_measured(box_scenes, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("halonet.detection.from_data.estimate_seconds", lambda recipe: 60.0)
+    small = [f"--model.overrides={json.dumps(BACKBONE)}", "--model.name=tiny28", "--schedule.steps=3"]
+    small += [f"--model.{name}={number}" for name, number in SMALL.items()]
+    small += [f"--data.augmentation.{name}=64" for name in ("min_size", "max_size", "jitter_size")]
+    assert main(["detect", "train", "detection/photos", "--data.source", str(box_scenes), *small]) == 0
+    shown = capsys.readouterr().out
+    assert "boxes and no masks" in shown
+    assert "mask AP" not in shown
+    run = "runs/detection/photos"
+    assert main(["detect", "evaluate", run, "--plot", "curves.png"]) == 0
+    shown = capsys.readouterr().out
+    assert "boxes" in shown
+    assert "mask" not in shown
+    assert main(["detect", "predict", run, str(box_scenes / "val"), "--min-score", "0", "--pictures", "drawn"]) == 0
+    assert len(list((tmp_path / "drawn").iterdir())) == 3
+    # What followed from the data stands in the recipe, so that the run can be resumed.
+    assert resolve(f"{run}/recipe.yaml", schema=DetectionRecipe).model.masks is False
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from pycocotools import mask as run_lengths
 
 from halonet.detection import predict
 from halonet.errors import UserError
+from halonet.training.weights import read_weights, save_weights
 
 
 @pytest.fixture
@@ -66,3 +67,29 @@ def test_a_gray_image_is_taken_for_color(finished_run, tmp_path):
 def test_a_score_that_is_none_is_refused(finished_run, files, score):
     with pytest.raises(UserError, match=f"min_score is {score}, but must be from 0 to 1"):
         predict(finished_run, files, min_score=score)
+
+
+def test_a_detector_of_boxes_finds_and_draws_boxes(box_run, files, tmp_path):
+    rows = predict(box_run, files, min_score=0.0, pictures=tmp_path / "drawn")
+    instances = [instance for row in rows for instance in row["instances"]]
+    assert instances
+    assert not any("segmentation" in instance for instance in instances)
+    assert np.any(np.asarray(Image.open(rows[0]["picture"])) != np.asarray(Image.open(files[0])))
+
+
+def test_classes_of_one_name_are_told_apart(finished_run, files, tmp_path):
+    state, information, _ = read_weights(finished_run)
+    save_weights(tmp_path / "model.safetensors", state, information | {"class_names": ["eye", "eye"]})
+    rows = predict(tmp_path / "model.safetensors", files, min_score=0.0)
+    found = {(each["label"], each["category_id"]) for row in rows for each in row["instances"]}
+    assert found
+    assert found <= {("eye (id 3)", 3), ("eye (id 7)", 7)}
+
+
+def test_an_image_that_cannot_be_read_costs_the_others_nothing(finished_run, files, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    rows = predict(finished_run, [files[0], tmp_path / "bad.png", files[1]], min_score=0.0)
+    assert [list(row) for row in rows[1:2]] == [["file", "error"]]
+    assert "bad.png is not an image" in rows[1]["error"]
+    alone = predict(finished_run, [files[0], files[1]], min_score=0.0)
+    assert [row["instances"][0]["bbox"] for row in (rows[0], rows[2])] == [row["instances"][0]["bbox"] for row in alone]

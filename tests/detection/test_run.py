@@ -47,6 +47,19 @@ def test_the_log_has_losses_and_average_precision(finished_run: Path):
     assert "validation_mask_ap" not in epochs[-1]  # the run ended within that epoch: nothing was validated
 
 
+def test_a_run_of_boxes_tells_nothing_of_masks(box_run: Path):
+    assert {path.name for path in box_run.iterdir()} >= {"curves.png", "detections.json", "precision_recall.png"}
+    result = read_result(box_run)
+    assert not [name for name in result if "mask" in name]
+    assert "mask" not in describe_result(result)
+    first, epoch = lines(box_run, "train")[0], lines(box_run, "epoch")[0]
+    parts = ("objectness", "rpn_box_reg", "classifier", "box_reg")
+    assert first["loss"] == pytest.approx(sum(first[f"loss_{part}"] for part in parts), rel=1e-5)
+    assert "validation_box_ap" in epoch
+    assert not [name for name in first | epoch if "mask" in name]
+    assert (box_run / "checkpoints/best.ckpt").exists()
+
+
 def test_training_metrics_are_means_over_the_images(scenes: Path, monkeypatch: pytest.MonkeyPatch):
     task = build_detector(tiny_recipe(scenes)).train()
     monkeypatch.setattr(task, "log", lambda *_, **__: None)

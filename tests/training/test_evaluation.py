@@ -43,6 +43,8 @@ def test_a_class_keeps_its_label_where_others_are_missing(finished_run: Path, im
 
 def test_classes_are_matched_by_name_in_any_order_and_number():
     assert match_classes(["b", "a"], ["a", "b", "c"]) == [1, 0]
+    assert match_classes(["crane", "dog", "crane"], ["crane", "dog", "crane"]) == [0, 1, 2]
+    assert match_classes(["crane", "crane"], ["dog", "crane", "crane"]) == [1, 2]
     assert match_classes(["a", "b"], ["a", "b"]) == [0, 1]
 
 

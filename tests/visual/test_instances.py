@@ -166,5 +166,13 @@ def test_masks_may_be_bytes():
 
 
 def test_masks_of_another_size_are_refused():
-    with pytest.raises(ValueError, match=r"masks of \(200, 320\) pixels do not fit a picture of \(60, 50\) pixels"):
+    with pytest.raises(ValueError, match=r"a mask of \(200, 320\) pixels does not fit a picture of \(60, 50\) pixels"):
         draw_instances(gray(size=(50, 60)), **make_instances([[4, 6, 12, 16]]))
+
+
+def test_without_masks_boxes_and_tags_alone_are_drawn():
+    instances = make_instances([[40, 60, 120, 160]]) | {"masks": None}
+    picture = gray()
+    where = changed(picture, draw_instances(picture, **instances))
+    assert where[60:160, 38:44].any(1).mean() > 0.9
+    assert not where[85:150, 50:110].any()

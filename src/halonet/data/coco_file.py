@@ -1,57 +1,119 @@
 """COCO's annotation files: read as a whole, and free of contradictions before anything else happens."""
 
+import gc
 import itertools
 import json
-import math
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from halonet.data.images import ASPECT_LIMIT, PIXEL_LIMIT
 from halonet.errors import UserError
+
+Entry = dict[str, Any]
 
 # The fields that an entry must have, with their types.
 IMAGE = {"id": int, "file_name": str, "width": int, "height": int}
 CATEGORY = {"id": int, "name": str}
 ANNOTATION = {"id": int, "image_id": int, "category_id": int}
 
+FILE_LIMIT = 4 * 2**30  # bytes; COCO's own training set has 0.45 GB
+CATEGORY_LIMIT = 2**15  # the largest public vocabulary of boxes has 13,204
+INSTANCE_LIMIT = 10_000  # of one image; each is compared with every anchor
+ID_LIMIT = 2**53  # beyond it, many tools round
+NAMED = 3  # how many of a file's faults a message spells out
 
-def read_annotations(file: Path) -> tuple[dict[int, dict[str, Any]], list[dict[str, Any]], dict[int, dict[str, Any]]]:
+_WHOLE_NUMBER = re.compile(r"\s*[+-]?\d{1,15}\s*", re.ASCII)
+# Up, absolute, a drive's, or with NUL; in the manner of Windows too, where the same data may be read.
+_LEADS_OUT = re.compile(r"(^|[/\\])\.\.([/\\]|$)|^[/\\]|^[A-Za-z]:|\0")
+
+
+@dataclass
+class CocoFile:
+    """A file's content, free of contradictions.
+
+    Attributes:
+        images: By id.
+        annotations: In the file's order, each with `id` and an `iscrowd` of 0 or 1.
+        categories: By id.
+        as_text: How many numbers were written as text and are read as numbers.
+    """
+
+    images: dict[int, Entry]
+    annotations: list[Entry]
+    categories: dict[int, Entry]
+    as_text: int = 0
+
+
+class Faults:
+    """What is wrong with a file: all of it is counted, and the first few are named."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.found: list[str] = []
+
+    def add(self, fault: str) -> None:
+        """Note a fault."""
+        self.found.append(fault)
+
+    def refuse(self) -> None:
+        """Raise a UserError of one line if there are any."""
+        if not self.found:
+            return
+        more = len(self.found) - NAMED
+        shown = "; ".join(self.found[:NAMED]) + (f"; and {more:,} more" if more > 0 else "")
+        count = f"{len(self.found):,} faults: " if len(self.found) > 1 else ""
+        raise UserError(f"{self.file}: {count}{shown}")
+
+
+def read_annotations(file: Path) -> CocoFile:
     """Read a file as a whole.
 
-    Annotations without `id` are numbered, and those without `iscrowd` are no crowds.
+    Annotations without `id` are numbered, and those without `iscrowd` are no crowds. A number that is written as text
+    is read as the number.
 
     Args:
         file: In COCO's format for instances.
 
-    Returns:
-        The images by id, the annotations, and the categories by id, free of contradictions.
-
     Raises:
-        UserError: The file cannot be read, is not JSON or not COCO's, or contradicts itself; it names the entry.
+        UserError: The file cannot be read, is too large, is not JSON or not COCO's, or contradicts itself; it counts
+            the faults and names the first entries.
     """
     lists = read_lists(file)
-    images = by_id(lists["images"], "image", IMAGE, file)
-    categories = by_id(lists["categories"], "category", CATEGORY, file)
-    entries = [entry for entry in lists["annotations"] if isinstance(entry, dict)]
-    fresh = itertools.count(1 + max((entry["id"] for entry in entries if isinstance(entry.get("id"), int)), default=0))
-    for entry in entries:
-        if "id" not in entry:
-            entry["id"] = next(fresh)
-        entry.setdefault("iscrowd", 0)
-    annotations = by_id(lists["annotations"], "annotation", ANNOTATION, file)
+    faults, reader = Faults(file), _Fields()
+    images = reader.by_id(lists["images"], "image", IMAGE, faults)
+    categories = reader.by_id(lists["categories"], "category", CATEGORY, faults)
+    _number(lists["annotations"])
+    annotations = reader.by_id(lists["annotations"], "annotation", ANNOTATION, faults)
+    for image in images.values():
+        if fault := _image_fault(image):
+            faults.add(f"image {image['id']} {fault}")
     for annotation in annotations.values():
-        if fault := _fault(annotation, images, categories):
-            raise UserError(f"{file}: annotation {annotation['id']} {fault}")
-    return images, list(annotations.values()), categories
+        if fault := reader.annotation_fault(annotation, images, categories):
+            faults.add(f"annotation {annotation['id']} {fault}")
+    _limit(annotations, categories, faults)
+    faults.refuse()
+    return CocoFile(images, list(annotations.values()), categories, reader.as_text)
 
 
 def read_lists(file: Path) -> dict[str, list[Any]]:
     """Read a file's images, annotations and categories, unchecked; raises UserError where there are none."""
     try:
-        content = json.loads(file.read_bytes())
+        size = file.stat().st_size
+        if size > FILE_LIMIT:
+            raise UserError(f"annotation file {file} has {size:,} bytes, but may have {FILE_LIMIT:,}: split the data")
+        content = _parse(file.read_bytes())
     except OSError as error:
         raise UserError(f"annotation file {file} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"annotation file {file} is not JSON: {error}") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets nested as deep
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"annotation file {file} is not JSON that can be read: {error}") from error
     keys = ("images", "annotations", "categories")
     missing = [key for key in keys if not isinstance(content, dict) or not isinstance(content.get(key), list)]
     if missing:
@@ -61,88 +123,161 @@ def read_lists(file: Path) -> dict[str, list[Any]]:
     return content
 
 
-def by_id(entries: list[Any], kind: str, fields: dict[str, type], file: Path) -> dict[int, dict[str, Any]]:
-    """Check that entries have their fields, and ids of their own; returns them by id."""
-    found: dict[int, dict[str, Any]] = {}
-    for place, entry in enumerate(entries, 1):
-        if not isinstance(entry, dict):
-            raise UserError(f"{file}: {kind} number {place} is {entry!r}, but must be an object")
-        for field, expected in fields.items():
-            value = entry.get(field)
-            if type(value) is not expected:
-                name = f"{kind} {entry['id']!r}" if "id" in entry else f"{kind} number {place}"
-                problem = f"{field} is {value!r}" if field in entry else f"{field} is missing"
-                raise UserError(f"{file}: of {name}, {problem}, but must be of type {expected.__name__}")
-        if entry["id"] in found:
-            raise UserError(f"{file}: two {kind} entries have the id {entry['id']}: number them apart")
-        found[entry["id"]] = entry
-    return found
+def _parse(content: bytes) -> Any:
+    """Read JSON without the collector's looking through it again and again as it grows, which took half the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return json.loads(content)
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
-def _fault(
-    annotation: dict[str, Any], images: dict[int, dict[str, Any]], categories: dict[int, dict[str, Any]]
-) -> str | None:
-    for kind, known in (("image", images), ("category", categories)):
-        if annotation[f"{kind}_id"] not in known:
-            return f"is of {kind} {annotation[f'{kind}_id']}, which the file does not list"
-    box = annotation.get("bbox")
-    if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
-        return f"has the bbox {box!r}, but must have four numbers: x, y, width and height in pixels"
+def read_categories(file: Path) -> tuple[dict[int, Entry], set[int]]:
+    """Read a file's categories by id, and the ids that its annotations use; the rest of the file is not checked."""
+    lists, faults = read_lists(file), Faults(file)
+    categories = _Fields().by_id(lists["categories"], "category", CATEGORY, faults)
+    faults.refuse()
+    used = {str(entry.get("category_id")) for entry in lists["annotations"] if isinstance(entry, dict)}
+    return categories, {category for category in categories if str(category) in used}
 
-    mask, image = annotation.get("segmentation"), images[annotation["image_id"]]
-    if not mask:
-        return "has no segmentation: instance segmentation needs masks, as polygons or run lengths"
-    if isinstance(mask, list):
-        lengths = [len(polygon) if isinstance(polygon, list) else 0 for polygon in mask]
-        wrong = [length for length in lengths if length < 6 or length % 2]
-        return f"has a polygon of {wrong[0]} numbers, but it must be x and y of 3 points or more" if wrong else None
-    size = [image["height"], image["width"]]
-    counts = mask.get("counts") if isinstance(mask, dict) else None
-    if not isinstance(counts, list | str):
-        return f"has the segmentation {mask!r:.80}, but must have polygons or run lengths (size and counts)"
-    if mask.get("size") != size:
-        return f"has a mask of size {mask.get('size')}, but its image has {size} (height and width)"
-    if isinstance(counts, list) and not all(type(count) is int and count >= 0 for count in counts):
-        return "has run lengths that are not numbers of pixels"
+
+def outer_category(categories: dict[int, Entry], used: Iterable[int]) -> int | None:
+    """The id of the category 0 that stands for all others, as Roboflow writes it, or None.
+
+    No annotation uses it, and it is the supercategory of every other category.
+    """
+    name = categories.get(0, {}).get("name")
+    others = [entry for category, entry in categories.items() if category != 0]
+    is_outer = name is not None and others and all(entry.get("supercategory") == name for entry in others)
+    return 0 if is_outer and 0 not in set(used) else None
+
+
+def distinct_labels(names: list[str], categories: list[Entry]) -> list[str]:
+    """Names that tell categories apart: one that occurs twice is followed by its supercategory, or else by its id.
+
+    Args:
+        names: By label - 1.
+        categories: With `id` and, where it is known, `supercategory`; likewise.
+    """
+    labels = list(names)
+    owners = [entry.get("supercategory") for entry in categories]
+    for longer in (
+        [f"{name} ({owner})" if isinstance(owner, str) else name for name, owner in zip(names, owners, strict=True)],
+        [f"{name} (id {entry['id']})" for name, entry in zip(names, categories, strict=True)],
+    ):
+        counts = Counter(labels)
+        labels = [more if counts[label] > 1 else label for label, more in zip(labels, longer, strict=True)]
+    return labels
+
+
+def _number(entries: list[Any]) -> None:
+    """Number the annotations that have no id, beyond the ids that others have."""
+    entries = [entry for entry in entries if isinstance(entry, dict)]
+    if all("id" in entry for entry in entries):
+        return
+    known = (int(entry["id"]) for entry in entries if isinstance(entry.get("id"), int | float | str) and _whole(entry))
+    fresh = itertools.count(1 + max(known, default=0))
+    for entry in entries:
+        if "id" not in entry:
+            entry["id"] = next(fresh)
+
+
+def _whole(entry: Entry) -> bool:
+    return isinstance(entry["id"], int) or bool(_WHOLE_NUMBER.fullmatch(str(entry["id"])))
+
+
+class _Fields:
+    """Checks fields, and counts the numbers that were written as text."""
+
+    def __init__(self) -> None:
+        self.as_text = 0
+
+    def by_id(self, entries: list[Any], kind: str, fields: dict[str, type], faults: Faults) -> dict[int, Entry]:
+        """Check that entries have their fields, and ids of their own; returns them by id."""
+        found: dict[int, Entry] = {}
+        for place, entry in enumerate(entries, 1):
+            if type(entry) is not dict:
+                faults.add(f"{kind} number {place} is {entry!r:.60}, but must be an object")
+                continue
+            for field, expected in fields.items():
+                if type(entry.get(field)) is not expected and not self._mend(entry, field, expected):
+                    name = f"{kind} {entry['id']!r:.40}" if "id" in entry else f"{kind} number {place}"
+                    problem = f"{field} is {entry[field]!r:.60}" if field in entry else f"{field} is missing"
+                    faults.add(f"of {name}, {problem}, but must be of type {expected.__name__}")
+            number = entry.get("id")
+            if type(number) is int:
+                if number in found:
+                    faults.add(f"two {kind} entries have the id {number}: number them apart")
+                found[number] = entry
+        for number in found:
+            if not -ID_LIMIT <= number <= ID_LIMIT:
+                faults.add(f"{kind} {str(number)[:40]} has too large an id: it must be at most 2^53")
+        return found
+
+    def annotation_fault(self, annotation: Entry, images: dict[int, Entry], categories: dict[int, Entry]) -> str | None:
+        """What makes an annotation contradict its file or format, or None; its box may still be of no use."""
+        for kind, known in (("image", images), ("category", categories)):
+            number = annotation.get(f"{kind}_id")
+            if type(number) is int and number not in known:  # of another type, it is a fault already
+                return f"is of {kind} {str(number)[:40]}, which the file does not list"
+        crowd = annotation.setdefault("iscrowd", 0)
+        if type(crowd) is not int or crowd not in (0, 1):
+            if not (isinstance(crowd, bool) or self._mend(annotation, "iscrowd", int)):
+                return f"has the iscrowd {crowd!r:.40}, but it must be 0 or 1"
+            annotation["iscrowd"] = int(annotation["iscrowd"])
+            if annotation["iscrowd"] not in (0, 1):
+                return f"has the iscrowd {crowd!r:.40}, but it must be 0 or 1"
+        box = annotation.get("bbox")
+        if type(box) is not list or len(box) != 4 or not self._numbers(box):
+            return f"has the bbox {box!r:.80}, but must have four numbers: x, y, width and height in pixels"
+        return None
+
+    def _mend(self, entry: Entry, field: str, expected: type) -> bool:
+        """Read a whole number that is written as text or with a fraction of 0; returns whether it is one."""
+        value = entry.get(field)
+        if expected is int and isinstance(value, str) and _WHOLE_NUMBER.fullmatch(value):
+            self.as_text += 1
+        elif not (expected is int and isinstance(value, float) and value.is_integer()):
+            return False
+        entry[field] = int(value)
+        return True
+
+    def _numbers(self, values: list[Any]) -> bool:
+        """Whether all are numbers, those that are written as text included, which become numbers in place."""
+        for place, value in enumerate(values):
+            if type(value) is float or type(value) is int:
+                continue
+            if not isinstance(value, str):
+                return False
+            try:
+                values[place] = float(value)
+            except ValueError:
+                return False
+            self.as_text += 1
+        return True
+
+
+def _image_fault(image: Entry) -> str | None:
+    name, width, height = image.get("file_name"), image.get("width"), image.get("height")
+    if isinstance(name, str) and (not name or _LEADS_OUT.search(name)):
+        return f"has the file_name {name!r:.80}, but it must lead to a file below the images' folder"
+    if type(width) is not int or type(height) is not int:
+        return None  # said already
+    if not (width >= 1 and height >= 1 and width * height <= PIXEL_LIMIT):
+        size = f"{str(width)[:20]} x {str(height)[:20]}"
+        return f"has {size} pixels, but must have from 1 to {PIXEL_LIMIT:,}: scale it down"
+    if max(width, height) > ASPECT_LIMIT * min(width, height):
+        return f"has {width} x {height} pixels, which is over {ASPECT_LIMIT} to 1: crop it"
     return None
 
 
-# pycocotools decodes too, but reads and writes beyond its memory where the string is damaged.
-def decompress(counts: str) -> list[int]:
-    """Read run lengths from COCO's string: five bits a character, the lowest first, from the fourth on as differences.
-
-    Args:
-        counts: The string.
-
-    Raises:
-        ValueError: It is damaged.
-    """
-    lengths: list[int] = []
-    value = shift = 0
-    for character in counts:
-        code = ord(character) - ord("0")
-        if not 0 <= code < 64:
-            raise ValueError(f"{character!r} is no digit of run lengths")
-        value |= (code & 31) << shift
-        shift += 5
-        if code < 32:  # no more digits follow
-            value -= (code & 16) << (shift - 4)
-            lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
-            if lengths[-1] < 0:
-                raise ValueError("a run length is negative")
-            value = shift = 0
-    if shift:
-        raise ValueError("its run lengths are cut off")
-    return lengths
-
-
-def is_number(value: object) -> bool:
-    """Whether a value is a finite number."""
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def clipped_box(annotation: dict[str, Any], image: dict[str, Any]) -> tuple[float, float, float, float]:
-    """The box as x0, y0, x1, y1 in pixels, cut to the image."""
-    left, top, width, height = annotation["bbox"]
-    right, bottom = min(left + width, image["width"]), min(top + height, image["height"])
-    return float(max(left, 0)), float(max(top, 0)), float(right), float(bottom)
+def _limit(annotations: dict[int, Entry], categories: dict[int, Entry], faults: Faults) -> None:
+    """Refuse numbers of things that no memory could hold later."""
+    if len(categories) > CATEGORY_LIMIT:
+        faults.add(f"it lists {len(categories):,} categories, but may list {CATEGORY_LIMIT:,}")
+    images = [annotation.get("image_id") for annotation in annotations.values()]
+    for image, count in Counter(image for image in images if type(image) is int).items():
+        if count > INSTANCE_LIMIT:
+            faults.add(f"image {image} has {count:,} annotations, but may have {INSTANCE_LIMIT:,}: cut it into parts")

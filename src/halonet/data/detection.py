@@ -1,5 +1,6 @@
 """Detection's transforms and data set: images and targets of a source, transformed together under a key."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
@@ -13,6 +14,7 @@ from torchvision.transforms import v2
 
 from halonet.data.coco import DetectionSource, DetectionTarget
 from halonet.data.keyed import KeyedItems
+from halonet.data.nullable import OrNull
 from halonet.data.transforms import GrayOrColor, Mean, Std
 from halonet.rules import Count, Probability, Side, check_arguments, check_together, within
 from halonet.schemas import record
@@ -51,6 +53,8 @@ class DetectionAugmentation:
         photometric: Whether brightness, contrast, saturation, hue and the order of the channels are distorted, each at
             random; for color alone.
 
+    A recipe may leave `min_size`, `max_size` and `jitter_size` null: they then follow from the data.
+
     Raises:
         RuleError: Values break rules; it names all of them.
     """
@@ -58,11 +62,11 @@ class DetectionAugmentation:
     in_chans: GrayOrColor = 3
     mean: tuple[Mean, ...] = IMAGENET_DEFAULT_MEAN
     std: tuple[Std, ...] = IMAGENET_DEFAULT_STD
-    min_size: Side = 800
-    max_size: Side = 1333
+    min_size: OrNull[Side] = 800
+    max_size: OrNull[Side] = 1333
     train_resize: Literal["shortest", "jitter"] = "shortest"
     train_min_sizes: tuple[Side, ...] = (640, 672, 704, 736, 768, 800)
-    jitter_size: Side = 1024
+    jitter_size: OrNull[Side] = 1024
     jitter_scale: tuple[Scale, Scale] = (0.8, 1.25)
     hflip: Probability = 0.5
     vflip: Probability = 0.0
@@ -70,15 +74,19 @@ class DetectionAugmentation:
 
     def __post_init__(self) -> None:
         one_each = f"{self.in_chans} number(s), one a channel"
-        largest = max(self.train_min_sizes, default=self.max_size + 1)
+        limit = math.inf if self.max_size is None else self.max_size
+        largest = max(self.train_min_sizes, default=math.inf)
         check_together(
             self,
             {
                 "mean": (len(self.mean) == self.in_chans, one_each),
                 "std": (len(self.std) == self.in_chans, one_each),
-                "min_size": (self.min_size <= self.max_size, f"at most max_size, which is {self.max_size}"),
+                "min_size": (
+                    self.min_size is None or self.min_size <= limit,
+                    f"at most max_size, which is {self.max_size}",
+                ),
                 "train_min_sizes": (
-                    self.train_resize == "jitter" or largest <= self.max_size,
+                    self.train_resize == "jitter" or largest <= limit,
                     f"one or more sizes of at most max_size, which is {self.max_size}",
                 ),
                 "jitter_scale": (self.jitter_scale[0] <= self.jitter_scale[1], "two numbers, the smaller one first"),
@@ -101,7 +109,7 @@ def build_detection_transform(
         A picklable function from a PIL image and its target (see `halonet.data.coco`) to a float32 image
         [in_chans, height, width] in [0, 1], not normalized, and the target that belongs to it. Of a training target,
         instances are left out whose mask is empty or whose box has under one square pixel; after a random crop boxes
-        are those of the masks.
+        are those of the masks, or are cut to the crop where there are none.
     """
     return _DetectionTransform(config, train)
 
@@ -169,8 +177,8 @@ class _DetectionTransform:
         pixels: Tensor = tv_tensors.Image(v2.functional.pil_to_tensor(image.convert(self.mode)))
         if self.augment is not None:
             boxes = tv_tensors.BoundingBoxes(target["boxes"], format="XYXY", canvas_size=pixels.shape[-2:])  # pyright: ignore[reportCallIssue, reportArgumentType]
-            moving = target | {"boxes": boxes, "masks": tv_tensors.Mask(target["masks"])}
-            pixels, moved = self.augment(pixels, moving)
+            masks = {"masks": tv_tensors.Mask(target["masks"])} if "masks" in target else {}
+            pixels, moved = self.augment(pixels, target | {"boxes": boxes} | masks)
             target = _sound(moved, boxes_from_masks=self.crops)
         return pixels.as_subclass(Tensor).float() / 255, target
 
@@ -211,10 +219,14 @@ class _RandomPart(v2.Transform):
 
 def _sound(target: DetectionTarget, boxes_from_masks: bool) -> DetectionTarget:
     """The target as plain tensors, without the instances of which nothing is left."""
-    boxes, masks = (target[key].as_subclass(Tensor) for key in ("boxes", "masks"))
-    if boxes_from_masks:
-        boxes = masks_to_boxes(masks)
-        boxes[:, 2:] += 1  # it names the last pixel, a box its far edge
+    plain = {key: target[key].as_subclass(Tensor) for key in ("boxes", "labels", "masks") if key in target}
+    there = torch.ones(len(plain["labels"]), dtype=torch.bool)
+    if "masks" in plain:
+        there = plain["masks"].bool().flatten(1).any(1)
+        if boxes_from_masks:
+            plain["boxes"] = masks_to_boxes(plain["masks"])
+            plain["boxes"][:, 2:] += 1  # it names the last pixel, a box its far edge
+    boxes = plain["boxes"]
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
-    kept = masks.bool().flatten(1).any(1) & (width * height >= SMALLEST_AREA)
-    return target | {"boxes": boxes[kept], "labels": target["labels"][kept], "masks": masks[kept]}
+    kept = there & (width * height >= SMALLEST_AREA)
+    return target | {key: each[kept] for key, each in plain.items()}

@@ -1,4 +1,4 @@
-"""Mask R-CNN as an ONNX file."""
+"""Detectors as ONNX files."""
 
 import copy
 import json
@@ -11,9 +11,9 @@ import torch
 
 import halonet
 from halonet.deploy.detector_parts import make_translations
-from halonet.deploy.exportable import OUTPUTS, ExportableDetector
+from halonet.deploy.exportable import ExportableDetector
 from halonet.deploy.verification import verify_detector
-from halonet.detection.mask_rcnn import SIZE_DIVISOR, MaskRCNN
+from halonet.detection.mask_rcnn import SIZE_DIVISOR, FasterRCNN
 from halonet.errors import UserError
 from halonet.installation import command_for_extra
 from halonet.training.files import check_output_file, write_atomically
@@ -23,14 +23,14 @@ EXAMPLE_SIZE = (320, 256)
 
 
 def export_detector(
-    detector: MaskRCNN, path: str | Path, *, class_names: Sequence[str] = (), verify: bool = True
+    detector: FasterRCNN, path: str | Path, *, class_names: Sequence[str] = (), verify: bool = True
 ) -> Path:
     """Write a detector as one ONNX file that takes images of any size.
 
     The file's input is `image`, float32 [channels, height, width] with values in [0, 1]; it normalizes and scales by
-    itself. Its outputs are `boxes` [detections, 4], `labels` [detections], `scores` [detections] and `masks`
-    [detections, 1, height, width], as the detector returns them. Metadata holds `class_names` (JSON: label 1 first),
-    `preprocessing` (JSON: what the file expects and does) and `halonet_version`.
+    itself. Its outputs are `boxes` [detections, 4], `labels` [detections], `scores` [detections] and, of a Mask R-CNN,
+    `masks` [detections, 1, height, width], as the detector returns them. Metadata holds `class_names` (JSON: label 1
+    first), `preprocessing` (JSON: what the file expects and does) and `halonet_version`.
 
     Args:
         detector: Neither it nor its mode is changed; the work is done on a copy on the CPU.
@@ -84,17 +84,18 @@ def export_detector(
     return path
 
 
-def _translate(detector: MaskRCNN) -> Any:
+def _translate(detector: FasterRCNN) -> Any:
     """The detector as an `onnx.ModelProto`."""
     image = torch.zeros(detector.in_chans, *EXAMPLE_SIZE)
+    exportable = ExportableDetector(detector).eval()
     program = torch.onnx.export(
-        ExportableDetector(detector).eval(),
+        exportable,
         (image,),
         dynamo=True,
         verbose=False,
         dynamic_shapes={"image": {1: "height", 2: "width"}},
         input_names=["image"],
-        output_names=OUTPUTS,
+        output_names=exportable.outputs,
         opset_version=OPSET,
         custom_translation_table=make_translations(),
     )

@@ -9,15 +9,15 @@ from torch import Tensor, nn
 from torchvision.ops import MultiScaleRoIAlign
 
 from halonet.deploy.detector_parts import align, clip, keep_best, paste, prepare, suppress
-from halonet.detection.mask_rcnn import SIZE_DIVISOR, MaskRCNN
+from halonet.detection.mask_rcnn import SIZE_DIVISOR, FasterRCNN
 
-OUTPUTS = ("boxes", "labels", "scores", "masks")
+OUTPUTS = ("boxes", "labels", "scores", "masks")  # a detector of boxes lacks the last
 THRESHOLD = "score_threshold"
 SMALLEST_DETECTION = 1e-2  # torchvision's, in pixels of the scaled image
 
 
 class ExportableDetector(nn.Module):
-    """What a `MaskRCNN` does in evaluation to one image, with no branch or loop that depends on the data.
+    """What a detector does in evaluation to one image, with no branch or loop that depends on the data.
 
     It computes with the detector's own modules: the weights are shared.
 
@@ -29,7 +29,7 @@ class ExportableDetector(nn.Module):
     image_std: Tensor
     score_threshold: Tensor
 
-    def __init__(self, detector: MaskRCNN) -> None:
+    def __init__(self, detector: FasterRCNN) -> None:
         super().__init__()
         self.detector = detector
         device = next(detector.parameters()).device
@@ -45,17 +45,25 @@ class ExportableDetector(nn.Module):
         rpn: Any = detector.rpn
         rpn.anchor_generator.set_cell_anchors(torch.float32, device)
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of what is returned."""
+        return OUTPUTS if self.detector.has_masks else OUTPUTS[:3]
+
     def forward(
         self, image: Float[Tensor, "channels height width"]
-    ) -> tuple[Float[Tensor, "n 4"], Int[Tensor, " n"], Float[Tensor, " n"], Float[Tensor, "n 1 height width"]]:
+    ) -> (
+        tuple[Float[Tensor, "n 4"], Int[Tensor, " n"], Float[Tensor, " n"], Float[Tensor, "n 1 height width"]]
+        | tuple[Float[Tensor, "n 4"], Int[Tensor, " n"], Float[Tensor, " n"]]
+    ):
         """Find instances.
 
         Args:
             image: float32, of any size, with values in [0, 1].
 
         Returns:
-            Boxes (x0, y0, x1, y1 in pixels of the image), labels (int64, from 1), scores and masks (probabilities),
-            from the highest score to the lowest.
+            Boxes (x0, y0, x1, y1 in pixels of the image), labels (int64, from 1), scores and, if the detector draws
+            any, masks (probabilities), from the highest score to the lowest.
         """
         transform: Any = self.detector.transform
         height, width = image.shape[1:]
@@ -65,9 +73,11 @@ class ExportableDetector(nn.Module):
         features = list(self.detector.backbone(padded).values())
         proposals = self._propose(features, padded.shape[-2:], size)
         boxes, scores, labels = self._judge(features, proposals, size)
-        masks = self._draw(features, boxes, labels)
+        masks = self._draw(features, boxes, labels) if self.detector.has_masks else None
         sides = torch.stack([torch.full_like(size[0], side) for side in (height, width)])
         boxes = boxes * (sides / size).flip(0).repeat(2)
+        if masks is None:
+            return boxes, labels, scores
         return boxes, labels, scores, paste(masks, boxes, height, width)[:, None]
 
     def _propose(self, features: list[Tensor], padded_size: Sequence[int], size: Float[Tensor, "2"]) -> Tensor:

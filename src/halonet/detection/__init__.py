@@ -8,7 +8,8 @@ if TYPE_CHECKING:
     from halonet.detection.datamodule import DetectionData
     from halonet.detection.detector import Detector
     from halonet.detection.evaluation import evaluate
-    from halonet.detection.mask_rcnn import DetectorConfig, MaskRCNN, create_detector
+    from halonet.detection.from_data import fill_in
+    from halonet.detection.mask_rcnn import DetectorConfig, FasterRCNN, MaskRCNN, create_detector
     from halonet.detection.prediction import predict
     from halonet.detection.recipe import DetectionRecipe
     from halonet.detection.run import build_data, build_detector, resume, train
@@ -18,11 +19,13 @@ __all__ = [
     "DetectionRecipe",
     "Detector",
     "DetectorConfig",
+    "FasterRCNN",
     "MaskRCNN",
     "build_data",
     "build_detector",
     "create_detector",
     "evaluate",
+    "fill_in",
     "load_detector",
     "predict",
     "resume",
@@ -33,9 +36,10 @@ _HOMES = {
     "DetectionData": "datamodule",
     "DetectionRecipe": "recipe",
     "Detector": "detector",
-    **dict.fromkeys(("DetectorConfig", "MaskRCNN", "create_detector"), "mask_rcnn"),
+    **dict.fromkeys(("DetectorConfig", "FasterRCNN", "MaskRCNN", "create_detector"), "mask_rcnn"),
     **dict.fromkeys(("build_data", "build_detector", "resume", "train"), "run"),
     "evaluate": "evaluation",
+    "fill_in": "from_data",
     "load_detector": "checkpoint",
     "predict": "prediction",
 }

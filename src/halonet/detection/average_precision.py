@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
+from halonet.data.coco_file import distinct_labels
 from halonet.errors import UserError, unknown_name
 from halonet.installation import command_for_extra
 
@@ -28,7 +29,8 @@ class AveragePrecision:
             `ap_small`, `ap_medium`, `ap_large`; the average recall with 1, 10 and 100 detections an image, `ar1`,
             `ar10`, `ar100`, and with 100 by area, `ar_small`, `ar_medium`, `ar_large`. None where there is no such
             ground truth.
-        per_class: `ap` by the class's name, in the order of the category ids; None for a class without ground truth.
+        per_class: `ap` by the class's name, in the order of the category ids; None for a class without ground truth. A
+            name that several classes have is followed by their supercategory or id.
         precision: For IoU "0.50", "0.75" and "0.50:0.95", the precision at the recalls 0, 0.01, ..., 1: the mean over
             the classes that have ground truth; empty if none has. Its mean is `ap50`, `ap75` or `ap`.
     """
@@ -83,9 +85,10 @@ def average_precision(
         comparison = comparison_class(dataset, found, kind)
         comparison.evaluate()
         comparison.accumulate()
-    names = {category["id"]: category["name"] for category in truth["categories"]}
+    categories = sorted(truth["categories"], key=lambda category: category["id"])
+    labels = distinct_labels([category["name"] for category in categories], categories)
     precision, recall = (np.asarray(comparison.eval[table]) for table in ("precision", "recall"))
-    return _summarize(precision, recall, [names[category] for category in sorted(names)])
+    return _summarize(precision, recall, labels)
 
 
 def _import_tool(evaluator: str) -> tuple[Any, Any]:

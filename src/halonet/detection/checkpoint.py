@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from halonet.data.detection import DetectionAugmentation
-from halonet.detection.mask_rcnn import DetectorConfig, MaskRCNN
+from halonet.detection.mask_rcnn import DetectorConfig, FasterRCNN, MaskRCNN
 from halonet.errors import UserError, UserNote
 from halonet.models import HaloNet
 from halonet.models.config import Classes, InChans
@@ -16,6 +16,9 @@ from halonet.training.weights import build_checked, load_state, read_weights, sa
 
 # The layers whose shape depends on the classes.
 _CLASS_LAYERS = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.")
+# The layers that draw masks, which a detector of boxes lacks.
+_MASK_LAYERS = "roi_heads.mask_"
+_DETECTORS = {kind.__name__: kind for kind in (MaskRCNN, FasterRCNN)}
 # What a pyramid takes off a classifier.
 _HEAD = ("classifier.", "final.")
 
@@ -33,13 +36,14 @@ class DetectorMetadata:
         category_ids: COCO's, by label - 1.
         preprocessing: How images are scaled and normalized.
         data: What it was trained on.
+        hold_out: The part of the training images that was held out, if it was drawn.
         test_split: The split that training measured at its end.
 
     Raises:
         RuleError: Values break rules; it names all of them.
     """
 
-    network: Literal["MaskRCNN"]
+    network: Literal["MaskRCNN", "FasterRCNN"]
     config: DetectorConfig
     num_classes: Classes
     in_chans: InChans
@@ -47,6 +51,7 @@ class DetectorMetadata:
     category_ids: tuple[Annotated[int, within(least=-(2**53), most=2**53)], ...]
     preprocessing: DetectionAugmentation
     data: FilledText | None = None
+    hold_out: Annotated[float, within(above=0, below=1)] | None = None
     test_split: FilledText | None = None
 
     def __post_init__(self) -> None:
@@ -63,21 +68,22 @@ class DetectorMetadata:
         )
 
 
-def load_detector(path: str | Path) -> tuple[MaskRCNN, dict[str, Any]]:
+def load_detector(path: str | Path) -> tuple[FasterRCNN, dict[str, Any]]:
     """Build the detector that a checkpoint holds, in evaluation mode on the CPU.
 
     Args:
         path: A run folder, a `model.safetensors` or a `.ckpt`. Of a checkpoint of a run with EMA, the average.
 
     Returns:
-        The detector, and what is known of it: `config`, `num_classes`, `in_chans`, `class_names`, `category_ids`,
-        `preprocessing` (the fields of a `DetectionAugmentation`), `data` and `test_split`.
+        The detector, which is a `MaskRCNN` if it draws masks, and what is known of it: `config`, `num_classes`,
+        `in_chans`, `class_names`, `category_ids`, `preprocessing` (the fields of a `DetectionAugmentation`), `data`,
+        `hold_out` and `test_split`.
 
     Raises:
         UserError: The file is missing, truncated, no checkpoint of a detector, or holds pickled code.
     """
     state, information, path = read_weights(path)
-    if information.get("network") != MaskRCNN.__name__:
+    if information.get("network") not in _DETECTORS:
         kind = saved_from(information) or "something unknown"
         raise UserError(
             f"{path} holds no detector (it was saved from a {kind}): "
@@ -85,20 +91,20 @@ def load_detector(path: str | Path) -> tuple[MaskRCNN, dict[str, Any]]:
         )
     metadata = read_metadata(DetectorMetadata, information, str(path))
 
-    def build() -> MaskRCNN:
-        return MaskRCNN(metadata.config, metadata.num_classes, metadata.preprocessing)
+    def build() -> FasterRCNN:
+        return _DETECTORS[metadata.network](metadata.config, metadata.num_classes, metadata.preprocessing)
 
     return build_checked(build, state, str(path)), information
 
 
-def initialize(detector: MaskRCNN, path: str | Path) -> None:
+def initialize(detector: FasterRCNN, path: str | Path) -> None:
     """Let a detector begin with the weights of a checkpoint, in place.
 
     Args:
         detector: Freshly initialized.
         path: A checkpoint of a classifier, whose stem and stages become the backbone's, or of a detector, all of whose
-            weights are taken; if its classes are others in number, the layers that tell classes apart start anew, and a
-            `UserNote` warning says so.
+            weights are taken; if its classes are others in number, the layers that tell classes apart start anew, and
+            so do those that draw masks if it had none; a `UserNote` warning says so.
 
     Raises:
         UserError: The file is missing, truncated, no checkpoint of this package, or from another network.
@@ -109,12 +115,18 @@ def initialize(detector: MaskRCNN, path: str | Path) -> None:
         trunk = {name: tensor for name, tensor in state.items() if not name.startswith(_HEAD)}
         load_state(detector.pyramid.body, trunk, str(path))
         return
-    if kind != MaskRCNN.__name__:
+    if kind not in _DETECTORS:
         kind = saved_from(information) or "something unknown"
         raise UserError(f"{path} holds neither a HaloNet nor a detector of this package (it was saved from a {kind})")
+    own = detector.state_dict()
+    had_masks = any(name.startswith(_MASK_LAYERS) for name in state)
+    if had_masks and not detector.has_masks:
+        state = {name: tensor for name, tensor in state.items() if not name.startswith(_MASK_LAYERS)}
+    elif detector.has_masks and not had_masks:
+        state |= {name: tensor for name, tensor in own.items() if name.startswith(_MASK_LAYERS)}
+        warnings.warn(UserNote(f"{path} draws no masks: the layers that do start anew"), stacklevel=2)
     num_classes = information.get("num_classes")
     if num_classes != detector.num_classes:
-        own = detector.state_dict()
         state |= {name: tensor for name, tensor in own.items() if name.startswith(_CLASS_LAYERS)}
         note = (
             f"{path} tells {shown(num_classes)} classes apart and the data has {detector.num_classes}: "

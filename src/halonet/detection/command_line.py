@@ -2,15 +2,16 @@
 
 import argparse
 import json
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from halonet.console import print_json, print_table
+from halonet.console import print_json, print_table, printable
 from halonet.training.command_line import add_training_flags, run_training
 
-AddCommand = Callable[[Any, str, Callable[[argparse.Namespace, list[str]], None], str], argparse.ArgumentParser]
+AddCommand = Callable[[Any, str, Callable[[argparse.Namespace, list[str]], Any], str], argparse.ArgumentParser]
 
 
 def add_detection(parser: argparse.ArgumentParser, add_command: AddCommand) -> Any:
@@ -89,18 +90,19 @@ def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
         return
     columns = {"AP": "ap", "AP50": "ap50", "AP75": "ap75", "small": "ap_small", "medium": "ap_medium"}
     columns |= {"large": "ap_large", "AR100": "ar100"}
+    kinds = {name: kind for name, kind in (("boxes", "box"), ("masks", "mask")) if f"{kind}_ap" in result}
     print_table(
         ["%", *columns],
         [
             [name, *(describe_value(result[f"{kind}_{column}"]) for column in columns.values())]
-            for name, kind in (("boxes", "box"), ("masks", "mask"))
+            for name, kind in kinds.items()
         ],
     )
     print()
     print_table(
-        ["class", "box AP", "mask AP"],
+        ["class", *(f"{kind} AP" for kind in kinds.values())],
         [
-            [name, describe_value(values["box_ap"]), describe_value(values["mask_ap"])]
+            [name, *(describe_value(values[f"{kind}_ap"]) for kind in kinds.values())]
             for name, values in result["per_class"].items()
         ],
     )
@@ -113,8 +115,8 @@ def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
             print(f"{kind} written to {path}")
 
 
-def run_predict(options: argparse.Namespace, overrides: list[str]) -> None:
-    """Find, draw and write if asked, and print."""
+def run_predict(options: argparse.Namespace, overrides: list[str]) -> int:
+    """Find, draw and write if asked, and print; the status is 1 if some images could not be read."""
     from halonet.data import find_images
     from halonet.detection.prediction import predict
     from halonet.training.files import check_output_file, check_output_folder, write_atomically
@@ -123,20 +125,31 @@ def run_predict(options: argparse.Namespace, overrides: list[str]) -> None:
         check_output_file(options.results)
     if options.pictures is not None:
         check_output_folder(options.pictures)
-    rows = predict(
+    all_rows = predict(
         options.checkpoint,
         find_images(options.images),
         min_score=options.min_score,
         device=options.device,
         pictures=options.pictures,
     )
+    rows = [row for row in all_rows if "error" not in row]
     if options.results is not None:
         results = [result | {"file_name": Path(row["file"]).name} for row in rows for result in row["instances"]]
         content = json.dumps(results).encode()
         write_atomically(options.results, lambda file: file.write(content))
     if options.json:
-        print_json(rows)
-        return
+        print_json(all_rows)
+    else:
+        _print_found(rows, {"detections": options.results, "pictures": options.pictures})
+    errors = [row["error"] for row in all_rows if "error" in row]
+    for error in errors:
+        print(printable(f"halonet: {error}"), file=sys.stderr)
+    if errors:
+        print(f"halonet: {len(errors)} of {len(all_rows)} images could not be read", file=sys.stderr)
+    return 1 if errors else 0
+
+
+def _print_found(rows: list[dict[str, Any]], written: dict[str, Path | None]) -> None:
     counts = [Counter(instance["label"] for instance in row["instances"]) for row in rows]
     print_table(
         ["file", "instances"],
@@ -145,6 +158,6 @@ def run_predict(options: argparse.Namespace, overrides: list[str]) -> None:
             for row, count in zip(rows, counts, strict=True)
         ],
     )
-    for kind, path in (("detections", options.results), ("pictures", options.pictures)):
+    for kind, path in written.items():
         if path is not None:
             print(f"{kind} written to {path}")

@@ -24,6 +24,8 @@ class DetectionData(KeyedData):
         test_split: The split that the test takes.
         repeats: How often an epoch takes each image.
         skip_empty: Whether training leaves out images without instances.
+        masks: Whether instances have masks; False reads none.
+        hold_out: The share of the training images held out as the split "validation", where the data has none.
         workers: Processes that load images; 0 loads in this one.
         seed: Of order and augmentation.
     """
@@ -38,6 +40,8 @@ class DetectionData(KeyedData):
         test_split: str = "validation",
         repeats: int = 1,
         skip_empty: bool = True,
+        masks: bool = True,
+        hold_out: float | None = None,
         workers: int = 0,
         seed: int = 0,
     ):
@@ -53,6 +57,8 @@ class DetectionData(KeyedData):
         self.augmentation = augmentation
         self.repeats = repeats
         self.skip_empty = skip_empty
+        self.masks = masks
+        self.hold_out = hold_out
         self._sources: dict[tuple[str, bool], DetectionSource] = {}
 
     @property
@@ -95,13 +101,14 @@ class DetectionData(KeyedData):
         return KeyedDetections(self.evaluation_source(split), transform, self.seed, train=False)
 
     def describe(self) -> dict[str, Any]:
-        """What a checkpoint must say: `preprocessing`, `class_names`, `category_ids`, `data` and `test_split`."""
+        """What a checkpoint must say: `preprocessing`, the classes' names and categories, and which data it was."""
         source = self._train_source()
         return {
             "preprocessing": dataclasses.asdict(self.augmentation),
             "class_names": list(source.class_names),
             "category_ids": list(source.category_ids),
             "data": self.data,
+            "hold_out": self.hold_out,
             "test_split": self.test_split,
         }
 
@@ -110,5 +117,7 @@ class DetectionData(KeyedData):
 
     def _source(self, split: str, skip_empty: bool) -> DetectionSource:
         if (split, skip_empty) not in self._sources:
-            self._sources[split, skip_empty] = load_detection_source(self.data, split, skip_empty=skip_empty)
+            self._sources[split, skip_empty] = load_detection_source(
+                self.data, split, skip_empty=skip_empty, masks=self.masks, hold_out=self.hold_out or 0.0
+            )
         return self._sources[split, skip_empty]

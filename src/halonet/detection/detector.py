@@ -1,7 +1,7 @@
 """The LightningModule of detection: one training step, and average precision after each epoch."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -9,11 +9,12 @@ from torch import Tensor
 from halonet.detection.average_precision import average_precision
 from halonet.detection.datamodule import DetectionData
 from halonet.detection.evaluation import KINDS
-from halonet.detection.mask_rcnn import MaskRCNN
+from halonet.detection.mask_rcnn import FasterRCNN
 from halonet.detection.results import to_results
 from halonet.training.task import Batch, Task
 
-LOSSES = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_mask")
+BOX_LOSSES = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg")
+LOSSES = (*BOX_LOSSES, "loss_mask")
 TARGETS = ("boxes", "labels", "masks")
 VALIDATED = ("ap", "ap50")
 
@@ -37,12 +38,14 @@ class Detector(Task):
     `validation_box_ap50`, `validation_mask_ap` and `validation_mask_ap50`, in percent.
     """
 
+    losses: ClassVar[tuple[str, ...]] = LOSSES
+    kinds: ClassVar[tuple[str, ...]] = ("box", "mask")
     summed = 1 + len(LOSSES)
     score = "mask_ap"
 
     def __init__(
         self,
-        network: MaskRCNN,
+        network: FasterRCNN,
         *,
         factor: Callable[[int], float],
         learning_rate: float = 0.02,
@@ -60,9 +63,12 @@ class Detector(Task):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The sum of the losses of proposals, boxes and masks, each a mean over the batch."""
         images, targets = batch
-        losses = self.network(images, [{name: target[name] for name in TARGETS} for target in targets])
-        loss = torch.stack([losses[name] for name in LOSSES]).sum()
-        self.add([len(images) * each.detach() for each in (loss, *(losses[name] for name in LOSSES))], len(images))
+        losses = self.network(
+            images, [{name: target[name] for name in TARGETS if name in target} for target in targets]
+        )
+        parts = [losses[name] for name in self.losses]
+        loss = torch.stack(parts).sum()
+        self.add([len(images) * each.detach() for each in (loss, *parts)], len(images))
         self.log("loss", loss, prog_bar=True, batch_size=len(images))
         return loss
 
@@ -74,16 +80,16 @@ class Detector(Task):
         """Collect the detections of a batch."""
         images, targets = batch
         category_ids = self._data.evaluation_source(self._split).category_ids
-        for detection, target in zip(self.network(images), targets, strict=True):
-            self._results += to_results(detection, target["image_id"], category_ids)
+        for image, detection, target in zip(images, self._network.detect(images), targets, strict=True):
+            self._results += to_results(detection, target["image_id"], category_ids, size=image.shape[-2:])
 
     def on_validation_epoch_end(self) -> None:
         """Log the average precision over all processes."""
         ground_truth = self._data.evaluation_source(self._split).ground_truth
         results = self._of_all_processes()
         metrics = {}
-        for name, kind in KINDS.items():
-            summary = average_precision(ground_truth, results, kind, evaluator="faster-coco-eval").summary
+        for name in self.kinds:
+            summary = average_precision(ground_truth, results, KINDS[name], evaluator="faster-coco-eval").summary
             metrics |= {f"{name}_{key}": 100 * (summary[key] or 0.0) for key in VALIDATED}
         self.validation_metrics = metrics
         self.log_dict({f"validation_{name}": value for name, value in metrics.items()}, sync_dist=True, batch_size=1)
@@ -91,7 +97,7 @@ class Detector(Task):
     def means(self, sums: Tensor) -> dict[str, float]:
         """Training metrics from the sums of the losses and of images."""
         *losses, images = sums.tolist()
-        return {name: loss / images for name, loss in zip(("loss", *LOSSES), losses, strict=True)}
+        return {name: loss / images for name, loss in zip(("loss", *self.losses), losses, strict=True)}
 
     def factors(self, total_steps: int) -> Callable[[int], float]:
         """The schedule that the task was given."""
@@ -101,7 +107,12 @@ class Detector(Task):
         """The loss, or the average precision."""
         if "loss" in metrics:
             return f"loss {metrics['loss']:.4f}"
-        return f"box AP {metrics['box_ap']:5.2f} mask AP {metrics['mask_ap']:5.2f} %"
+        return " ".join(f"{kind} AP {metrics[f'{kind}_ap']:5.2f}" for kind in self.kinds) + " %"
+
+    @property
+    def _network(self) -> FasterRCNN:
+        assert isinstance(self.network, FasterRCNN)
+        return self.network
 
     @property
     def _data(self) -> DetectionData:
@@ -120,3 +131,12 @@ class Detector(Task):
         shares: list[Any] = [None] * self.trainer.world_size
         torch.distributed.all_gather_object(shares, self._results)
         return sorted((result for share in shares for result in share), key=lambda result: result["image_id"])
+
+
+class BoxDetector(Detector):
+    """Trains a Faster R-CNN likewise; there is no loss of masks, and no average precision of any."""
+
+    losses = BOX_LOSSES
+    kinds = ("box",)
+    summed = 1 + len(BOX_LOSSES)
+    score = "box_ap"

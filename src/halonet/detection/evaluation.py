@@ -2,23 +2,25 @@
 
 import json
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
 from torch.utils.data import DataLoader
 
 from halonet.data.coco import DetectionSource, load_detection_source
+from halonet.data.coco_file import distinct_labels
 from halonet.data.detection import DetectionAugmentation, KeyedDetections, build_detection_transform, collate
 from halonet.detection.average_precision import average_precision
 from halonet.detection.checkpoint import load_detector
+from halonet.detection.mask_rcnn import FasterRCNN
 from halonet.detection.results import to_results
-from halonet.errors import UserError
+from halonet.errors import UserError, UserNote
 from halonet.interrupts import shield_worker
 from halonet.rules import Workers, check_arguments
-from halonet.training.evaluation import choose_device
+from halonet.training.evaluation import choose_device, place_names
 from halonet.training.files import PICTURES, check_output_file, explain_full_disk, write_atomically
 from halonet.visual.precision_recall import draw_precision_recall
 
@@ -52,8 +54,10 @@ def evaluate(
     Returns:
         In percent, `box_ap`, `box_ap50`, `box_ap75`, `box_ap_small`, `box_ap_medium`, `box_ap_large`, the average
         recalls `box_ar1` ... `box_ar_large`, the same for `mask_` (None where there is no such ground truth), and
-        `per_class`: by class, its `box_ap` and `mask_ap`. Also `images`, `images_per_second` (without the comparison),
-        `seconds`, and what was measured where: `checkpoint`, `parameters`, `data`, `split`, `device`, `evaluator`.
+        `per_class`: by class, its `box_ap` and `mask_ap`; a name that several classes have is followed by their
+        supercategory or id. Nothing of masks is told where the detector or the data has none. Also `images`,
+        `images_per_second` (without the comparison), `seconds`, and what was measured where: `checkpoint`,
+        `parameters`, `data`, `split`, `device`, `evaluator`.
 
     Raises:
         UserError: The checkpoint or the data cannot be read, the data's classes are not the checkpoint's, or a file
@@ -69,20 +73,26 @@ def evaluate(
     split = str(split or information.get("test_split") or "")
     if not data or not split:
         raise UserError(f"{checkpoint} does not say what data it was trained on: name some with --data and --split")
-    source = load_detection_source(data, split)
+    masks = None if detector.has_masks else False
+    source = load_detection_source(data, split, masks=masks, hold_out=information.get("hold_out") or 0.0)
+    if detector.has_masks and not source.has_masks:
+        warnings.warn(UserNote(f"{data} ({split}) has no masks: boxes alone are measured"), stacklevel=2)
     category_ids = match_categories(source, information["class_names"])
     target = choose_device(device)
     start = time.monotonic()
     results = list(detect(detector.to(target), source, detector.augmentation, category_ids, target, workers))
     seconds = time.monotonic() - start
     measured: dict[str, Any] = {}
-    per_class: dict[str, dict[str, float | None]] = {name: {} for name in source.class_names}
+    labels = distinct_labels(source.class_names, source.ground_truth["categories"])
+    per_class: dict[str, dict[str, float | None]] = {label: {} for label in labels}
     curves = {}
     for name, kind in KINDS.items():
+        if name == "mask" and not (detector.has_masks and source.has_masks):
+            continue
         precision = average_precision(source.ground_truth, results, kind, evaluator=evaluator)
         measured |= {f"{name}_{key}": _percent(value) for key, value in precision.summary.items()}
-        for class_name, value in precision.per_class.items():
-            per_class[class_name][f"{name}_ap"] = _percent(value)
+        for label, value in precision.per_class.items():
+            per_class[label][f"{name}_ap"] = _percent(value)
         curves[name] = precision.precision
     if results_file is not None:
         content = json.dumps(results).encode()
@@ -106,7 +116,7 @@ def evaluate(
 
 @torch.inference_mode()
 def detect(
-    detector: nn.Module,
+    detector: FasterRCNN,
     source: DetectionSource,
     augmentation: DetectionAugmentation,
     category_ids: Sequence[int | None],
@@ -116,7 +126,7 @@ def detect(
     """Yield the detections in the images of a source, in COCO's results format.
 
     Args:
-        detector: A `MaskRCNN` in evaluation mode, on its device.
+        detector: In evaluation mode, on its device.
         source: The images.
         augmentation: How they are converted.
         category_ids: The data's category by the detector's label - 1; None for a class that the data does not have,
@@ -129,13 +139,14 @@ def detect(
     known = torch.tensor([False, *(category is not None for category in category_ids)])
     places = [0 if category is None else category for category in category_ids]
     for images, targets in loader:
-        (detection,) = detector([image.to(device) for image in images])
+        (detection,) = detector.detect([image.to(device) for image in images])
         kept = known.to(device)[detection["labels"]]
-        yield from to_results({name: each[kept] for name, each in detection.items()}, targets[0]["image_id"], places)
+        detection = {name: each[kept] for name, each in detection.items()}
+        yield from to_results(detection, targets[0]["image_id"], places, size=images[0].shape[-2:])
 
 
 def match_categories(source: DetectionSource, class_names: Sequence[str]) -> list[int | None]:
-    """Find the data's category for each class of a checkpoint, by name.
+    """Find the data's category for each class of a checkpoint, by name; equal names pair up in their order.
 
     Args:
         source: The data; its classes may be some of the checkpoint's, in any order.
@@ -147,14 +158,10 @@ def match_categories(source: DetectionSource, class_names: Sequence[str]) -> lis
     Raises:
         UserError: A class of the data is none of the checkpoint's.
     """
-    ids = dict(zip(source.class_names, source.category_ids, strict=True))
-    for name in ids:
-        if name not in class_names:
-            raise UserError(
-                f"the data's class {name!r} is none of the checkpoint's {len(class_names)} classes "
-                f"({', '.join(class_names[:3])}{', ...' if len(class_names) > 3 else ''}): it was trained on other data"
-            )
-    return [ids.get(name) for name in class_names]
+    ids: list[int | None] = [None] * len(class_names)
+    for label, category in zip(place_names(source.class_names, class_names), source.category_ids, strict=True):
+        ids[label] = category
+    return ids
 
 
 def _percent(value: float | None) -> float | None:

@@ -1,13 +1,17 @@
-"""Mask R-CNN: torchvision's modules on our backbones, put together as one typed configuration says."""
+"""Faster and Mask R-CNN: torchvision's modules on our backbones, put together as one typed configuration says."""
 
 import dataclasses
 import math
 from typing import Annotated, Any, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
-from torchvision.models.detection.mask_rcnn import MaskRCNN as TorchvisionMaskRCNN, MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.faster_rcnn import (
+    FasterRCNN as TorchvisionFasterRCNN,
+    FastRCNNPredictor,
+    TwoMLPHead,
+)
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.poolers import initLevelMapper
@@ -33,7 +37,7 @@ ScoreThreshold = Annotated[float, within(least=0, below=1)]
 
 @record
 class DetectorConfig:
-    """What a Mask R-CNN is built from.
+    """What a Faster or Mask R-CNN is built from.
 
     The defaults are torchvision's, which are those of arXiv:1703.06870 with a feature pyramid.
 
@@ -44,7 +48,7 @@ class DetectorConfig:
         frozen_stages: How many of the backbone's first stages, with the stem, do not learn.
         pyramid_channels: Width of the feature pyramid.
         box_channels: Width of the two layers that judge a box.
-        mask_channels: Width of the four convolutions that draw a mask.
+        mask_channels: Width of the four convolutions that draw a mask; a detector of boxes has none.
         anchor_scale: Side of a square anchor, in pixels of its level.
         anchors_per_image: Anchors that the proposals' loss samples from an image.
         boxes_per_image: Proposals that the boxes' loss samples from an image.
@@ -78,25 +82,41 @@ def fitting_stages(frozen_stages: int, backbone: HaloNetConfig) -> dict[str, tup
 
 
 class Preparation(GeneralizedRCNNTransform):
-    """Normalizes and batches images, and scales them in evaluation; in training the augmentation has done that."""
+    """Normalizes and batches images, and scales them in evaluation; in training the augmentation has done that.
+
+    Attributes:
+        pastes_masks: Whether masks are drawn into images of zeros, as torchvision does, or left as small squares.
+    """
+
+    pastes_masks = True
 
     def resize(self, image: Tensor, target: dict[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor] | None]:
         """Scale an image [channels, height, width], and in evaluation only."""
         return (image, target) if self.training else super().resize(image, target)
 
+    def postprocess(
+        self, result: list[dict[str, Tensor]], image_shapes: list[Any], original_image_sizes: list[Any]
+    ) -> list[dict[str, Tensor]]:
+        """Take boxes, and masks if they are to be pasted, back to the sizes that the images had."""
+        small = [{} if self.pastes_masks or "masks" not in each else {"masks": each.pop("masks")} for each in result]
+        result = super().postprocess(result, image_shapes, original_image_sizes)
+        return [each | masks for each, masks in zip(result, small, strict=True)]
 
-class MaskRCNN(TorchvisionMaskRCNN):
-    """torchvision's Mask R-CNN on a HaloNet; takes and returns what that does.
+
+class FasterRCNN(TorchvisionFasterRCNN):
+    """torchvision's Faster R-CNN on a HaloNet: finds boxes; takes and returns what that does.
 
     In training it maps (images, targets) to a dictionary of losses, in evaluation images to detections: a list of
     images [channels, height, width] of any sizes, of values in [0, 1], to a list of dictionaries with `boxes` [n, 4]
-    (x0, y0, x1, y1 in pixels), `labels` [n] (from 1), `scores` [n] and `masks` [n, 1, height, width] (probabilities).
+    (x0, y0, x1, y1 in pixels), `labels` [n] (from 1) and `scores` [n].
 
     Args:
         config: What it is built from.
         num_classes: Classes, without background.
         augmentation: How images are scaled and normalized.
     """
+
+    has_masks = False
 
     def __init__(self, config: DetectorConfig, num_classes: int, augmentation: DetectionAugmentation) -> None:
         body = HaloNet(config.backbone, num_classes=0, in_chans=augmentation.in_chans)
@@ -107,6 +127,10 @@ class MaskRCNN(TorchvisionMaskRCNN):
             frozen_batch_norm=config.batch_norm == "frozen",
         )
         sizes = tuple((config.anchor_scale * reduction,) for reduction in backbone.reductions)
+        box_head = TwoMLPHead(config.pyramid_channels * 7**2, config.box_channels)
+        box_predictor = FastRCNNPredictor(config.box_channels, num_classes + 1)
+        # Drawn before the head of the proposals, as torchvision's Mask R-CNN draws them.
+        mask_parts = self._make_mask_parts(config, num_classes, backbone)
         super().__init__(
             backbone,
             image_mean=list(augmentation.mean),
@@ -114,15 +138,14 @@ class MaskRCNN(TorchvisionMaskRCNN):
             rpn_anchor_generator=AnchorGenerator(sizes, (ASPECT_RATIOS,) * len(sizes)),
             rpn_batch_size_per_image=config.anchors_per_image,
             box_roi_pool=make_pool(backbone, 7),
-            box_head=TwoMLPHead(config.pyramid_channels * 7**2, config.box_channels),
-            box_predictor=FastRCNNPredictor(config.box_channels, num_classes + 1),
+            box_head=box_head,
+            box_predictor=box_predictor,
             box_batch_size_per_image=config.boxes_per_image,
             box_score_thresh=config.score_threshold,
             box_detections_per_img=config.detections_per_image,
-            mask_roi_pool=make_pool(backbone, 14),
-            mask_head=MaskRCNNHeads(config.pyramid_channels, (config.mask_channels,) * 4, 1),
-            mask_predictor=MaskRCNNPredictor(config.mask_channels, config.mask_channels, num_classes + 1),
         )
+        for name, part in mask_parts.items():
+            setattr(self.roi_heads, name, part)
         self.transform = Preparation(
             augmentation.min_size,
             augmentation.max_size,
@@ -145,6 +168,39 @@ class MaskRCNN(TorchvisionMaskRCNN):
         """Names of the position tables, which take no weight decay (ours)."""
         return {f"backbone.body.{name}" for name in self.pyramid.body.no_weight_decay()}
 
+    def detect(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
+        """Find instances in evaluation mode, with masks as they were drawn: a photo's masks as large as it take GBs.
+
+        Args:
+            images: As for a call.
+
+        Returns:
+            Likewise, but `masks` are [n, 1, 28, 28], each to be stretched over its box.
+        """
+        assert isinstance(self.transform, Preparation)
+        self.transform.pastes_masks = False
+        try:
+            return self(images)
+        finally:
+            self.transform.pastes_masks = True
+
+    def _make_mask_parts(self, config: DetectorConfig, num_classes: int, backbone: Pyramid) -> dict[str, nn.Module]:
+        """What draws masks, by its name among torchvision's `RoIHeads`."""
+        return {}
+
+
+class MaskRCNN(FasterRCNN):
+    """torchvision's Mask R-CNN on a HaloNet: as `FasterRCNN`, and `masks` [n, 1, height, width] (probabilities)."""
+
+    has_masks = True
+
+    def _make_mask_parts(self, config: DetectorConfig, num_classes: int, backbone: Pyramid) -> dict[str, nn.Module]:
+        return {
+            "mask_roi_pool": make_pool(backbone, 14),
+            "mask_head": MaskRCNNHeads(config.pyramid_channels, (config.mask_channels,) * 4, 1),
+            "mask_predictor": MaskRCNNPredictor(config.mask_channels, config.mask_channels, num_classes + 1),
+        }
+
 
 def make_pool(backbone: Pyramid, side: int) -> MultiScaleRoIAlign:
     """Build what cuts boxes out of the levels of a pyramid, the extra one aside, as squares of `side` x `side`.
@@ -164,16 +220,18 @@ def create_detector(
     num_classes: int,
     augmentation: DetectionAugmentation | None = None,
     *,
+    masks: bool = True,
     backbone_overrides: dict[str, Any] | None = None,
     **settings: Any,
-) -> MaskRCNN:
-    """Build a Mask R-CNN, freshly initialized.
+) -> FasterRCNN:
+    """Build a detector, freshly initialized.
 
     Args:
         backbone: A row of `halonet.HALONETS`; the paper's are "r50se", "r50se_halo_b8", "r50se_halo_b32", "r101se" and
             "r101se_halo_b8" (section 4.6, Table 5).
         num_classes: Classes, without background.
         augmentation: How images are scaled and normalized; None takes torchvision's 800 and 1,333 pixels.
+        masks: Whether it draws masks (Mask R-CNN) or finds boxes alone (Faster R-CNN).
         backbone_overrides: Other fields of the backbone's `HaloNetConfig`.
         **settings: Fields of `DetectorConfig`.
 
@@ -189,4 +247,5 @@ def create_detector(
         if name not in known:
             raise UserError(unknown_name("setting of a detector", name, known))
     config = DetectorConfig(backbone=configure(backbone, **(backbone_overrides or {})), **settings)
-    return MaskRCNN(config, num_classes, augmentation or DetectionAugmentation())
+    kind = MaskRCNN if masks else FasterRCNN
+    return kind(config, num_classes, augmentation or DetectionAugmentation())

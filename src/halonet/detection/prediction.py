@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
+from halonet.data.coco_file import distinct_labels
 from halonet.data.detection import build_detection_transform
 from halonet.data.images import open_image
 from halonet.detection.checkpoint import load_detector
-from halonet.detection.results import to_results
+from halonet.detection.results import Masks, to_results
+from halonet.errors import UserError
 from halonet.rules import Probability, check_arguments
 from halonet.training.evaluation import choose_device
 from halonet.training.files import check_output_folder, explain_full_disk
@@ -37,12 +38,14 @@ def predict(
 
     Returns:
         For each image, in the order given: `file`, `image_id`, `width` and `height` (pixels), `picture` (if drawn), and
-        `instances`, best first, in COCO's results format, with the class's name as `label`. An image's id is the
-        number that its file is named by, as COCO's are; where not all are, or some are equal, its place from 1.
+        `instances`, best first, in COCO's results format, with the class's name as `label` (followed by its category's
+        id, if several classes have that name). An image's id is the number that its file is named by, as COCO's are;
+        where not all are, or some are equal, its place from 1. An image that cannot be read has its `file` and, as
+        `error`, the reason; the others do not suffer from it.
 
     Raises:
-        UserError: The checkpoint or an image cannot be read, `min_score` is not between 0 and 1, or no pictures can be
-            written there, which is found out first.
+        UserError: The checkpoint cannot be read, `min_score` is not between 0 and 1, or no pictures can be written, which
+            is found out first.
     """
     check_arguments(min_score=(min_score, Probability))
     if pictures is not None:
@@ -51,31 +54,33 @@ def predict(
     transform = build_detection_transform(detector.augmentation, train=False)
     target = choose_device(device)
     detector.to(target)
+    category_ids = information["category_ids"]
+    class_labels = distinct_labels(information["class_names"], [{"id": number} for number in category_ids])
     rows = []
     for number, (file, image_id) in enumerate(zip(images, _image_ids(images), strict=True)):
-        picture = open_image(file)
+        try:
+            picture = open_image(file)
+        except UserError as error:
+            rows.append({"file": str(file), "error": str(error)})
+            continue
         pixels, _ = transform(picture, {})
         with torch.inference_mode():
-            (detection,) = detector([pixels.to(target)])
+            (detection,) = detector.detect([pixels.to(target)])
         kept = detection["scores"] >= min_score
         detection = {name: each[kept].cpu() for name, each in detection.items()}
-        labels = [information["class_names"][label - 1] for label in detection["labels"].tolist()]
+        labels = [class_labels[label - 1] for label in detection["labels"].tolist()]
+        results = to_results(detection, image_id, category_ids, size=pixels.shape[-2:])
         row: dict[str, Any] = {
             "file": str(file),
             "image_id": image_id,
             "width": picture.width,
             "height": picture.height,
-            "instances": [
-                result | {"label": label}
-                for result, label in zip(
-                    to_results(detection, image_id, information["category_ids"]), labels, strict=True
-                )
-            ],
+            "instances": [result | {"label": label} for result, label in zip(results, labels, strict=True)],
         }
         if pictures is not None:
             path = Path(pictures) / f"{number:04}_{Path(file).stem}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            masks = np.asarray(detection["masks"][:, 0] >= 0.5)
+            masks = Masks(results) if detector.has_masks else None
             boxes, scores = detection["boxes"].numpy(), detection["scores"].numpy()
             with explain_full_disk(path):
                 draw_instances(picture, boxes, labels, scores, masks, min_score=min_score).save(path)

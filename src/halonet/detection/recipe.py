@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from halonet.data.detection import DetectionAugmentation
+from halonet.data.nullable import OrNull
 from halonet.detection.mask_rcnn import AnchorScale, BatchNorm, FrozenStages, Samples, ScoreThreshold, fitting_stages
 from halonet.models.config import Classes, InChans
 from halonet.rules import Channels, Count, FilledText, Text, Workers, check_together, within
@@ -29,10 +30,12 @@ class DetectorSection:
 
     Attributes:
         name: The backbone, a row of `halonet.HALONETS`.
-        num_classes: Of the data, without background.
+        num_classes: Of the data, without background; null follows from the data.
         in_chans: Channels of an image.
         init: A checkpoint of a classifier, for the backbone, or of a detector; null draws all weights.
         overrides: Other fields of the backbone's config.
+        masks: Whether it draws masks (Mask R-CNN) or finds boxes alone (Faster R-CNN); null draws them, or follows
+            from the data if `num_classes` does.
         batch_norm: Of the backbone: "batch", "synchronized" over all processes, or "frozen".
         frozen_stages: How many of the backbone's first stages, with the stem, do not learn.
         pyramid_channels: Width of the feature pyramid.
@@ -42,14 +45,15 @@ class DetectorSection:
         anchors_per_image: Anchors that the proposals' loss samples from an image.
         boxes_per_image: Proposals that the boxes' loss samples from an image.
         score_threshold: Detections of a lower score are dropped.
-        detections_per_image: At most so many are kept, the best.
+        detections_per_image: At most so many are kept, the best; null follows from the data.
     """
 
     name: str
-    num_classes: Classes = 80
+    num_classes: OrNull[Classes] = 80
     in_chans: InChans = 3
     init: FilledText | None = None
     overrides: dict[str, Any] = field(default_factory=dict)
+    masks: bool | None = None
     batch_norm: BatchNorm = "batch"
     frozen_stages: FrozenStages = 0
     pyramid_channels: Channels = 256
@@ -59,7 +63,7 @@ class DetectorSection:
     anchors_per_image: Samples = 256
     boxes_per_image: Samples = 512
     score_threshold: ScoreThreshold = 0.05
-    detections_per_image: Samples = 100
+    detections_per_image: OrNull[Samples] = 100
 
     def __post_init__(self) -> None:
         check_together(self, fitting_stages(self.frozen_stages, check_model(self)))
@@ -70,21 +74,24 @@ class DetectionDataSection:
     """The images and their instances.
 
     Attributes:
-        source: "nuclei", or a folder in COCO's or Roboflow's layout.
+        source: "nuclei", or a folder in COCO's or Roboflow's layout; null must be replaced on the command line.
         augmentation: Image size, channels, normalization, and what training does to images.
         validation_split: What is measured after each epoch, for choosing; null for nothing.
-        test_split: What is measured once, at the end.
-        repeats: How often an epoch takes each image, augmented anew each time.
+        test_split: What is measured once, at the end; null takes "test", or the validation split where there is none.
+        repeats: How often an epoch takes each image, augmented anew each time; null follows from the data.
         skip_empty: Whether training leaves out images without instances.
+        hold_out: Where the data has no validation split, the part of the training images to hold out as one, drawn by
+            their names; null holds none out.
         workers: Processes that load images; 0 loads in the training process.
     """
 
-    source: FilledText
+    source: OrNull[FilledText]
     augmentation: DetectionAugmentation
     validation_split: FilledText | None = "validation"
-    test_split: FilledText = "validation"
-    repeats: Count = 1
+    test_split: OrNull[FilledText] = "validation"
+    repeats: OrNull[Count] = 1
     skip_empty: bool = True
+    hold_out: Annotated[float, within(above=0, below=1)] | None = None
     workers: Workers = 0
 
 
@@ -93,19 +100,19 @@ class StepSchedule:
     """A warm-up, then a learning rate that drops in steps.
 
     Attributes:
-        steps: Optimizer steps of the whole run.
-        warmup_steps: May be 0.
+        steps: Optimizer steps of the whole run; null follows from the number of images.
+        warmup_steps: May be 0; null follows from the steps.
         warmup_fraction: Of the peak learning rate, where the warm-up begins.
         warmup: "linear" rises from there to the peak, "constant" stays there.
-        drops: The steps from which the learning rate is lower.
+        drops: The steps from which the learning rate is lower; null follows from the steps.
         drop_factor: By which each drop multiplies it.
     """
 
-    steps: Count
-    warmup_steps: Annotated[int, within(least=0)] = 0
+    steps: OrNull[Count]
+    warmup_steps: OrNull[Annotated[int, within(least=0)]] = 0
     warmup_fraction: Fraction = 1 / 15
     warmup: Literal["linear", "constant"] = "linear"
-    drops: tuple[Count, ...] = ()
+    drops: OrNull[tuple[Count, ...]] = ()
     drop_factor: Fraction = 0.1
 
     def factor(self, step: int) -> float:
@@ -156,10 +163,13 @@ class DetectionRecipe:
             common_rules(self)
             | {
                 "schedule.warmup_steps": (
-                    schedule.warmup_steps <= schedule.steps,
+                    None in (schedule.warmup_steps, schedule.steps) or schedule.warmup_steps <= schedule.steps,
                     f"from 0 to schedule.steps, which is {schedule.steps}",
                 ),
-                "schedule.drops": (list(schedule.drops) == sorted(schedule.drops), "steps in ascending order"),
+                "schedule.drops": (
+                    list(schedule.drops or ()) == sorted(schedule.drops or ()),
+                    "steps in ascending order",
+                ),
             },
         )
 

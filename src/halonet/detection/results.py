@@ -1,39 +1,50 @@
 """From what a detector finds in an image to COCO's results, which COCO's tools and its server read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Bool
 from torch import Tensor
+from torch.nn import functional as F
+from torchvision.models.detection.roi_heads import expand_boxes, expand_masks
 
+from halonet.data.coco_masks import decompress
 from halonet.errors import UserError
 from halonet.installation import command_for_extra
 
 
 def to_results(
-    detection: Mapping[str, Tensor], image_id: int, category_ids: Sequence[int], mask_threshold: float = 0.5
+    detection: Mapping[str, Tensor],
+    image_id: int,
+    category_ids: Sequence[int],
+    mask_threshold: float = 0.5,
+    *,
+    size: Sequence[int],
 ) -> list[dict[str, Any]]:
     """Write the detections of one image in COCO's results format.
 
+    Masks are stretched over their boxes one at a time, as torchvision does it, and become run lengths at once: a photo
+    of 12 megapixels needs 50 MB for the largest of them, where a hundred masks of its size would take 5 GB.
+
     Args:
-        detection: As torchvision's Mask R-CNN returns it for an image in evaluation mode: `boxes`, floats [n, 4] as
-            x0, y0, x1, y1 in pixels; `labels`, int64 [n] from 1; `scores`, floats [n]; `masks`, probabilities
-            [n, 1, height, width]. On any device.
+        detection: As `FasterRCNN.detect` returns it for an image: `boxes`, floats [n, 4] as x0, y0, x1, y1 in pixels;
+            `labels`, int64 [n] from 1; `scores`, floats [n]; of a Mask R-CNN `masks`, probabilities [n, 1, side, side],
+            each to be stretched over its box. On any device.
         image_id: The image's id in the ground truth.
         category_ids: The category id of each class, in the order of the labels: that of label 1 first.
         mask_threshold: A pixel belongs to an instance if its probability is greater.
+        size: Height and width of the image.
 
     Returns:
         A dictionary a detection, in the order given, ready for JSON: `image_id`, `category_id`, `score`, `bbox` (x, y,
-        width and height in pixels, not rounded) and `segmentation` (`size` and compressed run lengths, `counts`).
+        width and height in pixels, not rounded) and, if there are masks, `segmentation` (`size` and compressed run
+        lengths, `counts`).
 
     Raises:
         UserError: If a label has no category id, or pycocotools is not installed.
     """
-    try:
-        from pycocotools import mask as run_lengths
-    except ImportError as error:
-        raise UserError(f"results of detection need pycocotools: {command_for_extra('detection')}") from error
     labels = detection["labels"].tolist()
     for label in labels:
         if not 1 <= label <= len(category_ids):
@@ -44,17 +55,83 @@ def to_results(
     # Subtracted in float64, so that a box loses nothing.
     upper_left, lower_right = detection["boxes"].cpu().double().split(2, 1)
     boxes = torch.cat([upper_left, lower_right - upper_left], 1).tolist()
-    inside = (detection["masks"][:, 0] > mask_threshold).byte()
-    # The encoder reads [height, width, n] column by column: in memory, that is [n, width, height].
-    encoded: Any = run_lengths.encode(inside.transpose(1, 2).contiguous().cpu().numpy().T)
-    columns = (labels, boxes, detection["scores"].tolist(), encoded)
-    return [
-        {
-            "image_id": image_id,
-            "category_id": category_ids[label - 1],
-            "bbox": box,
-            "score": score,
-            "segmentation": {"size": list(mask["size"]), "counts": mask["counts"].decode("ascii")},
-        }
-        for label, box, score, mask in zip(*columns, strict=True)
+    results = [
+        {"image_id": image_id, "category_id": category_ids[label - 1], "bbox": box, "score": score}
+        for label, box, score in zip(labels, boxes, detection["scores"].tolist(), strict=True)
     ]
+    if "masks" in detection:
+        height, width = (int(side) for side in size)
+        windows = _stretch(detection["masks"].detach().cpu().float(), detection["boxes"].cpu().float(), height, width)
+        for result, (left, top, window) in zip(results, windows, strict=True):
+            result["segmentation"] = encode(window > mask_threshold, left, top, height, width)
+    return results
+
+
+def encode(inside: Bool[np.ndarray, "rows columns"], left: int, top: int, height: int, width: int) -> dict[str, Any]:
+    """Write a mask as run lengths.
+
+    Args:
+        inside: Part of a mask; the rest of the image is outside.
+        left: Its first column.
+        top: Its first row.
+        height: Of the image.
+        width: Of the image.
+
+    Returns:
+        COCO's `size` and compressed `counts`.
+
+    Raises:
+        UserError: pycocotools is not installed.
+    """
+    try:
+        from pycocotools import mask as tools
+    except ImportError as error:
+        raise UserError(f"results of detection need pycocotools: {command_for_extra('detection')}") from error
+    rows, columns = inside.shape
+    # Down the columns, one after another; rows of zeros above and below let every run end in its column.
+    padded = np.zeros((columns, rows + 2), bool)
+    padded[:, 1:-1] = inside.T
+    flat = padded.ravel()
+    column, row = np.divmod(np.flatnonzero(flat[1:] != flat[:-1]) + 1, rows + 2)
+    starts, ends = ((column + left) * height + row - 1 + top).reshape(-1, 2).T
+    apart = starts[1:] != ends[:-1]  # runs over the image's whole height go on in the next column
+    starts, ends = np.concatenate([starts[:1], starts[1:][apart]]), np.concatenate([ends[:-1][apart], ends[-1:]])
+    edges = np.concatenate([[0], np.stack([starts, ends], 1).ravel(), [height * width]])
+    counts = np.diff(edges)
+    counts = counts[: len(counts) - (counts[-1] == 0)]  # as pycocotools writes them: it ends with what is inside
+    encoded: Any = tools.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
+    return {"size": [height, width], "counts": encoded["counts"].decode("ascii")}
+
+
+class Masks(Sequence[Bool[np.ndarray, "height width"]]):
+    """The masks of results, each drawn when it is asked for: together they may take more memory than there is.
+
+    Args:
+        results: As `to_results` writes them.
+    """
+
+    def __init__(self, results: Sequence[dict[str, Any]]) -> None:
+        self._results = results
+
+    def __len__(self) -> int:
+        """Return their number."""
+        return len(self._results)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Draw one; a slice is not taken."""
+        mask = self._results[index]["segmentation"]
+        height, width = mask["size"]
+        counts = decompress(mask["counts"])
+        return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(width, height).T
+
+
+def _stretch(masks: Tensor, boxes: Tensor, height: int, width: int) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Each mask over its box, as torchvision's `paste_masks_in_image` draws it: first column, first row, pixels."""
+    masks, scale = expand_masks(masks, padding=1)
+    for mask, box in zip(masks, expand_boxes(boxes, scale).to(torch.int64).tolist(), strict=True):
+        x0, y0, x1, y1 = box
+        sides = (max(y1 - y0 + 1, 1), max(x1 - x0 + 1, 1))
+        drawn = F.interpolate(mask[None], sides, mode="bilinear", align_corners=False)[0, 0]
+        left, top = max(x0, 0), max(y0, 0)
+        drawn = drawn[top - y0 : max(0, min(y1 + 1, height) - y0), left - x0 : max(0, min(x1 + 1, width) - x0)]
+        yield left, top, drawn.numpy()

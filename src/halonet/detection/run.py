@@ -12,12 +12,14 @@ import torch
 from halonet.data import derive_seed, nuclei
 from halonet.detection.checkpoint import initialize
 from halonet.detection.datamodule import DetectionData
-from halonet.detection.detector import Detector
-from halonet.detection.evaluation import evaluate
+from halonet.detection.detector import BoxDetector, Detector
+from halonet.detection.evaluation import KINDS, evaluate
+from halonet.detection.from_data import fill_in, require_filled_in
 from halonet.detection.mask_rcnn import create_detector
 from halonet.detection.recipe import DetectionRecipe
-from halonet.training.engine import Job, anchored, complete, start
+from halonet.training.engine import Job, anchored, complete, run_folder, start
 from halonet.training.recipes import resolve
+from halonet.training.session import as_begun, is_first_process
 
 SECTION_ONLY = (
     "name",
@@ -25,6 +27,7 @@ SECTION_ONLY = (
     "in_chans",
     "init",
     "overrides",
+    "masks",
 )  # of `DetectorSection`; the rest is the config's
 
 
@@ -42,7 +45,7 @@ def train(
     whatever way, is completed by `resume`.
 
     Args:
-        recipe: What to do.
+        recipe: What to do; what it leaves null follows from the data, see `halonet.detection.fill_in`.
         run_dir: The run folder; None takes `runs/NAME`.
         or_resume: Whether a run of the same recipe that the folder holds already is completed instead.
         callbacks: Of Lightning, to run after those of this package.
@@ -55,7 +58,11 @@ def train(
             cannot be read or do not fit, the training diverges, or the disk is full.
         Interrupted: A signal ended it; a KeyboardInterrupt.
     """
-    return start(_job(_anchored(recipe)), run_dir, or_resume=or_resume, callbacks=callbacks)
+    folder, recipe = run_folder(recipe, run_dir), _anchored(recipe)
+    if or_resume:
+        recipe = as_begun(recipe, folder)
+    say = print if is_first_process() else lambda line: None
+    return start(_job(fill_in(recipe, say=say)), folder, or_resume=or_resume, callbacks=callbacks)
 
 
 def resume(run_dir: str | Path, *, callbacks: Sequence[lightning.Callback] = ()) -> Path:
@@ -86,6 +93,7 @@ def build_data(recipe: DetectionRecipe) -> DetectionData:
     Returns:
         The data module; nothing is read yet.
     """
+    require_filled_in(recipe)
     data = recipe.data
     return DetectionData(
         data.source,
@@ -95,6 +103,8 @@ def build_data(recipe: DetectionRecipe) -> DetectionData:
         test_split=data.test_split,
         repeats=data.repeats,
         skip_empty=data.skip_empty,
+        masks=draws_masks(recipe),
+        hold_out=data.hold_out,
         workers=data.workers,
         seed=recipe.engine.seed,
     )
@@ -113,17 +123,23 @@ def build_detector(recipe: DetectionRecipe, *, initialized: bool = False) -> Det
     Raises:
         UserError: The initial weights cannot be read or do not fit, or a value is out of its range.
     """
+    require_filled_in(recipe)
     model, optimizer = recipe.model, recipe.optimizer
     torch.manual_seed(derive_seed(recipe.engine.seed))
     settings = {
         field.name: getattr(model, field.name) for field in dataclasses.fields(model) if field.name not in SECTION_ONLY
     }
     network = create_detector(
-        model.name, model.num_classes, recipe.data.augmentation, backbone_overrides=model.overrides, **settings
+        model.name,
+        model.num_classes,
+        recipe.data.augmentation,
+        masks=draws_masks(recipe),
+        backbone_overrides=model.overrides,
+        **settings,
     )
     if model.init is not None and not initialized:
         initialize(network, model.init)
-    return Detector(
+    return (Detector if draws_masks(recipe) else BoxDetector)(
         network,
         factor=recipe.schedule.factor,
         learning_rate=optimizer.learning_rate,
@@ -132,6 +148,11 @@ def build_detector(recipe: DetectionRecipe, *, initialized: bool = False) -> Det
         decay=optimizer.decay,
         seed=recipe.engine.seed,
     )
+
+
+def draws_masks(recipe: DetectionRecipe) -> bool:
+    """Whether a recipe's detector is a Mask R-CNN: unless it says that it is not."""
+    return recipe.model.masks is not False
 
 
 def describe_result(result: dict[str, Any]) -> str:
@@ -143,10 +164,13 @@ def describe_result(result: dict[str, Any]) -> str:
     Returns:
         Average precision, time and speed.
     """
+    measured = ", ".join(
+        f"{kind} AP {describe_value(result[f'{kind}_ap'])} (AP50 {describe_value(result[f'{kind}_ap50'])})"
+        for kind in KINDS
+        if f"{kind}_ap" in result
+    )
     return (
-        f"box AP {describe_value(result['box_ap'])} (AP50 {describe_value(result['box_ap50'])}), "
-        f"mask AP {describe_value(result['mask_ap'])} (AP50 {describe_value(result['mask_ap50'])}) "
-        f"on {result['data']} ({result['split']}) after {result['steps']} steps, {result['seconds']:.0f} s, "
+        f"{measured} on {result['data']} ({result['split']}) after {result['steps']} steps, {result['seconds']:.0f} s, "
         f"{result['images_per_second']:.2g} images/s"
     )
 
@@ -165,8 +189,11 @@ def _job(recipe: DetectionRecipe) -> Job:
         length={"max_steps": recipe.schedule.steps, "max_epochs": -1},
         command="halonet detect train",
         # Of the class of a box; of object or not, and of a pixel inside or outside; and one for the two places.
-        chance=math.log(recipe.model.num_classes + 1) + 2 * math.log(2) + 1,
-        curves={"scores": {"box_ap": "boxes", "mask_ap": "masks"}, "title": "average precision (%)"},
+        chance=math.log(recipe.model.num_classes + 1) + (1 + draws_masks(recipe)) * math.log(2) + 1,
+        curves={
+            "scores": {"box_ap": "boxes"} | ({"mask_ap": "masks"} if draws_masks(recipe) else {}),
+            "title": "average precision (%)",
+        },
         trainer={"sync_batchnorm": recipe.model.batch_norm == "synchronized"},
     )
 
@@ -184,7 +211,7 @@ def _measure(folder: Path, device: str) -> dict[str, Any]:
 
 def _anchored(recipe: DetectionRecipe) -> DetectionRecipe:
     data, model = recipe.data, recipe.model
-    if data.source != nuclei.NAME:
+    if data.source not in (None, nuclei.NAME):
         data = dataclasses.replace(data, source=anchored(data.source))
     if model.init is not None:
         model = dataclasses.replace(model, init=anchored(model.init))

@@ -1,6 +1,7 @@
 """Measuring a checkpoint on a data set."""
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -121,8 +122,8 @@ def match_classes(data_names: Sequence[str], checkpoint_names: Sequence[str]) ->
     """Find the checkpoint's label for each class of a data set.
 
     Args:
-        data_names: The data set's class names, by label. They may be some of the checkpoint's, in any order, or
-            numbers from 0 on where there are as many as the checkpoint has.
+        data_names: The data set's class names, by label. They may be some of the checkpoint's, in any order (equal
+            names pair up in theirs), or numbers from 0 on where there are as many as the checkpoint has.
         checkpoint_names: The checkpoint's class names, by label.
 
     Returns:
@@ -133,14 +134,50 @@ def match_classes(data_names: Sequence[str], checkpoint_names: Sequence[str]) ->
     """
     if list(data_names) == [str(number) for number in range(len(checkpoint_names))]:
         return list(range(len(checkpoint_names)))
-    labels = {name: label for label, name in enumerate(checkpoint_names)}
-    for name in data_names:
-        if name not in labels:
+    return place_names(data_names, checkpoint_names)
+
+
+def place_names(data_names: Sequence[str], checkpoint_names: Sequence[str]) -> list[int]:
+    """Find the place of each of the data's names among the checkpoint's; equal names pair up in their order.
+
+    Args:
+        data_names: Some of the checkpoint's.
+        checkpoint_names: The checkpoint's class names.
+
+    Returns:
+        Places from 0, by the data's name.
+
+    Raises:
+        UserError: A name is not one of the checkpoint's, or occurs more often than there.
+    """
+    places: dict[str, list[int]] = {}
+    for place, name in enumerate(checkpoint_names):
+        places.setdefault(name, []).append(place)
+    found = []
+    for name, occurrence in zip(data_names, _occurrences(data_names), strict=True):
+        if name not in places:
             raise UserError(
                 f"the data's class {name!r} is none of the checkpoint's {len(checkpoint_names)} classes "
-                f"({', '.join(checkpoint_names[:3])}, ...): it was trained on other data"
+                f"({', '.join(checkpoint_names[:3])}{', ...' if len(checkpoint_names) > 3 else ''}): "
+                "it was trained on other data"
             )
-    return [labels[name] for name in data_names]
+        if occurrence >= len(places[name]):
+            raise UserError(
+                f"the data has {list(data_names).count(name)} classes of the name {name!r}, but the checkpoint has "
+                f"{len(places[name])}: it was trained on other data"
+            )
+        found.append(places[name][occurrence])
+    return found
+
+
+def _occurrences(names: Sequence[str]) -> list[int]:
+    """How many equal names come before each."""
+    counts: Counter[str] = Counter()
+    before = []
+    for name in names:
+        before.append(counts[name])
+        counts[name] += 1
+    return before
 
 
 def preprocessing(information: dict[str, Any], source: str) -> AugmentationConfig:

@@ -11,6 +11,7 @@ from torch import Tensor
 from halonet.console import printable
 from halonet.data.images import open_image
 from halonet.data.transforms import build_transform
+from halonet.errors import UserError
 from halonet.rules import Count, check_arguments
 from halonet.training.evaluation import choose_device, preprocessing
 from halonet.training.files import check_output_folder, explain_full_disk

@@ -38,7 +38,10 @@ def draw_instances(
     boxes: Num[np.ndarray, "instances 4"],
     labels: Sequence[str],
     scores: Num[np.ndarray, " instances"],
-    masks: Bool[np.ndarray, "instances height width"] | UInt8[np.ndarray, "instances height width"],
+    masks: Bool[np.ndarray, "instances height width"]
+    | UInt8[np.ndarray, "instances height width"]
+    | Sequence[Bool[np.ndarray, "height width"]]
+    | None,
     *,
     min_score: float = 0.5,
 ) -> Image.Image:
@@ -52,7 +55,8 @@ def draw_instances(
         boxes: x0, y0, x1, y1 in pixels.
         labels: The name of each instance's class.
         scores: From 0 to 1.
-        masks: Of the picture's size; what is not 0 belongs to the instance.
+        masks: Of the picture's size; what is not 0 belongs to the instance. One is asked for at a time, so that a
+            sequence that makes them then spares memory. None draws boxes and tags alone.
         min_score: Only instances with at least this score are drawn.
 
     Returns:
@@ -62,15 +66,16 @@ def draw_instances(
         ValueError: If the masks are not of the picture's size.
     """
     width, height = picture.size
-    if masks.shape[1:] != (height, width):
-        raise ValueError(f"masks of {masks.shape[1:]} pixels do not fit a picture of {(height, width)} pixels")
     colors = [color for color, _ in zip(cycle(PALETTE), labels, strict=False)]
     drawn = [index for index in np.argsort(scores, kind="stable") if scores[index] >= min_score]
     # 640 pixels take lines of 1.5 pixels and letters of 12.
     line = max(1.0, max(width, height) / 430)
     canvas = np.asarray(picture.convert("RGB"), np.float32).copy()
-    for index in drawn:
-        _draw_mask(canvas, masks[index] != 0, ImageColor.getrgb(colors[index]), line)
+    for index in drawn if masks is not None else ():
+        mask = masks[index]
+        if mask.shape != (height, width):
+            raise ValueError(f"a mask of {mask.shape} pixels does not fit a picture of {(height, width)} pixels")
+        _draw_mask(canvas, mask != 0, ImageColor.getrgb(colors[index]), line)
     result = Image.fromarray(canvas.round().astype(np.uint8))
     corners: list[Box] = [tuple(box) for box in boxes.astype(float).tolist()]
     result = _draw_boxes(result, [(corners[index], colors[index]) for index in drawn], line)

@@ -1,0 +1,283 @@
+"""What a recipe of detection leaves null: taken from the data, once it is opened, before anything else sees it."""
+
+import dataclasses
+import math
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from halonet.data.coco import CocoImages, available_detection_splits, load_detection_source
+from halonet.detection.recipe import DetectionRecipe
+from halonet.errors import UserError
+from halonet.training.evaluation import choose_device
+
+# Values that may be null in a recipe, and follow from the data; `model.masks` does so with `model.num_classes`.
+FOLLOWING = (
+    "model.num_classes",
+    "model.detections_per_image",
+    "data.augmentation.min_size",
+    "data.augmentation.max_size",
+    "data.augmentation.jitter_size",
+    "data.test_split",
+    "data.repeats",
+    "optimizer.batch_size",
+    "optimizer.learning_rate",
+    "schedule.steps",
+    "schedule.warmup_steps",
+    "schedule.drops",
+)
+LONGEST = 30 * 60  # seconds that a training may take before it is made smaller
+SIDES = (768, 640, 512, 384, 320, 256)  # pixels of the longer side
+SMALLEST_OBJECT = 16  # pixels of the network's input, the side of the smallest anchor
+BATCH = 4
+RATE_PER_IMAGE = 0.005  # the embedded nuclei learn at 0.02 in batches of 4
+FEWEST_STEPS, MOST_STEPS, EPOCHS = 400, 2_000, 40
+VALIDATIONS = 10  # in a run; each takes every image of its split
+MOST_CLASSES_NAMED = 6
+
+
+def require_filled_in(recipe: DetectionRecipe) -> None:
+    """Refuse a recipe with values that still have to follow from the data.
+
+    Raises:
+        UserError: It names them.
+    """
+    if missing := [key for key in FOLLOWING if _value(recipe, key) is None]:
+        raise UserError(
+            f"recipe {recipe.name} leaves {', '.join(missing)} null: take them from the data with "
+            "halonet.detection.fill_in(recipe), or give them values"
+        )
+
+
+def fill_in(recipe: DetectionRecipe, *, say: Callable[[str], None] = print) -> DetectionRecipe:
+    """Take what a recipe leaves null from its data.
+
+    The images' size is the smallest of a list that leaves nine of ten objects as large as an anchor, or smaller, if the
+    training, by a few steps of it, would take more than half an hour; with several processes nothing is timed. The
+    detector draws masks if every object has one. A value that is not null stays.
+
+    Args:
+        recipe: With `data.source`.
+        say: Takes what was found and chosen, line by line.
+
+    Returns:
+        The recipe with all its values; the same one, if none is null.
+
+    Raises:
+        UserError: `data.source` is null, or the data cannot be read.
+    """
+    data = recipe.data
+    if data.source is None:
+        raise UserError(
+            f"recipe {recipe.name}: data.source is null: name your folder of images, with annotations in COCO's "
+            "format, with --data.source DIR"
+        )
+    missing = [key for key in FOLLOWING if _value(recipe, key) is None]
+    if not missing:
+        return recipe
+    splits = available_detection_splits(data.source, hold_out=data.hold_out or 0.0)
+    source = _open(recipe)
+    if recipe.model.masks is None and recipe.model.num_classes is None:
+        missing.insert(0, "model.masks")
+        recipe = _replaced(recipe, "model", masks=source.has_masks and source.without_mask == 0)
+        source = _open(recipe)
+    say(f"{data.source}: {_describe(source)}; {_describe_splits(recipe, splits)}")
+    recipe = _with_numbers(recipe, source, splits)
+    recipe = _fitting(recipe, _wanted_side(source), say)
+    say("following from the data: " + " ".join(f"--{key} {_shown(_value(recipe, key))}" for key in missing))
+    return recipe
+
+
+def _open(recipe: DetectionRecipe) -> CocoImages:
+    data, masks = recipe.data, recipe.model.masks
+    hold_out = data.hold_out or 0.0
+    return load_detection_source(data.source, "train", skip_empty=data.skip_empty, masks=masks, hold_out=hold_out)
+
+
+def _with_numbers(recipe: DetectionRecipe, source: CocoImages, splits: tuple[str, ...]) -> DetectionRecipe:
+    """Fill in what follows from the numbers of classes, images and objects."""
+    engine, optimizer, schedule = recipe.engine, recipe.optimizer, recipe.schedule
+    parts = optimizer.accumulate * engine.devices * engine.nodes
+    batch = optimizer.batch_size or max(parts, BATCH // parts * parts)
+    rate = round(RATE_PER_IMAGE * batch, 4) if optimizer.learning_rate is None else optimizer.learning_rate
+    steps = schedule.steps or max(FEWEST_STEPS, min(MOST_STEPS, round(EPOCHS * len(source) / batch)))
+    repeats = recipe.data.repeats or math.ceil(steps * batch / VALIDATIONS / len(source))
+    most = max(Counter(entry["image_id"] for entry in source.ground_truth["annotations"]).values(), default=0)
+    found = recipe.model.detections_per_image or max(100, math.ceil(2 * most / 100) * 100)
+    test_split = recipe.data.test_split or ("test" if "test" in splits else "validation")
+    recipe = _replaced(
+        recipe,
+        "model",
+        num_classes=recipe.model.num_classes or len(source.class_names),
+        detections_per_image=found,
+    )
+    recipe = _replaced(recipe, "data", test_split=test_split, repeats=repeats)
+    recipe = _replaced(recipe, "optimizer", batch_size=batch, learning_rate=rate)
+    warmup = min(100, steps // 8) if schedule.warmup_steps is None else schedule.warmup_steps
+    drops = (max(1, round(0.8 * steps)),) if schedule.drops is None else schedule.drops
+    return _replaced(recipe, "schedule", steps=steps, warmup_steps=warmup, drops=drops)
+
+
+def _wanted_side(source: CocoImages) -> int:
+    """The longer side at which nine of ten objects are as large as an anchor."""
+    images = {image["id"]: max(image["width"], image["height"]) for image in source.ground_truth["images"]}
+    parts = [
+        (entry["bbox"][2] * entry["bbox"][3]) ** 0.5 / images[entry["image_id"]]
+        for entry in source.ground_truth["annotations"]
+        if not entry["iscrowd"]
+    ]
+    part = float(np.quantile(parts, 0.1)) if parts else 1.0
+    return next((side for side in SIDES[::-1] if side * part >= SMALLEST_OBJECT), SIDES[0])
+
+
+def _fitting(recipe: DetectionRecipe, wanted: int, say: Callable[[str], None]) -> DetectionRecipe:
+    """Choose the largest size that can be trained within half an hour; the last with fewer steps if none can."""
+    candidates = []
+    for side in SIDES:
+        candidate = _with_side(recipe, side)
+        if side <= wanted and candidate not in candidates:
+            candidates.append(candidate)
+    if recipe.engine.devices * recipe.engine.nodes > 1:
+        return candidates[0]  # each process would time something else
+    seconds = 0.0
+    for candidate in candidates:
+        recipe, seconds = candidate, estimate_seconds(candidate)
+        if seconds <= LONGEST:
+            break
+        smaller = candidate is not candidates[-1]
+        say(
+            f"images of {recipe.data.augmentation.max_size} px would take about {_in_words(seconds)}: "
+            + ("taking them smaller" if smaller else "taking fewer steps")
+        )
+    else:
+        schedule = recipe.schedule
+        part = min(1.0, LONGEST / seconds)
+        steps, warmup = max(1, int(part * schedule.steps)), int(part * schedule.warmup_steps)
+        drops = tuple(max(1, round(part * drop)) for drop in schedule.drops)
+        recipe = _replaced(recipe, "schedule", steps=steps, warmup_steps=warmup, drops=drops)
+        seconds *= part
+    say(f"estimated time: {_in_words(seconds)}, from a few steps timed here")
+    return recipe
+
+
+def _with_side(recipe: DetectionRecipe, side: int) -> DetectionRecipe:
+    given = recipe.data.augmentation
+    largest = given.max_size or max(side, given.min_size or 0)
+    augmentation = dataclasses.replace(
+        given,
+        min_size=given.min_size or min(side, largest),
+        max_size=largest,
+        jitter_size=given.jitter_size or side,
+    )
+    return _replaced(recipe, "data", augmentation=augmentation)
+
+
+def estimate_seconds(recipe: DetectionRecipe) -> float:
+    """Estimate how long a recipe trains, from a few steps of it.
+
+    Args:
+        recipe: Complete.
+
+    Returns:
+        Seconds, validation included.
+    """
+    from halonet.detection.run import build_data, build_detector
+
+    data = build_data(recipe)
+    task = build_detector(recipe, initialized=True)
+    device = choose_device("cpu" if recipe.engine.accelerator == "cpu" else "auto")
+    task.network.to(device)
+    step = _time_steps(recipe, data.train_dataset(), task, device)
+    validation = 0.0
+    if data.validation_split is not None:
+        images = data.evaluation_dataset(data.validation_split)
+        validation = _time_image(images, task, device) * len(images)
+    an_epoch = len(data.train_dataset()) // recipe.optimizer.batch_size
+    return recipe.schedule.steps * step + math.ceil(recipe.schedule.steps / max(1, an_epoch)) * validation
+
+
+def _time_steps(recipe: DetectionRecipe, dataset: Any, task: Any, device: torch.device, repeats: int = 3) -> float:
+    """Seconds of an optimizer step with its images, the median of some after one to warm up."""
+    batch = recipe.optimizer.batch_size // recipe.optimizer.accumulate
+    optimizer = torch.optim.SGD(task.network.parameters(), lr=1e-6)
+    task.network.train()
+    times = []
+    for repeat in range(1 + repeats):
+        start = time.perf_counter()
+        items = [dataset[repeat, (repeat * batch + place) % len(dataset)] for place in range(batch)]
+        targets = [
+            {name: each.to(device) for name, each in target.items() if name != "image_id"} for _, target in items
+        ]
+        optimizer.zero_grad()
+        sum(task.network([image.to(device) for image, _ in items], targets).values()).backward()
+        optimizer.step()
+        if device.type != "cpu":
+            torch.accelerator.synchronize(device)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[1:]) * recipe.optimizer.accumulate
+
+
+@torch.inference_mode()
+def _time_image(dataset: Any, task: Any, device: torch.device) -> float:
+    """Seconds to find what is in an image."""
+    task.network.eval()
+    times = []
+    for index in range(min(2, len(dataset))):
+        start = time.perf_counter()
+        task.network.detect([dataset[index][0].to(device)])
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def _describe(source: CocoImages) -> str:
+    counts = Counter(entry["category_id"] for entry in source.ground_truth["annotations"] if not entry["iscrowd"])
+    each = [f"{name} {counts[id_]}" for name, id_ in zip(source.class_names, source.category_ids, strict=True)]
+    if len(each) > MOST_CLASSES_NAMED:
+        by_class = [counts[category] for category in source.category_ids]
+        each = [f"{min(by_class)} to {max(by_class)} in each"]
+    if not source.has_masks:
+        kind = "boxes and no masks"
+    elif source.without_mask:
+        kind = f"boxes, of which {source.without_mask} have no mask"
+    else:
+        kind = "boxes and masks"
+    return (
+        f"{len(source)} images to train on with {counts.total()} objects in {len(source.class_names)} "
+        f"class{'es' * (len(source.class_names) != 1)} ({', '.join(each)}); {kind}"
+    )
+
+
+def _describe_splits(recipe: DetectionRecipe, splits: tuple[str, ...]) -> str:
+    part = recipe.data.hold_out
+    own = available_detection_splits(str(recipe.data.source))
+    if part is None or "validation" in own:
+        return f"splits {', '.join(splits)}"
+    return (
+        f"no validation split of its own, so {100 * part:g} % of the images, drawn by their names, are held out as one"
+    )
+
+
+def _replaced(recipe: DetectionRecipe, section: str, **values: Any) -> DetectionRecipe:
+    return dataclasses.replace(recipe, **{section: dataclasses.replace(getattr(recipe, section), **values)})
+
+
+def _in_words(seconds: float) -> str:
+    return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
+
+
+def _shown(value: Any) -> str:
+    """As the command line takes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"[{", ".join(map(str, value))}]"' if isinstance(value, tuple) else str(value)
+
+
+def _value(recipe: Any, key: str) -> Any:
+    for part in key.split("."):
+        recipe = getattr(recipe, part)
+    return recipe

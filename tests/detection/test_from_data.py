@@ -1,0 +1,135 @@
+import dataclasses
+import json
+
+import pytest
+
+from halonet.detection import DetectionRecipe, build_data, fill_in, from_data
+from halonet.detection.from_data import FOLLOWING, LONGEST, SIDES, estimate_seconds
+from halonet.errors import UserError
+from halonet.training import resolve, to_yaml
+from tests.detection.tiny import make_scenes, tiny_recipe, without_masks
+
+
+@pytest.fixture(autouse=True)
+def no_clock(request, monkeypatch):
+    """Nothing is timed but where a test is about that."""
+    if "estimate_seconds" not in request.function.__code__.co_names:
+        monkeypatch.setattr(from_data, "estimate_seconds", lambda recipe: 60.0)
+
+
+def photos(*overrides):
+    return resolve("detection/photos", overrides, DetectionRecipe)
+
+
+def fill(folder, *overrides):
+    said = []
+    return fill_in(photos(f"data.source={folder}", *overrides), say=said.append), said
+
+
+def value(recipe, key):
+    for part in key.split("."):
+        recipe = getattr(recipe, part)
+    return recipe
+
+
+def test_a_folder_of_boxes_is_enough(box_scenes):
+    recipe, said = fill(box_scenes)
+    assert not [key for key in FOLLOWING if value(recipe, key) is None]
+    assert recipe.model.masks is False
+    assert (recipe.model.num_classes, recipe.data.test_split) == (2, "validation")
+    assert (recipe.optimizer.batch_size, recipe.optimizer.learning_rate) == (4, 0.02)
+    assert (recipe.schedule.steps, recipe.schedule.warmup_steps, recipe.schedule.drops) == (400, 50, (320,))
+    # Boxes of 12 pixels or more in images of 64: the smallest size does.
+    assert recipe.data.augmentation.min_size == recipe.data.augmentation.jitter_size == SIDES[-1]
+    assert "6 images to train on with 12 objects in 2 classes (box 6, disc 6); boxes and no masks" in said[0]
+    assert "estimated time: 60 seconds" in said[1]
+    assert "--model.masks false --model.num_classes 2" in said[2]
+    assert '--schedule.drops "[320]"' in said[2]
+
+
+def test_ten_validations_are_made_of_few_images(box_scenes):
+    recipe, _ = fill(box_scenes)
+    data = build_data(recipe)
+    assert len(data.train_dataset()) // 4 == pytest.approx(40, abs=2)
+
+
+def test_masks_are_learned_if_every_object_has_one(scenes, tmp_path):
+    assert fill(scenes)[0].model.masks is True
+    assert fill(scenes, "model.masks=false")[0].model.masks is False
+    folder = make_scenes(tmp_path / "coco")
+    file = folder / "annotations/instances_train.json"
+    content = json.loads(file.read_text())
+    content["annotations"][0]["segmentation"] = []
+    file.write_text(json.dumps(content))
+    with pytest.warns(match="1 without a mask"):
+        recipe, said = fill(folder)
+    assert recipe.model.masks is False
+    assert "with 12 objects" in said[0]
+
+
+def test_what_is_given_stays(box_scenes):
+    given = ("schedule.steps=77", "optimizer.batch_size=2", "data.augmentation.min_size=300", "data.repeats=3")
+    recipe, said = fill(box_scenes, *given)
+    assert (recipe.schedule.steps, recipe.optimizer.batch_size, recipe.data.repeats) == (77, 2, 3)
+    assert recipe.optimizer.learning_rate == 0.01
+    assert (recipe.data.augmentation.min_size, recipe.data.augmentation.max_size) == (300, 300)
+    assert not any(f"--{key.partition('=')[0]} " in said[-1] for key in given)
+    complete = tiny_recipe(box_scenes)
+    assert fill_in(complete) is complete
+
+
+def test_small_objects_take_larger_images(tmp_path):
+    folder = without_masks(make_scenes(tmp_path / "coco"))
+    file = folder / "annotations/instances_train.json"
+    content = json.loads(file.read_text())
+    for annotation in content["annotations"]:
+        annotation["bbox"][2:] = [2, 2]  # of 64 pixels: 16 of 512
+    file.write_text(json.dumps(content))
+    assert fill(folder)[0].data.augmentation.max_size == 512
+
+
+def test_where_training_would_take_too_long_images_become_smaller_and_then_steps_fewer(box_scenes, monkeypatch):
+    monkeypatch.setattr(from_data, "SMALLEST_OBJECT", 1000)  # so that all sizes are tried
+    monkeypatch.setattr(from_data, "estimate_seconds", lambda recipe: 4.0 * recipe.data.augmentation.max_size)
+    recipe, said = fill(box_scenes)
+    assert recipe.data.augmentation.max_size == 384
+    assert [line for line in said if "taking them smaller" in line] == [
+        f"images of {side} px would take about {4 * side / 60:.0f} minutes: taking them smaller"
+        for side in (768, 640, 512)
+    ]
+    monkeypatch.setattr(from_data, "estimate_seconds", lambda recipe: 4.0 * LONGEST)
+    recipe, said = fill(box_scenes)
+    assert recipe.data.augmentation.max_size == SIDES[-1]
+    assert (recipe.schedule.steps, recipe.schedule.warmup_steps, recipe.schedule.drops) == (100, 12, (80,))
+    assert "taking fewer steps" in said[-3]
+    assert "estimated time: 30 minutes" in said[-2]
+
+
+def test_images_are_held_out_where_there_is_no_validation_split(tmp_path):
+    folder = without_masks(make_scenes(tmp_path / "coco", {"train": 10}))
+    recipe, said = fill(folder)
+    assert "no validation split of its own, so 20 % of the images, drawn by their names, are held out" in said[0]
+    assert "8 images to train on" in said[0]
+    assert len(build_data(recipe).evaluation_dataset("validation")) == 2
+
+
+def test_the_estimate_is_of_training_and_validation(box_scenes):
+    recipe = tiny_recipe(box_scenes, masks=False)
+    seconds = estimate_seconds(recipe)
+    assert 0 < seconds < 600
+    assert dataclasses.replace(recipe) == recipe
+
+
+def test_the_filled_in_recipe_reads_back_the_same(box_scenes, tmp_path):
+    recipe, _ = fill(box_scenes)
+    (tmp_path / "recipe.yaml").write_text(to_yaml(recipe))
+    assert resolve(tmp_path / "recipe.yaml", schema=DetectionRecipe) == recipe
+
+
+def test_values_that_are_missing_are_named():
+    with pytest.raises(
+        UserError, match=r"data\.source is null: name your folder of images, .* with --data\.source DIR"
+    ):
+        fill_in(photos())
+    with pytest.raises(UserError, match=r"leaves model\.num_classes, .*schedule\.drops null: take them from the data"):
+        build_data(photos("data.source=somewhere"))
