@@ -44,8 +44,8 @@ def predict(
         `error`, the reason; the others do not suffer from it.
 
     Raises:
-        UserError: The checkpoint cannot be read, `min_score` is not between 0 and 1, or no pictures can be written, which
-            is found out first.
+        UserError: The checkpoint cannot be read, `min_score` is not between 0 and 1, or no pictures can be written,
+            which is found out first.
     """
     check_arguments(min_score=(min_score, Probability))
     if pictures is not None:

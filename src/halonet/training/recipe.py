@@ -87,7 +87,8 @@ class ModelSection:
     overrides: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_model(self)
+        if self.name is not None:
+            check_model(self)
 
 
 @record
