@@ -52,18 +52,19 @@ def test_a_killed_process_leaves_no_lock_even_if_a_child_of_it_lives_on(tmp_path
         os.kill(child, signal.SIGKILL)
 
 
-def test_a_lock_that_was_removed_between_opening_and_locking_is_taken_anew(
+def test_a_lock_that_was_replaced_between_opening_and_locking_is_taken_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     real, calls = fcntl.flock, []
 
-    def remove_first(descriptor: int, operation: int) -> None:
+    def replace_first(descriptor: int, operation: int) -> None:
         if not calls:
             (tmp_path / LOCK_FILE).unlink()
+            (tmp_path / LOCK_FILE).touch()
         calls.append(descriptor)
         real(descriptor, operation)
 
-    monkeypatch.setattr(fcntl, "flock", remove_first)
+    monkeypatch.setattr(fcntl, "flock", replace_first)
     with locked(tmp_path):
         assert len(calls) == 2
         with pytest.raises(UserError, match="in use"), locked(tmp_path):

@@ -56,7 +56,7 @@ def save_with_checksum(value: Any, file: BinaryIO) -> None:
         value: What to save.
         file: Open for writing, at its beginning.
     """
-    summing = _Summing(file)
+    summing: Any = _Summing(file)
     torch.save(value, summing)
     file.seek(-2, os.SEEK_END)
     file.write(_COMMENT.to_bytes(2, "little") + _MARK + b"%08x" % summing.sum)
@@ -129,7 +129,7 @@ def checksum(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
             total = zlib.crc32(f"{name}={text}\n".encode(errors="surrogatepass"), total)
     for name, tensor in sorted(tensors.items()):
         total = zlib.crc32(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode(errors="surrogatepass"), total)
-        total = zlib.crc32(tensor.contiguous().view(-1).view(torch.uint8).numpy(), total)
+        total = zlib.crc32(tensor.contiguous().view(-1).view(torch.uint8).numpy().data, total)
     return f"{total:08x}"
 
 
