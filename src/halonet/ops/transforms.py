@@ -11,6 +11,12 @@ def is_transformed() -> bool:
     return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
+def is_traced() -> bool:
+    """Whether `torch.jit.trace` is writing a program."""
+    tracing: bool = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+    return tracing
+
+
 def needs_plain_operators() -> bool:
     """Whether more than a first derivative in reverse mode is asked for: `vmap`, forward mode, nested transforms."""
     if is_transformed():
