@@ -34,6 +34,7 @@ def test_every_knob_is_explained():
         assert f"`{field}`" in PAGE.split("## What the knobs mean")[1], field
 
 
+@pytest.mark.filterwarnings("ignore:.*quantiz")  # what is deprecated says so
 def test_the_examples_print_what_the_page_says():
     steps = steps_of(PAGE)
     assert run_steps(steps) == [step.expected for step in steps]

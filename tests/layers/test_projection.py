@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.ao.nn.quantized import dynamic
 
 import halonet
 from halonet.layers.projection import Projection, project
@@ -130,6 +131,24 @@ def test_the_layer_is_a_linear_layer_to_other_tools():
         "weight": (12, 8),
         "bias": (12,),
     }
+
+
+@pytest.mark.filterwarnings("ignore:.*quantiz:Warning")  # it is deprecated, and says so
+def test_dynamic_quantization_takes_the_mapping_of_the_documentation():
+    class Quantized(dynamic.Linear):
+        @classmethod
+        def from_float(cls, layer, *options):
+            layer.__class__ = nn.Linear
+            return super().from_float(layer, *options)
+
+    layer = halonet.HaloAttention(8, num_heads=2, block_size=4, halo_size=1, stride=2)
+    found = torch.ao.quantization.quantize_dynamic(layer, {Projection}, mapping={Projection: Quantized})
+    assert isinstance(found.query, Quantized)
+    assert isinstance(found.key_value, Quantized)
+    assert type(layer.query) is Projection
+    x = torch.randn(2, 8, 5, 6)
+    difference = (found(x) - layer(x)).norm() / layer(x).norm()
+    assert 0 < difference < 0.1
 
 
 def test_a_network_with_folded_norms_projects_the_same_way():

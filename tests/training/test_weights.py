@@ -61,6 +61,34 @@ def test_the_run_folder_its_weights_and_its_last_checkpoint_give_the_same_networ
     assert torch.equal(outputs[0], outputs[2])
 
 
+def with_joined_projections(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Name the weights as versions did in which a strided layer had one matrix."""
+    old = dict(state)
+    for name in [name for name in state if name.endswith(".query.weight")]:
+        prefix = name.removesuffix("query.weight")
+        old[f"{prefix}qkv.weight"] = torch.cat([old.pop(name), old.pop(f"{prefix}key_value.weight")])
+    return old
+
+
+def test_weights_of_a_version_with_joined_projections_load(finished_run: Path, tmp_path: Path):
+    network, information = load_checkpoint(finished_run)
+    old = with_joined_projections(network.state_dict())
+    assert old.keys() != network.state_dict().keys()
+    save_weights(tmp_path / "model.safetensors", old, information)
+    loaded, _ = load_checkpoint(tmp_path / "model.safetensors")
+    batch = torch.randn(2, 1, 8, 8)
+    assert torch.equal(loaded(batch), network(batch))
+
+
+@pytest.mark.parametrize("matrix", [torch.zeros(()), torch.zeros(0), torch.zeros(7, 8)])
+def test_joined_projections_of_another_shape_are_told(finished_run: Path, tmp_path: Path, matrix: torch.Tensor):
+    network, information = load_checkpoint(finished_run)
+    old = with_joined_projections(network.state_dict())
+    old["stages.1.0.mixer.qkv.weight"] = matrix
+    save_weights(tmp_path / "model.safetensors", old, information)
+    assert "1 unexpected (stages.1.0.mixer.qkv.weight)" in refusal(tmp_path / "model.safetensors")
+
+
 def test_the_weights_are_the_average_and_not_the_raw_ones(finished_run: Path):
     checkpoint = torch.load(finished_run / "checkpoints" / "last.ckpt", weights_only=True)
     network, _ = load_checkpoint(finished_run)

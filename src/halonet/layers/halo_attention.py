@@ -14,7 +14,7 @@ from halonet.ops import attention_weights, halo_attention
 from halonet.ops.arguments import choice, finite_number, pair, whole_number
 from halonet.ops.halo_attention.api import backend_names, backend_of_context
 from halonet.ops.halo_attention.geometry import make_geometry
-from halonet.ops.transforms import is_transformed
+from halonet.ops.transforms import is_traced, is_transformed
 
 POSITIONS = ("relative", "absolute", "none")
 EMBEDDINGS = ("split", "full")
@@ -186,7 +186,7 @@ class HaloAttention(nn.Module):
 
     def _split(self, x: Tensor, sizes: list[int]) -> tuple[Tensor, ...]:
         names = {"auto", "cpu" if x.device.type == "cpu" else "triton"}
-        plain = torch.compiler.is_compiling() or torch.jit.is_tracing() or is_transformed()
+        plain = torch.compiler.is_compiling() or is_traced() or is_transformed()
         if plain or not {self.backend, backend_of_context()} <= names:
             return x.split(sizes, -1)
         return _Split.apply(x, sizes)  # pyright: ignore[reportReturnType]
@@ -216,21 +216,22 @@ class HaloAttention(nn.Module):
             state: Tensors by name; what is in the right form already, or not there, is left alone.
             prefix: Of this layer's names.
         """
+        rows = [self.query_key_channels, self.query_key_channels + self.value_channels]
         for kind in ("weight", "bias"):
             joined, *parts = (f"{prefix}{name}.{kind}" for name in ("qkv", "query", "key_value"))
+            shapes = [tuple(getattr(state.get(name), "shape", ())) for name in (joined, *parts)]
             if self.stride == (1, 1):
-                if all(name in state for name in parts):
+                if [shape[:1] for shape in shapes[1:]] == [(each,) for each in rows] and shapes[1][1:] == shapes[2][1:]:
                     state[joined] = torch.cat([state.pop(name) for name in parts])
-            elif joined in state and state[joined].shape[0] == sum(self._sizes()):
-                rows = [self.query_key_channels, self.query_key_channels + self.value_channels]
+            elif shapes[0][:1] == (sum(rows),):
                 tensors = state.pop(joined).split(rows)
                 for layer, name, tensor in zip((self.query, self.key_value), parts, tensors, strict=True):
                     if getattr(layer, kind, None) is not None or tensor.any():  # folded norms gave queries a bias of 0
                         state[name] = tensor.clone()
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any, **named: Any) -> None:
         self.fit_state(state_dict, prefix)
-        super()._load_from_state_dict(state_dict, prefix, *arguments)
+        super()._load_from_state_dict(state_dict, prefix, *arguments, **named)
 
     def extra_repr(self) -> str:
         """Name what `nn.Linear` does not show."""

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from halonet.ops.tracing import is_exporting
-from halonet.ops.transforms import is_transformed
+from halonet.ops.transforms import is_traced, is_transformed
 
 _HAS_ONEDNN = torch.backends.mkldnn.is_available()
 
@@ -50,15 +50,10 @@ def _is_convolution_faster(x: Tensor, weight: Tensor) -> bool:
         # Quantized weights, torchao's for one, are subclasses that implement F.linear alone.
         and type(weight) in (Tensor, nn.Parameter)
         and not torch.is_autocast_enabled("cpu")
-        and not _is_exported()
+        # Programs for other runtimes, which read a matrix product more easily.
+        and not (is_traced() or is_exporting())
         and not is_transformed()
     )
-
-
-def _is_exported() -> bool:
-    """Whether a program is being written for other runtimes, which read a matrix product more easily."""
-    tracing: bool = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
-    return tracing or is_exporting()
 
 
 def divided(layer: nn.Linear, sizes: list[int]) -> list[Projection]:

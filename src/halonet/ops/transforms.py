@@ -11,11 +11,19 @@ def is_transformed() -> bool:
     return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
+def is_traced() -> bool:
+    """Whether `torch.jit.trace` is writing a program."""
+    tracing: bool = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+    return tracing
+
+
 def needs_plain_operators() -> bool:
     """Whether more than a first derivative in reverse mode is asked for: `vmap`, forward mode, nested transforms."""
-    if is_transformed():
+    if torch.compiler.is_compiling():
+        return False
+    if torch._C._are_functorch_transforms_active():
         return [each.key() for each in get_interpreter_stack()] != [TransformType.Grad]
-    return not torch.compiler.is_compiling() and forward_ad._current_level >= 0
+    return forward_ad._current_level >= 0
 
 
 def channels_last(image: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import register_flop_formula
 from halonet.ops.halo_attention import gradients
 from halonet.ops.halo_attention.flops import backward_flops, forward_flops
 from halonet.ops.halo_attention.geometry import Geometry, clip, make_geometry
+from halonet.ops.transforms import is_traced
 
 _NUMBERS_OF_AN_AXIS = ("block", "halo", "stride", "offset_stride")
 _ARGUMENTS = "Tensor query, Tensor key, Tensor value, Tensor? row_embedding, Tensor? column_embedding"
@@ -86,7 +87,7 @@ class Operator:
         ):
             raise NotImplementedError(f"backend {self.name!r} has no forward-mode derivatives; backend='reference' has")
         save = torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in tensors)
-        save = save or torch.jit.is_tracing()  # the traced program must serve with gradients and without
+        save = save or is_traced()  # the traced program must serve with gradients and without
         operator = getattr(torch.ops.halonet, f"{self.name}_attention")
         return operator(*tensors, _numbers_of(geometry), scale, save)[0]
 
