@@ -11,7 +11,7 @@ FOLDER = {"url": "file:///home/me/my%20clone", "dir_info": {}}
 EDITABLE = {"url": "file:///home/me/my%20clone", "dir_info": {"editable": True}}
 REPOSITORY = {"url": "https://example.org/halonet.git", "vcs_info": {"vcs": "git", "commit_id": "f6ecc6c"}}
 PIP = "--force-reinstall --no-deps --no-cache-dir --no-binary halonet"
-UV = "--reinstall-package halonet --no-cache --no-deps --no-binary-package halonet"
+UV = "--reinstall-package halonet --no-cache --no-deps --no-binary halonet"
 WHEEL = {"url": "file:///tmp/halonet-0.1.0-py3-none-any.whl", "archive_info": {}}
 
 

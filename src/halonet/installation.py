@@ -22,7 +22,7 @@ def command_to_rebuild() -> str:
         return "pip install --force-reinstall --no-deps --no-cache-dir . (in a clone of halonet's repository)"
     flags = {
         "pip": ["--force-reinstall", "--no-deps", "--no-cache-dir", "--no-binary", "halonet"],
-        "uv": ["--reinstall-package", "halonet", "--no-cache", "--no-deps", "--no-binary-package", "halonet"],
+        "uv": ["--reinstall-package", "halonet", "--no-cache", "--no-deps", "--no-binary", "halonet"],
     }
     return _install(flags[_installer()], "")
 

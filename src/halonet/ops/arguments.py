@@ -26,11 +26,12 @@ def whole_number(name: str, value: Any, least: int, *, or_pair: bool = False) ->
     if isinstance(value, bool) or not isinstance(value, (int, Integral)):
         kind = "an int or a pair of ints (rows, columns)" if or_pair else "an int"
         raise UserError(f"{name} is {_shown(value)}; it must be {kind}")
-    if value < least:
-        raise UserError(f"{name} is {value}; it must be at least {least}")
-    if value > MOST:
-        raise UserError(f"{name} is {_shown(value)}; it must be at most 2**60: sizes are counted in 64 bits")
-    return value if isinstance(value, int) else int(value)  # a size that a trace leaves open is an int as it is
+    number = value if isinstance(value, int) else int(value)  # a size that a trace leaves open is an int as it is
+    if number < least:
+        raise UserError(f"{name} is {_shown(number)}; it must be at least {least}")
+    if number > MOST:
+        raise UserError(f"{name} is {_shown(number)}; it must be at most 2**60: sizes are counted in 64 bits")
+    return number
 
 
 def pair(name: str, value: Any, least: int) -> tuple[int, int]:

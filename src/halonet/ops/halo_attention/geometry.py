@@ -145,7 +145,10 @@ def clip(geometry: Geometry) -> Geometry:
     Sizes that a trace leaves open are no reason to clip.
     """
     zeros = geometry.border == "zeros"
-    return geometry._replace(rows=_clip(geometry.rows, zeros), columns=_clip(geometry.columns, zeros))
+    rows, columns = _clip(geometry.rows, zeros), _clip(geometry.columns, zeros)
+    if rows is geometry.rows and columns is geometry.columns:
+        return geometry
+    return Geometry(rows, columns, geometry.border, geometry.centered)
 
 
 def _clip(axis: Axis, zeros: bool) -> Axis:
@@ -158,4 +161,6 @@ def _clip(axis: Axis, zeros: bool) -> Axis:
         block = whole
     if not zeros and statically_known_true(halo > size):
         halo = size
+    if (block, halo, stride) == (axis.block, axis.halo, axis.stride):
+        return axis
     return make_axis(size, block, halo, stride, offset_stride)

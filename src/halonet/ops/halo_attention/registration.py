@@ -6,6 +6,7 @@ the geometry as a list, for an operator's arguments are tensors and plain values
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -148,10 +149,16 @@ def _numbers_of(geometry: Geometry) -> list[int]:
 
 
 def _geometry(numbers: Sequence[int], inputs: Inputs) -> Geometry:
+    # Clipped before, but for a compiled program that is for all sizes of the image.
+    return _make_geometry(tuple(numbers), *inputs.key.shape[1:3], inputs.row_embedding is None)
+
+
+@lru_cache(maxsize=1024)
+def _make_geometry(numbers: tuple[int, ...], height: int, width: int, clipped: bool) -> Geometry:
     block, halo, stride, offset_stride = ((numbers[i], numbers[i + 1]) for i in (0, 2, 4, 6))
     geometry = make_geometry(
-        inputs.key.shape[1],
-        inputs.key.shape[2],
+        height,
+        width,
         block_size=block,
         halo_size=halo,
         stride=stride,
@@ -159,8 +166,7 @@ def _geometry(numbers: Sequence[int], inputs: Inputs) -> Geometry:
         border="zeros" if numbers[8] else "mask",
         centered=bool(numbers[9]),
     )
-    # Clipped before, but for a compiled program that is for all sizes of the image.
-    return geometry if inputs.row_embedding is not None else clip(geometry)
+    return clip(geometry) if clipped else geometry
 
 
 def _empty(
