@@ -68,7 +68,7 @@ def run_lengths(segmentation: Any, height: int, width: int) -> list[int]:
     if isinstance(segmentation, list):
         from pycocotools import mask as tools
 
-        merged = tools.merge(tools.frPyObjects(segmentation, height, width))
+        merged: Any = tools.merge(tools.frPyObjects(segmentation, height, width))
         return decompress(merged["counts"].decode())
     counts = segmentation["counts"]
     return decompress(counts) if isinstance(counts, str) else counts
@@ -122,7 +122,7 @@ def sound_strings(strings: Sequence[str], pixels: Int64[np.ndarray, " masks"]) -
     sound[sound] = codes[ends[sound] - 1] < 32
     if not sound.all():
         kept = np.flatnonzero(sound)
-        sound[kept] = sound_strings([strings[place] for place in kept], pixels[kept])
+        sound[kept] = sound_strings([strings[place] for place in kept.tolist()], pixels[kept])
         return sound
 
     # Each string ends with the last digit of a number.

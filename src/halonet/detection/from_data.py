@@ -214,7 +214,8 @@ def _time_steps(recipe: DetectionRecipe, dataset: Any, task: Any, device: torch.
             {name: each.to(device) for name, each in target.items() if name != "image_id"} for _, target in items
         ]
         optimizer.zero_grad()
-        sum(task.network([image.to(device) for image, _ in items], targets).values()).backward()
+        losses = task.network([image.to(device) for image, _ in items], targets)
+        torch.stack(list(losses.values())).sum().backward()
         optimizer.step()
         if device.type != "cpu":
             torch.accelerator.synchronize(device)

@@ -71,7 +71,9 @@ def draw_instances(
     # 640 pixels take lines of 1.5 pixels and letters of 12.
     line = max(1.0, max(width, height) / 430)
     canvas = np.asarray(picture.convert("RGB"), np.float32).copy()
-    for index in drawn if masks is not None else ():
+    for index in drawn:
+        if masks is None:
+            break
         mask = masks[index]
         if mask.shape != (height, width):
             raise ValueError(f"a mask of {mask.shape} pixels does not fit a picture of {(height, width)} pixels")
