@@ -21,13 +21,14 @@ class UserNote(UserWarning):
     """What the user should know of a call that does its work all the same; the command line prints it on one line."""
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
+def unknown_name(kind: str, name: str, known: Iterable[str], section: str = "") -> str:
     """Say that `name` is not a known `kind`, with the nearest known name and all of them.
 
     Args:
         kind: What the name should have been, e.g. "model".
         name: What the user wrote.
         known: The names that exist.
+        section: What is written before all of these names.
 
     Returns:
         The sentence, to be raised by the caller.
@@ -36,5 +37,5 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     if len(name) > LONGEST_NAME:
         name = f"{name[:LONGEST_NAME]}..."
     nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-    return f"unknown {kind} {name!r}.{hint} Known: {', '.join(names)}."
+    hint = f" Did you mean {section + nearest[0]!r}?" if nearest else ""
+    return f"unknown {kind} {section + name!r}.{hint} Known: {', '.join(section + each for each in names)}."
