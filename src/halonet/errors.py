@@ -29,13 +29,14 @@ def note_once(message: str) -> None:
     warnings.warn(UserNote(message), stacklevel=3)
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
+def unknown_name(kind: str, name: str, known: Iterable[str], section: str = "") -> str:
     """Say that `name` is not a known `kind`, with the nearest known name and all of them.
 
     Args:
         kind: What the name should have been, e.g. "model".
         name: What the user wrote.
         known: The names that exist.
+        section: What is written before all of these names.
 
     Returns:
         The sentence, to be raised by the caller.
@@ -44,5 +45,5 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     if len(name) > LONGEST_NAME:
         name = f"{name[:LONGEST_NAME]}..."
     nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-    return f"unknown {kind} {name!r}.{hint} Known: {', '.join(names)}."
+    hint = f" Did you mean {section + nearest[0]!r}?" if nearest else ""
+    return f"unknown {kind} {section + name!r}.{hint} Known: {', '.join(section + each for each in names)}."

@@ -61,8 +61,8 @@ class Complaint:
 
     def __str__(self) -> str:
         if self.known:
-            section, dot, _ = self.key.rpartition(".")
-            return unknown_name("key", self.key, [section + dot + name for name in self.known])
+            section, dot, name = self.key.rpartition(".")
+            return unknown_name("key", name, self.known, section + dot)
         return f"{self.key or 'it'} {self.text}"
 
     def under(self, section: str) -> "Complaint":

@@ -13,6 +13,8 @@ from halonet.training.recipes import build, derive
 from halonet.training.yaml_text import parse_yaml, read_text
 
 PLAN = resources.files("halonet.benchmark.claims") / "plan.yaml"
+Seeds = Annotated[int, within(least=3, most=10_000)]
+Minutes = Annotated[float, within(above=0)]
 Effect = Literal["higher", "lower", "none"]
 Measure = Literal["top1", "changed_by_shifts", "lost_by_shifts"]
 EFFECTS: tuple[str, ...] = get_args(Effect)
@@ -137,21 +139,25 @@ def read_plan(path: Path | None = None) -> Plan:
 
 
 @record
-class _RowEntry:
-    """A row as the file has it; those of claims say what is expected of them."""
+class _BaseEntry:
+    """A row that others are compared with, as the file has it."""
 
     base: FilledText | None = None
     set: dict[str, Any] | None = None
     recipe: dict[str, Any] | None = None
-    seeds: Annotated[int, within(least=3, most=10_000)]
-    minutes: Annotated[float, within(above=0)] | None = None
-    effect: Effect | None = None
-    paper: FilledText | None = None
+    seeds: Seeds
+    minutes: Minutes | None = None
 
 
 @record
-class _ClaimRowEntry(_RowEntry):
+class _RowEntry:
+    """A row of a claim, which is compared with its base."""
+
     base: FilledText
+    set: dict[str, Any] | None = None
+    recipe: dict[str, Any] | None = None
+    seeds: Seeds
+    minutes: Minutes | None = None
     effect: Effect
     paper: FilledText
 
@@ -176,7 +182,7 @@ class _ContrastEntry:
 class _ClaimEntry:
     title: FilledText
     source: FilledText
-    rows: dict[str, _ClaimRowEntry] = field(default_factory=dict)
+    rows: dict[str, _RowEntry] = field(default_factory=dict)
     comparisons: tuple[_ComparisonEntry, ...] = ()
     contrasts: dict[str, _ContrastEntry] = field(default_factory=dict)
 
@@ -185,7 +191,7 @@ class _ClaimEntry:
 class _PlanEntry:
     variant: FilledText
     trials: tuple[dict[str, Any], ...] = ()
-    bases: dict[str, _RowEntry]
+    bases: dict[str, _BaseEntry]
     claims: dict[str, _ClaimEntry]
     absent: tuple[FilledText, ...] = ()
     notes: tuple[FilledText, ...] = ()
@@ -198,7 +204,7 @@ class _Reader:
         self.plan = plan
         self.source = source
         # Rows may stand before or behind the rows that they differ from.
-        self.entries: dict[str, _RowEntry] = {}
+        self.entries: dict[str, _BaseEntry | _RowEntry] = {}
         for rows in (plan.bases, *(claim.rows for claim in plan.claims.values())):
             for name, entry in rows.items():
                 if name in self.entries:
