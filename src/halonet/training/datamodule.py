@@ -6,7 +6,7 @@ from typing import Any
 
 from halonet.data import AugmentationConfig, ImageSource, KeyedDataset, build_transform, load_source
 from halonet.data.shrunk import ShrunkImages
-from halonet.data.sources import available_splits
+from halonet.data.sources import available_splits, is_named
 from halonet.data.survey import survey
 from halonet.errors import UserError, note_once
 from halonet.training.keyed_data import KeyedData
@@ -123,7 +123,7 @@ class ClassificationData(KeyedData):
             return
         found = survey([self._source(split) for split in splits], self.data)
         self._checked |= set(splits)
-        if found.in_color and self.augmentation.in_chans == 1:
+        if found.in_color and self.augmentation.in_chans == 1 and not is_named(self.data):
             note_once(
                 f"{self.data} has images in color, which become gray because data.augmentation.in_chans is 1; "
                 f"for color: halonet train photos --data.source {self.data}"
