@@ -1,0 +1,55 @@
+"""Weights that come with the package: small files in half precision that say what they are and how good they were."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+import halonet
+from halonet.training import load_checkpoint
+
+FOLDER = Path(halonet.__file__).parent / "models/weights"
+RESULTS = Path(__file__).parents[2] / "results"
+FILES = sorted(FOLDER.glob("*.safetensors"))
+each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+
+
+def test_the_packaged_networks_are_these() -> None:
+    assert [path.stem for path in FILES] == ["mini32.cifar10"]
+
+
+@each_file
+def test_a_file_is_small_and_in_half_precision(path: Path) -> None:
+    assert path.stat().st_size <= 2_000_000
+    with safe_open(str(path), framework="pt") as file:
+        kinds = {file.get_tensor(name).dtype for name in file.keys()}  # noqa: SIM118 - not a dictionary
+    assert kinds == {torch.float16, torch.int64}  # batch norms count their batches
+
+
+@each_file
+def test_a_file_holds_the_row_that_it_is_named_by(path: Path) -> None:
+    network, information = load_checkpoint(path)
+    row, _, data = path.stem.partition(".")
+    assert network.config == halonet.HALONETS[row]
+    assert information["data"] == data
+    assert len(information["class_names"]) == information["num_classes"]
+    with torch.no_grad():
+        logits = network(torch.randn(2, 3, 32, 32))
+    assert logits.shape == (2, information["num_classes"])
+    assert logits.isfinite().all()
+
+
+@each_file
+def test_a_file_says_how_good_it_was_and_where_it_is_from(path: Path) -> None:
+    _, information = load_checkpoint(path)
+    figures, run = information["figures"], information["run"]
+    assert figures["data"] == "CIFAR-10 (JPEG)"
+    assert figures["images"] == 10_000
+    records = [json.loads(each.read_text()) for each in RESULTS.glob("cifar10_minutes_seed*.json")]
+    (record,) = (each for each in records if each["seed"] == run["seed"])
+    assert figures["top1"] == pytest.approx(record["top1"], abs=0.2)  # half precision moves a few images
+    assert run["recipe"] == "cifar10/minutes"
+    assert information["root"] is None
+    assert run["best"]["validation_top1"] == max(each["best"]["validation_top1"] for each in records)
