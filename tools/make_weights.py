@@ -16,7 +16,7 @@ from halonet.data.sources import is_named
 from halonet.errors import UserError
 from halonet.training.engine import read_result
 from halonet.training.evaluation import evaluate
-from halonet.training.weights import read_weights, save_weights
+from halonet.training.weights import load_checkpoint, read_weights, save_weights
 
 FOLDER = Path(__file__).parents[1] / "src/halonet/models/weights"
 MOST_BYTES = 2 * 10**6
@@ -30,13 +30,15 @@ def make_weights(run: Path, name: str, root: Path | None, folder: Path = FOLDER)
     Raises:
         UserError: The run or its data cannot be read, or the file would be too large for the package.
     """
-    state, information, _ = read_weights(run)
+    network, information = load_checkpoint(run)
     if not is_named(information["data"]):
         raise UserError(
             f"{run} was trained on the folder {information['data']}: package weights of named data sets only"
         )
     result = read_result(run)
-    half = {key: tensor.half() if tensor.is_floating_point() else tensor for key, tensor in state.items()}
+    half = {
+        key: tensor.half() if tensor.is_floating_point() else tensor for key, tensor in network.state_dict().items()
+    }
     information = information | {"root": None, "run": {key: result[key] for key in KEPT}}
     with tempfile.TemporaryDirectory() as place:
         draft = Path(place) / "model.safetensors"
