@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
+from halonet.errors import UserError
 from tests.ops.halo_attention import oracle
 from tests.ops.halo_attention.backends import Backend
 from tests.ops.halo_attention.oracle import assert_agree
@@ -187,7 +188,7 @@ def test_forward_mode_is_right_or_refused(backend: Backend) -> None:
     def attend(*tensors: Tensor) -> Tensor:
         return backend.attend(*tensors, **size.options)
 
-    refusal = () if backend.differentiable_twice else (RuntimeError, NotImplementedError)
+    refusal = () if backend.differentiable_twice else (RuntimeError, NotImplementedError, UserError)
     with suppress(*refusal):
         output, slope = torch.func.jvp(attend, tuple(point), tuple(direction))[:2]
         ahead, behind = (
@@ -206,7 +207,7 @@ def test_vmap_is_right_or_refused(backend: Backend) -> None:
     def attend(*tensors: Tensor) -> Tensor:
         return backend.attend(*tensors, **size.options)
 
-    refusal = () if backend.differentiable_twice else (RuntimeError, NotImplementedError)
+    refusal = () if backend.differentiable_twice else (RuntimeError, NotImplementedError, UserError)
     with suppress(*refusal):
         together = torch.func.vmap(attend)(*[torch.stack(both) for both in zip(one, other, strict=True)])
         assert_agree(together, torch.stack([attend(*one), attend(*other)]))

@@ -4,8 +4,9 @@ Everything here is plain integers, checked once; the backends derive their index
 the operator and never cache them, so a call that is being traced leaves nothing behind.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from halonet.errors import UserError
@@ -151,15 +152,20 @@ def clip(geometry: Geometry) -> Geometry:
     return Geometry(rows, columns, geometry.border, geometry.centered)
 
 
+def _is_certain(condition: Any) -> bool:
+    """Whether a condition on sizes holds; `torch.jit.trace`, whose sizes are tensors, leaves it open."""
+    return not isinstance(condition, Tensor) and statically_known_true(condition)
+
+
 def _clip(axis: Axis, zeros: bool) -> Axis:
     size, block, halo, stride, offset_stride = axis[:5]
-    if statically_known_true(stride > size):  # there is one query, at pixel 0
+    if _is_certain(stride > size):  # there is one query, at pixel 0
         stride, offset_stride = size, size
     # A block up to twice as large stays as it is: small maps meet it all the time.
     whole = size if stride == offset_stride else axis.num_queries * stride
-    if not zeros and statically_known_true(block > 2 * whole):
+    if not zeros and _is_certain(block > 2 * whole):
         block = whole
-    if not zeros and statically_known_true(halo > size):
+    if not zeros and _is_certain(halo > size):
         halo = size
     if (block, halo, stride) == (axis.block, axis.halo, axis.stride):
         return axis
