@@ -34,6 +34,7 @@ CHANGES = {
     "data.augmentation.image_size": 8,
     "data.augmentation.padding": 1,
     "optimizer.batch_size": 2,
+    "optimizer.learning_rate": 0.05,
     "schedule.epochs": 3,
     "schedule.warmup_epochs": 1,
     "engine.accelerator": "cpu",

@@ -185,7 +185,10 @@ def refuse(capsys, path, *words):
             "unknown section 'operators'. Did you mean 'operator'",
         ),
         (["--smoke", "--device", "cpu", "--minutes", "-1"], "--minutes is -1.0; it must be at least 0"),
-        (["--smoke", "--device", "cpu", "--dtype", "int8"], "unknown dtype 'int8'"),
+        (
+            ["--smoke", "--device", "cpu", "--dtype", "int8"],
+            "dtype is 'int8', but must be float64, float32, bfloat16 or float16",
+        ),
     ],
 )
 def test_a_users_mistake_is_one_line_and_status_2(words, message, capsys, tmp_path):

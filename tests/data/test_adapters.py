@@ -1,3 +1,4 @@
+import re
 import struct
 import sys
 
@@ -9,6 +10,7 @@ from torchvision.datasets import ImageFolder
 from halonet.data.adapters import TORCH_SPLITS
 from halonet.data.sources import available_splits, load_source
 from halonet.errors import UserError
+from halonet.installation import command_for_extra
 from tests.data.samples import noise_image
 
 
@@ -160,7 +162,7 @@ def test_a_missing_local_data_set_is_not_looked_for_elsewhere(tmp_path):
 
 def test_the_missing_package_is_named_with_its_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(UserError, match=r"needs the package 'datasets': .* 'halonet\[streaming\]'"):
+    with pytest.raises(UserError, match=re.escape(f"needs the package 'datasets': {command_for_extra('streaming')}")):
         load_source("hfds/owner/name", "train")
 
 

@@ -102,7 +102,7 @@ def test_an_unreadable_image_is_named_from_a_worker_too(tmp_path):
     folder = write_classes(tmp_path, {"ant": 1})
     dataset = KeyedDataset(load_source(str(folder), "all"), build_transform(AUGMENTATION, False), 0, train=False)
     (folder / "ant/0.png").write_bytes(b"")
-    with pytest.raises(UserError, match=r"0\.png is not an image that can be read"):
+    with pytest.raises(UserError, match=r"0\.png is empty \(0 bytes\): replace or remove it"):
         next(iter(DataLoader(dataset, num_workers=1)))
 
 

@@ -115,7 +115,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[FasterRCNN, Path
     """A detector, its file, and what the export said; from training mode, and verified."""
     torch.manual_seed(0)
     detector = make_detector().train()
-    path = tmp_path_factory.mktemp("exported") / "deeper" / "detector.onnx"
+    path = tmp_path_factory.mktemp("exported") / "detector.onnx"
     said = io.StringIO()
     with unchecked_shapes(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         assert export_detector(detector, str(path), class_names=NAMES) == path

@@ -70,6 +70,7 @@ def command(words: list[str], errors: Path, prepare: Callable[[], object]) -> in
         try:
             os.setpgrp()
             signal.signal(SIGINT, signal.default_int_handler)  # which a background job ignores
+            signal.signal(SIGHUP, signal.SIG_DFL)  # which nohup ignores
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
             engine.draw_curves = lambda *_, **__: None

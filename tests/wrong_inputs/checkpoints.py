@@ -26,6 +26,10 @@ FIELDS = {
     "root": text(right=["here", None], null=True),
     "test_split": text(right=["test", None], null=True),
     **{f"preprocessing.{name}": field for name, field in AUGMENTATION.items()},
+    # What a recipe may leave null is filled in before anything is trained.
+    "preprocessing": Field(
+        [], [(RECIPE["data"]["augmentation"] | {name: None}, "without null") for name in ("image_size", "train_crop")]
+    ),
     # Other values than its own are another network, whose weights do not fit.
     **{f"config.{name}": Field([], field.wrong) for name, field in CONFIG.items()},
 }

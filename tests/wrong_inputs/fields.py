@@ -55,7 +55,7 @@ CONFIG = {
 
 # By the name of a field of `AugmentationConfig`, with values that fit gray images.
 AUGMENTATION = {
-    "image_size": whole(1, 16_384, "from 1 to 16,384"),
+    "image_size": whole(1, 16_384, "from 1 to 16,384", null=True),
     "in_chans": Field([1], [(value, "1 (gray) or 3 (color)") for value in (0, 2, 4)] + [(True, "a whole number")]),
     "mean": Field(
         [[0], [1], [0.5]],
@@ -71,7 +71,7 @@ AUGMENTATION = {
     "std": Field([[1], [0.2]], [([0], "from 0.001 to 10"), ([57], "from 0.001 to 10"), ([1, 1], "one a channel")]),
     "interpolation": choice("nearest", "bilinear", "bicubic", "lanczos"),
     "crop_pct": real([0, 1e-9, 1.1, -1], "from 0.1 to 1", right=[0.1, 1, 0.875]),
-    "train_crop": choice("random_resized", "pad", "none"),
+    "train_crop": choice("random_resized", "pad", "none", null=True),
     "padding": whole(0, 16_384, "from 0 to 16,384"),
     "scale": Field(
         [[0.5, 1], [1, 1]],
@@ -104,26 +104,26 @@ FIELDS = {
     "reproduces": text(right=["", "a"], empty=True),
     "provenance.result": text(right=["", "a"], empty=True),
     "model.name": Field(["h0", "h1"], [("h9", "unknown model 'h9'"), ("", "unknown model"), (3, "text")], is_text=True),
-    "model.num_classes": whole(1, 1_000_000, "from 1 to 1,000,000"),
+    "model.num_classes": whole(1, 1_000_000, "from 1 to 1,000,000", right=[1, 2, None], null=True),
     "model.in_chans": Field(
         [1], [(3, "data.augmentation.in_chans, which is 1"), (0, "from 1 to 1,024"), ("1", "whole")]
     ),
     "model.drop_rate": PART,
     "model.drop_path_rate": PART,
-    "data.source": text(right=["somewhere", "hfds/x"]),
+    "data.source": text(right=["somewhere", "hfds/x", None], null=True),
     "data.root": text(right=[None, "here"], null=True),
     "data.train_images": whole(1, BILLION, "from 1 to 1,000,000,000", right=[1, None], null=True),
     "data.validation_split": text(right=[None, "validation"], null=True),
-    "data.test_split": text(right=["test"]),
+    "data.test_split": text(right=["test", None], null=True),
     "data.workers": whole(0, 1_024, "from 0 to 1,024"),
-    "optimizer.learning_rate": real([0, -1], "above 0", right=[1, 1e-9, 100]),
+    "optimizer.learning_rate": real([0, -1], "above 0", right=[1, 1e-9, 100, None], null=True),
     "optimizer.momentum": PART,
     "optimizer.weight_decay": real([-1, 1e9], "from 0 to 1,000", right=[0, 1]),
     "optimizer.decay": choice("matrices", "all"),
-    "optimizer.batch_size": whole(1, BILLION, "from 1 to 1,000,000,000", right=[4, 8]),
+    "optimizer.batch_size": whole(1, BILLION, "from 1 to 1,000,000,000", right=[4, 8, None], null=True),
     "optimizer.accumulate": whole(1, BILLION, "from 1 to 1,000,000,000", right=[1, 2, 4]),
-    "schedule.epochs": whole(1, BILLION, "from 1 to 1,000,000,000", right=[2, BILLION]),
-    "schedule.warmup_epochs": real([-1], "at least 0", right=[0, 1.5, 2]),
+    "schedule.epochs": whole(1, BILLION, "from 1 to 1,000,000,000", right=[2, BILLION, None], null=True),
+    "schedule.warmup_epochs": real([-1], "at least 0", right=[0, 1.5, 2, None], null=True),
     "schedule.final_fraction": FRACTION,
     "regularization.label_smoothing": PART,
     "ema.decay": PART,

@@ -55,9 +55,12 @@ class DetectorMetadata:
     test_split: FilledText | None = None
 
     def __post_init__(self) -> None:
+        preprocessing = self.preprocessing
+        sizes = (preprocessing.min_size, preprocessing.max_size, preprocessing.jitter_size)
         check_together(
             self,
             {
+                "preprocessing": (None not in sizes, "without null"),
                 "class_names": (len(self.class_names) == self.num_classes, f"{self.num_classes:,} names"),
                 "category_ids": (len(self.category_ids) == self.num_classes, f"{self.num_classes:,} numbers"),
                 "preprocessing.in_chans": (

@@ -47,10 +47,12 @@ class ClassifierMetadata:
 
     def __post_init__(self) -> None:
         names, preprocessing = self.class_names, self.preprocessing
+        filled_in = preprocessing is None or None not in (preprocessing.image_size, preprocessing.train_crop)
         check_together(
             self,
             {
                 "class_names": (names is None or len(names) == self.num_classes, f"{self.num_classes:,} names"),
+                "preprocessing": (filled_in, "without null"),
                 "preprocessing.in_chans": (
                     preprocessing is None or preprocessing.in_chans == self.in_chans,
                     f"in_chans, which is {self.in_chans}",
