@@ -174,8 +174,9 @@ def _layers_of_fixed_size(model: nn.Module) -> list[str]:
     for name, layer in model.named_modules():
         if isinstance(layer, BottleneckAttn):
             size = (layer.pos_embed.height, layer.pos_embed.width)
-        elif isinstance(layer, LambdaLayer) and layer.feat_size is not None:
-            size = layer.feat_size
+        elif isinstance(layer, LambdaLayer) and layer.pos_emb is not None:
+            # timm 1.0.19 does not keep the size; the table has an entry for every offset, of 2 * size - 1 along an axis.
+            size = tuple((length + 1) // 2 for length in layer.pos_emb.shape[:2])
         else:
             continue
         described.append(f"{name} ({type(layer).__name__}, {size[0]} x {size[1]})".lstrip())

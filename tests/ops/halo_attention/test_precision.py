@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
+from triton.runtime.interpreter import InterpreterBuilder
 
 from tests.ops.halo_attention import oracle
 from tests.ops.halo_attention.backends import Backend
@@ -175,6 +176,8 @@ def test_autocast_casts_query_key_and_value_and_leaves_the_tables(backend: Backe
 
 
 def test_autocast_unites_different_dtypes(backend: Backend) -> None:
+    if backend.name == "triton" and backend.device == "cpu" and not hasattr(InterpreterBuilder, "get_bf16"):
+        pytest.skip("the interpreter of Triton 3.6 has no constants in bf16")
     size = BY_NAME["prime_sides"]
     query, key, value, *tables = size.inputs(torch.float32)
     with torch.autocast(backend.device, dtype=torch.bfloat16):
