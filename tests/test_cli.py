@@ -199,7 +199,11 @@ def test_a_run_is_started_or_resumed_by_one_command_line(recipe, tmp_path, capsy
 
 
 def test_a_missing_extra_is_named(capsys, monkeypatch):
-    for name in [name for name in sys.modules if name.startswith(("halonet.training", "halonet.schemas"))]:
+    names = [name for name in sys.modules if name.startswith(("halonet.training", "halonet.schemas"))]
+    for name in names:
+        package, _, attribute = name.rpartition(".")
+        monkeypatch.setattr(sys.modules[package], attribute, sys.modules[name])  # to be set back afterwards
+    for name in names:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "pydantic", None)
     assert main(["recipes"]) == 2

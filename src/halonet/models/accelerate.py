@@ -175,7 +175,7 @@ def _layers_of_fixed_size(model: nn.Module) -> list[str]:
         if isinstance(layer, BottleneckAttn):
             size = (layer.pos_embed.height, layer.pos_embed.width)
         elif isinstance(layer, LambdaLayer) and layer.pos_emb is not None:
-            # timm 1.0.19 does not keep the size; the table has an entry for every offset, of 2 * size - 1 along an axis.
+            # timm 1.0.19 does not keep the size, but the table has 2 * size - 1 entries along an axis.
             size = tuple((length + 1) // 2 for length in layer.pos_emb.shape[:2])
         else:
             continue
