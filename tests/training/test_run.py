@@ -268,6 +268,20 @@ def test_a_run_is_started_or_resumed_by_the_same_call(
     train(tiny_recipe(images, epochs=1), tmp_path / "new", or_resume=True)
 
 
+def test_what_follows_from_the_data_is_taken_from_the_run_that_goes_on(
+    images: Path, stopped_run: Path, finished_run: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(run, "fill_in", lambda recipe, say: recipe)  # would choose anew, by a clock among other things
+    recipe = tiny_recipe(images)
+    null = dataclasses.replace(
+        recipe,
+        model=dataclasses.replace(recipe.model, num_classes=None),
+        schedule=dataclasses.replace(recipe.schedule, epochs=None),
+    )
+    train(null, stopped_run, or_resume=True)
+    assert_same_end(stopped_run, finished_run)
+
+
 def test_a_run_of_another_recipe_is_not_resumed_by_a_call_that_may_start_one(images: Path, finished_run: Path):
     other = dataclasses.replace(tiny_recipe(images, epochs=2, seed=3), description="another text")
     message = rf"{finished_run} holds a run of another recipe \(schedule.epochs 3 -> 2; engine.seed 0 -> 3\): continue"
