@@ -15,6 +15,14 @@ from halonet.data.coco import CocoImages, available_detection_splits, load_detec
 from halonet.detection.recipe import DetectionRecipe
 from halonet.errors import UserError
 from halonet.training.evaluation import choose_device
+from halonet.training.from_data import (
+    LONGEST,
+    MOST_CLASSES_NAMED,
+    in_words,
+    missing_values,
+    require_filled_in as require_values,
+    value_of,
+)
 
 # Values that may be null in a recipe, and follow from the data; `model.masks` does so with `model.num_classes`.
 FOLLOWING = (
@@ -31,14 +39,12 @@ FOLLOWING = (
     "schedule.warmup_steps",
     "schedule.drops",
 )
-LONGEST = 30 * 60  # seconds that a training may take before it is made smaller
 SIDES = (768, 640, 512, 384, 320, 256)  # pixels of the longer side
 SMALLEST_OBJECT = 16  # pixels of the network's input, the side of the smallest anchor
 BATCH = 4
 RATE_PER_IMAGE = 0.005  # the embedded nuclei learn at 0.02 in batches of 4
 FEWEST_STEPS, MOST_STEPS, EPOCHS = 400, 2_000, 40
 VALIDATIONS = 10  # in a run; each takes every image of its split
-MOST_CLASSES_NAMED = 6
 
 
 def require_filled_in(recipe: DetectionRecipe) -> None:
@@ -47,11 +53,7 @@ def require_filled_in(recipe: DetectionRecipe) -> None:
     Raises:
         UserError: It names them.
     """
-    if missing := [key for key in FOLLOWING if _value(recipe, key) is None]:
-        raise UserError(
-            f"recipe {recipe.name} leaves {', '.join(missing)} null: take them from the data with "
-            "halonet.detection.fill_in(recipe), or give them values"
-        )
+    require_values(recipe, FOLLOWING, "halonet.detection")
 
 
 def fill_in(recipe: DetectionRecipe, *, say: Callable[[str], None] = print) -> DetectionRecipe:
@@ -77,7 +79,7 @@ def fill_in(recipe: DetectionRecipe, *, say: Callable[[str], None] = print) -> D
             f"recipe {recipe.name}: data.source is null: name your folder of images, with annotations in COCO's "
             "format, with --data.source DIR"
         )
-    missing = [key for key in FOLLOWING if _value(recipe, key) is None]
+    missing = missing_values(recipe, FOLLOWING)
     if not missing:
         return recipe
     splits = available_detection_splits(data.source, hold_out=data.hold_out or 0.0)
@@ -89,7 +91,7 @@ def fill_in(recipe: DetectionRecipe, *, say: Callable[[str], None] = print) -> D
     say(f"{data.source}: {_describe(source)}; {_describe_splits(recipe, splits)}")
     recipe = _with_numbers(recipe, source, splits)
     recipe = _fitting(recipe, _wanted_side(source), say)
-    say("following from the data: " + " ".join(f"--{key} {_shown(_value(recipe, key))}" for key in missing))
+    say("following from the data: " + " ".join(f"--{key} {_shown(value_of(recipe, key))}" for key in missing))
     return recipe
 
 
@@ -151,7 +153,7 @@ def _fitting(recipe: DetectionRecipe, wanted: int, say: Callable[[str], None]) -
             break
         smaller = candidate is not candidates[-1]
         say(
-            f"images of {recipe.data.augmentation.max_size} px would take about {_in_words(seconds)}: "
+            f"images of {recipe.data.augmentation.max_size} px would take about {in_words(seconds)}: "
             + ("taking them smaller" if smaller else "taking fewer steps")
         )
     else:
@@ -161,7 +163,7 @@ def _fitting(recipe: DetectionRecipe, wanted: int, say: Callable[[str], None]) -
         drops = tuple(max(1, round(part * drop)) for drop in schedule.drops)
         recipe = _replaced(recipe, "schedule", steps=steps, warmup_steps=warmup, drops=drops)
         seconds *= part
-    say(f"estimated time: {_in_words(seconds)}, from a few steps timed here")
+    say(f"estimated time: {in_words(seconds)}, from a few steps timed here")
     return recipe
 
 
@@ -267,18 +269,8 @@ def _replaced(recipe: DetectionRecipe, section: str, **values: Any) -> Detection
     return dataclasses.replace(recipe, **{section: dataclasses.replace(getattr(recipe, section), **values)})
 
 
-def _in_words(seconds: float) -> str:
-    return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
-
-
 def _shown(value: Any) -> str:
     """As the command line takes it."""
     if isinstance(value, bool):
         return str(value).lower()
     return f'"[{", ".join(map(str, value))}]"' if isinstance(value, tuple) else str(value)
-
-
-def _value(recipe: Any, key: str) -> Any:
-    for part in key.split("."):
-        recipe = getattr(recipe, part)
-    return recipe

@@ -80,19 +80,24 @@ def missing_values(recipe: Any, keys: tuple[str, ...] = FOLLOWING) -> list[str]:
     Returns:
         Those that are null.
     """
-    return [key for key in keys if _value(recipe, key) is None]
+    return [key for key in keys if value_of(recipe, key) is None]
 
 
-def require_filled_in(recipe: Recipe) -> None:
+def require_filled_in(recipe: Any, keys: tuple[str, ...] = FOLLOWING, package: str = "halonet.training") -> None:
     """Refuse a recipe with values that still have to follow from the data.
+
+    Args:
+        recipe: A dataclass of sections.
+        keys: Dotted keys of the values in question.
+        package: Whose `fill_in` takes them from the data.
 
     Raises:
         UserError: It names them.
     """
-    if missing := missing_values(recipe):
+    if missing := missing_values(recipe, keys):
         raise UserError(
             f"recipe {recipe.name} leaves {', '.join(missing)} null: take them from the data with "
-            "halonet.training.fill_in(recipe), or give them values"
+            f"{package}.fill_in(recipe), or give them values"
         )
 
 
@@ -137,7 +142,7 @@ def fill_in(recipe: Recipe, *, say: Callable[[str], None] = print) -> Recipe:
     recipe = _with_sizes(recipe, len(source.class_names), len(labels), splits)
     candidates = list(_candidates(recipe, found.shorter_side))
     recipe = _fitting(candidates, missing, say)
-    flags = [f"--{key} {_value(recipe, key)}" for key in missing]
+    flags = [f"--{key} {value_of(recipe, key)}" for key in missing]
     if "model.name" in missing:
         flags += [f"--model.overrides.{field} {value}" for field, value in recipe.model.overrides.items()]
     say(f"following from the data: {' '.join(flags)}")
@@ -209,15 +214,15 @@ def _fitting(candidates: list[Recipe], missing: list[str], say: Callable[[str], 
             break
         if recipe is not candidates[-1]:
             what = f"{recipe.model.name} at {recipe.data.augmentation.image_size} px"
-            say(f"{what} would take about {_in_words(seconds)}: taking something smaller")
+            say(f"{what} would take about {in_words(seconds)}: taking something smaller")
     if seconds > LONGEST and "schedule.epochs" in missing:
         epochs = max(1, int(recipe.schedule.epochs * LONGEST / seconds))
-        say(f"{recipe.schedule.epochs} epochs would take about {_in_words(seconds)}: taking {epochs}")
+        say(f"{recipe.schedule.epochs} epochs would take about {in_words(seconds)}: taking {epochs}")
         seconds *= epochs / recipe.schedule.epochs
         warmup = _warmup(epochs) if "schedule.warmup_epochs" in missing else recipe.schedule.warmup_epochs
         schedule = dataclasses.replace(recipe.schedule, epochs=epochs, warmup_epochs=min(warmup, epochs))
         recipe = dataclasses.replace(recipe, schedule=schedule)
-    say(f"estimated time: {_in_words(seconds)}, from a few steps timed here")
+    say(f"estimated time: {in_words(seconds)}, from a few steps timed here")
     return recipe
 
 
@@ -296,11 +301,13 @@ def _describe_held_out(recipe: Recipe, splits: tuple[str, ...]) -> str:
     )
 
 
-def _in_words(seconds: float) -> str:
+def in_words(seconds: float) -> str:
+    """Print a time, roughly."""
     return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
 
 
-def _value(recipe: Any, key: str) -> Any:
+def value_of(recipe: Any, key: str) -> Any:
+    """Look a dotted key up."""
     for part in key.split("."):
         recipe = getattr(recipe, part)
     return recipe
