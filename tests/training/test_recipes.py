@@ -241,3 +241,9 @@ def test_a_recipe_of_no_known_task_is_refused(tmp_path: Path):
     (tmp_path / "odd.yaml").write_text("task: juggling")
     with pytest.raises(UserError, match="is a recipe of juggling, which is for no command: known are classification"):
         resolve(tmp_path / "odd.yaml")
+
+
+def test_a_batch_that_follows_from_the_data_has_no_rate_in_proportion_yet():
+    assert resolve("imagenet/h0", ["optimizer.batch_size=null"]).optimizer.batch_size is None
+    with pytest.warns(UserNote, match="a rate in proportion to the batch is"):
+        resolve("imagenet/h0", ["optimizer.batch_size=1024"])

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from halonet.console import printable
 from halonet.data.coco import CocoImages, available_detection_splits, load_detection_source
 from halonet.detection.recipe import DetectionRecipe
 from halonet.errors import UserError
@@ -88,7 +89,7 @@ def fill_in(recipe: DetectionRecipe, *, say: Callable[[str], None] = print) -> D
         missing.insert(0, "model.masks")
         recipe = _replaced(recipe, "model", masks=source.has_masks and source.without_mask == 0)
         source = _open(recipe)
-    say(f"{data.source}: {_describe(source)}; {_describe_splits(recipe, splits)}")
+    say(f"{printable(data.source)}: {_describe(source)}; {_describe_splits(recipe, splits)}")
     recipe = _with_numbers(recipe, source, splits)
     recipe = _fitting(recipe, _wanted_side(source), say)
     say("following from the data: " + " ".join(f"--{key} {_shown(value_of(recipe, key))}" for key in missing))
@@ -239,7 +240,9 @@ def _time_image(dataset: Any, task: Any, device: torch.device) -> float:
 
 def _describe(source: CocoImages) -> str:
     counts = Counter(entry["category_id"] for entry in source.ground_truth["annotations"] if not entry["iscrowd"])
-    each = [f"{name} {counts[id_]}" for name, id_ in zip(source.class_names, source.category_ids, strict=True)]
+    each = [
+        f"{printable(name)} {counts[id_]}" for name, id_ in zip(source.class_names, source.category_ids, strict=True)
+    ]
     if len(each) > MOST_CLASSES_NAMED:
         by_class = [counts[category] for category in source.category_ids]
         each = [f"{min(by_class)} to {max(by_class)} in each"]

@@ -267,7 +267,9 @@ def _note_the_learning_rate(recipe: Any, written: dict[str, Any]) -> None:
     """Say which learning rate belongs to a batch that was changed alone."""
     optimizer = recipe.optimizer
     usual = written.get("optimizer", {}).get("batch_size", OptimizerSection.batch_size)
-    if not isinstance(usual, int) or usual == optimizer.batch_size:
+    if not isinstance(usual, int) or None in (optimizer.batch_size, optimizer.learning_rate):
+        return  # what follows from the data will fit
+    if usual == optimizer.batch_size:
         return
     scaled = f"{optimizer.learning_rate * optimizer.batch_size / usual:.3g}"
     note = (
