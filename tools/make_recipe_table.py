@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from halonet.detection import DetectionRecipe
-from halonet.detection.recipe import resolve_any
 from halonet.training import Recipe, list_recipes
+from halonet.training.recipes import resolve_any
 
 PAGE = Path(__file__).parents[1] / "docs/recipes.md"
 

@@ -186,8 +186,9 @@ def _command(
 
 def run_train(options: argparse.Namespace, overrides: list[str]) -> None:
     """Train or resume, then say what was written."""
+    from halonet.training.classification import Classification, require_asked_for
     from halonet.training.recipes import resolve, split_overrides as as_pairs
-    from halonet.training.run import describe_result, require_asked_for, resume, train
+    from halonet.training.run import resume, train
 
     def begin(name: str, changes: list[str], folder: Path | None, or_resume: bool) -> Path:
         recipe = resolve(name, changes)
@@ -199,15 +200,15 @@ def run_train(options: argparse.Namespace, overrides: list[str]) -> None:
         overrides,
         begin=begin,
         resume=resume,
-        describe=describe_result,
+        describe=Classification.describe,
         has_root=True,
     )
 
 
 def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
     """Measure, then print the figures."""
+    from halonet.training.classification import data_of
     from halonet.training.evaluation import describe_accuracy, evaluate
-    from halonet.training.run import data_of
 
     result = evaluate(
         options.checkpoint,
@@ -311,8 +312,7 @@ def run_info(options: argparse.Namespace, overrides: list[str]) -> None:
 
 def run_recipes(options: argparse.Namespace, overrides: list[str]) -> None:
     """List the recipes, or print one."""
-    from halonet.detection.recipe import resolve_any
-    from halonet.training.recipes import list_recipes, to_yaml
+    from halonet.training.recipes import list_recipes, resolve_any, to_yaml
 
     if options.recipe is not None:
         print(to_yaml(resolve_any(options.recipe)), end="")

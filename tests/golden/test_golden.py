@@ -16,8 +16,8 @@ from halonet import detection, training
 from halonet.detection.recipe import DetectionRecipe
 from halonet.errors import UserNote
 from halonet.training import load_checkpoint
-from halonet.training.engine import read_result
 from halonet.training.recipes import list_recipes, resolve, to_yaml
+from halonet.training.run import read_result
 
 FOLDER = Path(__file__).parent
 NETWORKS = sorted(path.stem for path in (FOLDER / "networks").glob("*.json"))

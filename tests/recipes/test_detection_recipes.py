@@ -6,10 +6,9 @@ import pytest
 import torch
 
 import halonet
-from halonet.detection import DetectionRecipe, build_detector
-from halonet.detection.recipe import resolve_any
+from halonet.detection import DetectionRecipe, Detector
 from halonet.training import list_recipes, resolve, to_yaml
-from halonet.training.recipes import task_of
+from halonet.training.recipes import resolve_any, task_of
 
 # Table 5: backbone, box AP, mask AP.
 TABLE_5 = {
@@ -66,7 +65,7 @@ def test_a_recipe_builds_its_detector(name: str):
     recipe = resolve_any(name)
     assert isinstance(recipe, DetectionRecipe)
     with torch.device("meta"):
-        network = build_detector(recipe, initialized=True).network
+        network = Detector.of(recipe, initialized=True).network
     assert network.config.backbone.depths
     if recipe.model.name in halonet.HALONETS and not recipe.model.overrides:
         assert network.config.backbone == halonet.HALONETS[recipe.model.name]

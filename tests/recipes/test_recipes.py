@@ -12,10 +12,9 @@ import torch
 
 import halonet
 from halonet.data import available_splits
-from halonet.detection.recipe import resolve_any
 from halonet.training import Recipe, list_recipes, resolve
 from halonet.training.recipe import NOT_YET_RUN
-from halonet.training.recipes import task_of
+from halonet.training.recipes import resolve_any, task_of
 from tools.make_recipe_table import PAGE, make_page
 
 # Table A2 and App. D.3: image size, RandAugment magnitude.

@@ -135,7 +135,7 @@ def test_a_wrong_override_is_told_with_the_key_and_the_rule(override: str, messa
         ("a: &a [*a]", "an alias stands for what holds it"),
         ("a: \0", "is not valid YAML: unacceptable character"),
         pytest.param("a: 1\n" * 100_000, "has over 200,000 letters: no recipe is so long", id="long"),
-        ("task: {a: b}", "is a recipe of {'a': 'b'}, which is for no command"),
+        ("task: {a: b}", "is a recipe of {'a': 'b'}, which is no task"),
     ],
 )
 def test_a_wrong_file_is_told_with_its_name(text: str, message: str, tmp_path: Path):
@@ -239,7 +239,7 @@ def test_a_recipe_of_another_task_is_refused_with_the_command_that_runs_it():
 
 def test_a_recipe_of_no_known_task_is_refused(tmp_path: Path):
     (tmp_path / "odd.yaml").write_text("task: juggling")
-    with pytest.raises(UserError, match="is a recipe of juggling, which is for no command: known are classification"):
+    with pytest.raises(UserError, match="is a recipe of juggling, which is no task: known are classification"):
         resolve(tmp_path / "odd.yaml")
 
 

@@ -55,8 +55,9 @@ def add_detection(parser: argparse.ArgumentParser, add_command: AddCommand) -> A
 def run_train(options: argparse.Namespace, overrides: list[str]) -> None:
     """Train or resume, then say what was written."""
     from halonet.detection.recipe import DetectionRecipe
-    from halonet.detection.run import describe_result, resume, train
+    from halonet.detection.task import Detection
     from halonet.training.recipes import resolve
+    from halonet.training.run import resume, train
 
     initial = [] if options.init is None else [f"model.init={options.init}"]
     run_training(
@@ -66,14 +67,14 @@ def run_train(options: argparse.Namespace, overrides: list[str]) -> None:
             resolve(recipe, [*changes, *initial], DetectionRecipe), folder, or_resume=or_resume
         ),
         resume=resume,
-        describe=describe_result,
+        describe=Detection.describe,
     )
 
 
 def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
     """Measure, then print the figures."""
     from halonet.detection.evaluation import evaluate
-    from halonet.detection.run import describe_value
+    from halonet.detection.task import describe_value
 
     result = evaluate(
         options.checkpoint,

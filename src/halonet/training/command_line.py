@@ -54,7 +54,7 @@ def run_training(
     Raises:
         UserError: If --resume comes with anything else but `--data.root`, or the training fails.
     """
-    from halonet.training.engine import read_result
+    from halonet.training.run import read_result
     from halonet.training.session import is_first_process
 
     if options.resume is not None:

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import pkgutil
 import typing
 import warnings
 from collections.abc import Iterator, Sequence
@@ -13,11 +14,9 @@ from typing import Annotated, Any, Literal, TypeVar
 from halonet.errors import LONGEST_NAME, UserError, UserNote, unknown_name
 from halonet.rules import Complaint, RuleError, hints_of, shown
 from halonet.schemas import check
-from halonet.training.recipe import OptimizerSection, Recipe
+from halonet.training.recipe import AnyRecipe, OptimizerSection, Recipe
+from halonet.training.task import require_task
 from halonet.training.yaml_text import dump_yaml, parse_value, parse_yaml, read_text
-
-# What runs the recipes of each task.
-COMMANDS = {"classification": "halonet train", "detection": "halonet detect train"}
 
 
 def list_recipes() -> list[str]:
@@ -51,8 +50,7 @@ def resolve(name_or_path: str | Path, overrides: Sequence[str] = (), schema: typ
     name, values, source = _read(name_or_path)
     task = _task(values)
     if task != getattr(schema, "task"):  # noqa: B009 - a field of every schema
-        command = COMMANDS.get(task, f"no command: known are {', '.join(COMMANDS)}")
-        raise UserError(f"{source} is a recipe of {task}, which is for {command}")
+        raise UserError(f"{source} is a recipe of {task}, which is for {require_task(task, source).command}")
     written, complaints, keys = copy.deepcopy(values), [], set()
     for key, value in split_overrides(overrides):
         keys.add(key)
@@ -109,6 +107,16 @@ def derive(base: dict[str, Any], changes: dict[str, Any], source: str, schema: t
     return values
 
 
+def resolve_any(name_or_path: str | Path, overrides: Sequence[str] = ()) -> AnyRecipe:
+    """Read a recipe of whatever task it is for, see `resolve`.
+
+    Raises:
+        UserError: As `resolve` raises, or the recipe is for no task of ours.
+    """
+    entry = require_task(task_of(name_or_path), str(name_or_path))
+    return resolve(name_or_path, overrides, schema=pkgutil.resolve_name(entry.recipe))
+
+
 def task_of(name_or_path: str | Path) -> str:
     """Tell what a recipe is for.
 
@@ -116,7 +124,7 @@ def task_of(name_or_path: str | Path) -> str:
         name_or_path: As for `resolve`.
 
     Returns:
-        A key of `COMMANDS`, if it is one of ours.
+        A key of `TASKS`, if it is one of ours.
 
     Raises:
         UserError: There is no such recipe, or the file is not YAML.
