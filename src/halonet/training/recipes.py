@@ -91,7 +91,7 @@ def derive(base: dict[str, Any], changes: dict[str, Any], source: str, schema: t
 
     Args:
         base: The other's nested dictionaries; they are not changed.
-        changes: Values by dotted key, such as "model.overrides.halo_size".
+        changes: Values by dotted key, such as "model.overrides.halo_size"; a dictionary is merged with the base's.
         source: What to call the recipe in messages.
         schema: The recipe's class.
 
