@@ -191,7 +191,7 @@ def run_train(options: argparse.Namespace, overrides: list[str]) -> None:
     from halonet.training.run import resume, train
 
     def begin(name: str, changes: list[str], folder: Path | None, or_resume: bool) -> Path:
-        recipe = resolve(name, changes)
+        recipe = resolve(name, changes, task="classification")
         require_asked_for(recipe.data.source, dict(as_pairs(changes)).get("data.source"), f"recipe {name}")
         return train(recipe, folder, or_resume=or_resume)
 
@@ -312,12 +312,12 @@ def run_info(options: argparse.Namespace, overrides: list[str]) -> None:
 
 def run_recipes(options: argparse.Namespace, overrides: list[str]) -> None:
     """List the recipes, or print one."""
-    from halonet.training.recipes import list_recipes, resolve_any, to_yaml
+    from halonet.training.recipes import list_recipes, resolve, to_yaml
 
     if options.recipe is not None:
-        print(to_yaml(resolve_any(options.recipe)), end="")
+        print(to_yaml(resolve(options.recipe)), end="")
         return
-    rows = [resolve_any(name) for name in list_recipes()]
+    rows = [resolve(name) for name in list_recipes()]
     if options.json:
         print_json([{"name": r.name, "reproduces": r.reproduces, "result": r.provenance.result} for r in rows])
         return

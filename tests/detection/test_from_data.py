@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from halonet.detection import DetectionData, DetectionRecipe, fill_in, from_data
+from halonet.detection import DetectionData, fill_in, from_data
 from halonet.detection.from_data import LONGEST, SIDES, estimate_seconds
 from halonet.errors import UserError
 from halonet.training import resolve, to_yaml
@@ -18,7 +18,7 @@ def no_clock(request, monkeypatch):
 
 
 def photos(*overrides):
-    return resolve("detection/photos", overrides, DetectionRecipe)
+    return resolve("detection/photos", overrides)
 
 
 def fill(folder, *overrides):
@@ -123,7 +123,7 @@ def test_the_estimate_is_of_training_and_validation(box_scenes):
 def test_the_filled_in_recipe_reads_back_the_same(box_scenes, tmp_path):
     recipe, _ = fill(box_scenes)
     (tmp_path / "recipe.yaml").write_text(to_yaml(recipe))
-    assert resolve(tmp_path / "recipe.yaml", schema=DetectionRecipe) == recipe
+    assert resolve(tmp_path / "recipe.yaml") == recipe
 
 
 def test_values_that_are_missing_are_named():

@@ -54,7 +54,6 @@ def add_detection(parser: argparse.ArgumentParser, add_command: AddCommand) -> A
 
 def run_train(options: argparse.Namespace, overrides: list[str]) -> None:
     """Train or resume, then say what was written."""
-    from halonet.detection.recipe import DetectionRecipe
     from halonet.detection.task import Detection
     from halonet.training.recipes import resolve
     from halonet.training.run import resume, train
@@ -64,7 +63,7 @@ def run_train(options: argparse.Namespace, overrides: list[str]) -> None:
         options,
         overrides,
         begin=lambda recipe, changes, folder, or_resume: train(
-            resolve(recipe, [*changes, *initial], DetectionRecipe), folder, or_resume=or_resume
+            resolve(recipe, [*changes, *initial], task="detection"), folder, or_resume=or_resume
         ),
         resume=resume,
         describe=Detection.describe,

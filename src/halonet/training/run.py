@@ -16,7 +16,7 @@ from halonet.training.checkpoints import LAST, find_checkpoint
 from halonet.training.divergence import Divergence
 from halonet.training.files import explain_full_disk, remove_partial_files, write_atomically
 from halonet.training.recipe import AnyRecipe
-from halonet.training.recipes import resolve_any, was_edited
+from halonet.training.recipes import resolve, was_edited
 from halonet.training.session import as_begun, is_first_process, require_same_recipe, session
 from halonet.training.task import Task, task_for
 from halonet.training.trainer import fit
@@ -104,7 +104,7 @@ def resume(
     folder = Path(run_dir)
     if not (folder / "recipe.yaml").is_file():
         raise UserError(f"{folder} holds no run to resume: it has no recipe.yaml; start one with --run-dir {folder}")
-    task = task_for(resolve_any(folder / "recipe.yaml")).moved(root, source, run_dir).with_absolute_paths()
+    task = task_for(resolve(folder / "recipe.yaml")).moved(root, source, run_dir).with_absolute_paths()
     if (folder / "result.json").is_file():
         checkpoint = {}
         with suppress(UserError):  # a finished run needs no checkpoint any more

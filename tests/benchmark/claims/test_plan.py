@@ -10,6 +10,7 @@ from halonet.benchmark.claims.plan import PLAN as PLAN_FILE, Comparison, Contras
 from halonet.errors import UserError
 from halonet.models.macs import count_macs
 from halonet.training.classifier import Classifier
+from halonet.training.recipe import Recipe
 from halonet.training.recipes import derive
 from halonet.training.yaml_text import parse_yaml
 from tests.benchmark.claims.small_plan import TEXT, write_plan
@@ -103,7 +104,7 @@ def test_halonet_and_its_twins_had_the_same_trials_with_seeds_of_their_own():
     changes: dict[str, list[dict[str, Any]]] = {}
     for trial in parse_yaml(PLAN_FILE.read_text(), "the plan")["trials"]:
         changes.setdefault(trial["row"], []).append(trial.get("set", {}))
-        derive(dataclasses.asdict(PLAN.rows[trial["row"]].recipe), trial.get("set", {}), "a trial")
+        derive(dataclasses.asdict(PLAN.rows[trial["row"]].recipe), trial.get("set", {}), "a trial", Recipe)
         assert trial["seed"] >= 100 > PLAN.rows[trial["row"]].num_seeds
     assert changes["halonet"] == changes["resnet"]
     assert [list(each) for each in changes["halonet"]] == [list(each) for each in changes["resnet_narrow"]]
