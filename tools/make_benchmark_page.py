@@ -114,7 +114,7 @@ OWED = """\
 
 Whoever has one runs these, in this order, and commits what they write to `results/`:
 
-1. `pytest tests/ops -m gpu`, then `pytest tests/ops/halo_attention/test_triton.py`: the operator's suite, large sizes,
+1. `pytest tests/ops -m gpu`, then `pytest tests/ops/attention/test_triton.py`: the operator's suite, large sizes,
    poisoned memory, equal bits of two runs, and compute-sanitizer where it is installed. Hundreds of kernels are
    compiled: pytest-xdist's `-n 12` makes minutes of it. Where PyTorch, Triton and pytest are all there is, add
    `-o addopts=--import-mode=importlib -o filterwarnings=default`, and set `PYTHONPATH=src`.
@@ -122,7 +122,7 @@ Whoever has one runs these, in this order, and commits what they write to `resul
    FlexAttention; whole networks beside timm's, compiled and not; memory; growth with the image; the card's own limits.
 3. `halonet benchmark tune --sizes h1/stage1 h1/stage2-strided h1/stage3 h1/stage4 --output results/tune.json`: whether
    another cut of the kernels is faster than the one in the table, some minutes for each size. What it proposes goes
-   into `ops/halo_attention/triton/configurations.py`.
+   into `ops/attention/triton/configurations.py`.
 4. `python tools/time_detectors.py --device cuda` and `python tools/overfit_detector.py COCO --photos 50`.
 5. Training with several GPUs, by DDP and FSDP, through the Triton kernels.
 """

@@ -17,7 +17,7 @@ from halonet.benchmark.networks import (
     values_only,
 )
 from halonet.errors import UserError
-from halonet.ops.halo_attention import api
+from halonet.ops.attention import api
 from tests.models.timm_networks import small_layer
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.ops.halo_attention.oracle import pair
+from tests.ops.attention.oracle import pair
 
 
 def axis(

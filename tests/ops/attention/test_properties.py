@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.testing import assert_close
 
 import halonet
-from tests.ops.halo_attention.backends import Backend
-from tests.ops.halo_attention.oracle import assert_agree, pair
-from tests.ops.halo_attention.sizes import BY_NAME, Inputs, Size
+from tests.ops.attention.backends import Backend
+from tests.ops.attention.oracle import assert_agree, pair
+from tests.ops.attention.sizes import BY_NAME, Inputs, Size
 
 MIXED = ["prime_sides", "zeros_partial", "stride_3_block_4", "rectangular", "centered_zeros", "offset_stride_1"]
 WINDOWED = [

@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.testing import assert_close
 from triton.runtime.interpreter import InterpreterBuilder
 
-from tests.ops.halo_attention import oracle
-from tests.ops.halo_attention.backends import Backend
-from tests.ops.halo_attention.eager import eager_attention
-from tests.ops.halo_attention.oracle import assert_agree
-from tests.ops.halo_attention.sizes import BY_NAME, SIZES, Inputs, Size
+from tests.ops.attention import oracle
+from tests.ops.attention.backends import Backend
+from tests.ops.attention.eager import eager_attention
+from tests.ops.attention.oracle import assert_agree
+from tests.ops.attention.sizes import BY_NAME, SIZES, Inputs, Size
 
 LOW = [torch.float32, torch.bfloat16, torch.float16]
 REALISTIC = [

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import halonet
 from halonet.errors import UserError
-from halonet.ops.halo_attention import api
+from halonet.ops.attention import api
 
 pytestmark = pytest.mark.usefixtures("untyped")
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from tests.ops.halo_attention.oracle import pair
+from tests.ops.attention.oracle import pair
 
 
 class Inputs(NamedTuple):

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from halonet.ops.halo_attention.geometry import Axis, Geometry
+from halonet.ops.attention.geometry import Axis, Geometry
 
 
 def halo_attention(

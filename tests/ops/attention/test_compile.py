@@ -13,8 +13,8 @@ from torch._inductor.utils import fresh_cache
 from torch.testing import assert_close
 
 import halonet
-from tests.ops.halo_attention.backends import BACKENDS, Backend
-from tests.ops.halo_attention.sizes import BY_NAME, Size
+from tests.ops.attention.backends import BACKENDS, Backend
+from tests.ops.attention.sizes import BY_NAME, Size
 
 # Whole and partial blocks. No side gives a single query: export takes a length of 1 for a constant.
 SEVERAL_BLOCKS = [(9, 11), (12, 12), (10, 20), (16, 9)]

@@ -1,6 +1,6 @@
 """Halo attention: the public functions of `api`."""
 
-from halonet.ops.halo_attention.api import (
+from halonet.ops.attention.api import (
     attention_weights as attention_weights,
     backend_names as backend_names,
     describe_backends as describe_backends,

@@ -15,14 +15,14 @@ from torch import Tensor
 
 import halonet
 from halonet.errors import UserError
-from halonet.ops.halo_attention import describe_backends, select_backend, triton
-from halonet.ops.halo_attention.geometry import make_axis, make_geometry
-from tests.ops.halo_attention.backends import BACKENDS, Backend
-from tests.ops.halo_attention.eager import eager_attention
-from tests.ops.halo_attention.oracle import assert_agree
-from tests.ops.halo_attention.sizes import BY_NAME, Inputs, Size
-from tests.ops.halo_attention.test_precision import assert_no_worse_than_eager, with_gradients
-from tests.ops.halo_attention.test_properties import every_other_channel, part_of_a_larger_image, sees
+from halonet.ops.attention import describe_backends, select_backend, triton
+from halonet.ops.attention.geometry import make_axis, make_geometry
+from tests.ops.attention.backends import BACKENDS, Backend
+from tests.ops.attention.eager import eager_attention
+from tests.ops.attention.oracle import assert_agree
+from tests.ops.attention.sizes import BY_NAME, Inputs, Size
+from tests.ops.attention.test_precision import assert_no_worse_than_eager, with_gradients
+from tests.ops.attention.test_properties import every_other_channel, part_of_a_larger_image, sees
 
 ROOT = Path(__file__).parents[3]
 TRITON = next(backend for backend in BACKENDS if backend.name == "triton")
@@ -148,8 +148,8 @@ def test_nan_stays_within_the_windows_that_hold_it(pixel: tuple[int, int]) -> No
 @pytest.mark.parametrize("name", ["block_over_image", "stride_2_odd_block", "zeros_rectangular"])
 @pytest.mark.parametrize("kernel", ["forward", "queries", "keys"])
 def test_every_cut_into_tiles_gives_the_same(name: str, kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from halonet.ops.halo_attention.triton import launch
-    from halonet.ops.halo_attention.triton.configurations import Configuration
+    from halonet.ops.attention.triton import launch
+    from halonet.ops.attention.triton.configurations import Configuration
 
     size = BY_NAME[name]
     expected = outputs_and_gradients(size.inputs(), size)
@@ -164,7 +164,7 @@ def test_every_cut_into_tiles_gives_the_same(name: str, kernel: str, monkeypatch
 
 
 def test_the_parts_of_the_tables_gradients_add_up_whatever_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    from halonet.ops.halo_attention.triton import launch
+    from halonet.ops.attention.triton import launch
 
     size = BY_NAME["one_row"]
     expected = outputs_and_gradients(size.inputs(), size)
@@ -184,7 +184,7 @@ def test_the_parts_of_the_tables_gradients_add_up_whatever_their_number(monkeypa
 def test_tiles_of_keys_are_shifted_where_they_then_meet_fewer_windows(
     size: int, block: int, halo: int, tile: int, expected: tuple[int, int]
 ) -> None:
-    from halonet.ops.halo_attention.triton.launch import _key_tiles
+    from halonet.ops.attention.triton.launch import _key_tiles
 
     assert _key_tiles(make_axis(size, block, halo, 1, 1), tile) == expected
 
@@ -212,7 +212,7 @@ def test_a_compiled_layer_calls_the_kernels(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_tf32_is_what_pytorchs_user_allows(monkeypatch: pytest.MonkeyPatch) -> None:
-    from halonet.ops.halo_attention.triton.problem import make_problem
+    from halonet.ops.attention.triton.problem import make_problem
 
     def precision(dtype: torch.dtype) -> str:
         return make_problem(BY_NAME["figure_1"].inputs(dtype), GEOMETRY, 1.0).precision
@@ -233,7 +233,7 @@ def test_tf32_is_what_pytorchs_user_allows(monkeypatch: pytest.MonkeyPatch) -> N
     [(64, torch.bfloat16, True), (256, torch.bfloat16, True), (128, torch.float64, False), (256, torch.float32, False)],
 )
 def test_what_does_not_fit_on_the_chip_is_counted(channels: int, dtype: torch.dtype, fits: bool) -> None:
-    from halonet.ops.halo_attention.triton.backend import _shared_bytes
+    from halonet.ops.attention.triton.backend import _shared_bytes
 
     tensor = torch.empty(1, 64, 64, 4, channels, dtype=dtype, device="meta")
     h100 = 227 * 1024
@@ -242,7 +242,7 @@ def test_what_does_not_fit_on_the_chip_is_counted(channels: int, dtype: torch.dt
 
 
 def test_the_table_has_a_row_for_every_kernel_width_and_dtype() -> None:
-    from halonet.ops.halo_attention.triton.configurations import ARCHITECTURES, TABLE, Cell
+    from halonet.ops.attention.triton.configurations import ARCHITECTURES, TABLE, Cell
 
     every = itertools.product(("forward", "queries", "keys"), (2, 4), (16, 64), (16, 32, 64, 128, 256))
     assert list(TABLE) == [Cell(*each) for each in every]
@@ -261,8 +261,8 @@ def test_the_table_has_a_row_for_every_kernel_width_and_dtype() -> None:
 def test_a_call_finds_its_row_by_dtype_block_and_widest_head(
     dtype: torch.dtype, channels: int, value_channels: int, stride: int, expected: tuple[int, int, int]
 ) -> None:
-    from halonet.ops.halo_attention.triton.configurations import cell_for
-    from halonet.ops.halo_attention.triton.problem import make_problem
+    from halonet.ops.attention.triton.configurations import cell_for
+    from halonet.ops.attention.triton.problem import make_problem
 
     size = Size("", "", (16, 16), 8, 3, stride=stride, d_qk=channels, d_v=value_channels)
     problem = make_problem(size.inputs(dtype), make_geometry(*size.image, **size.options), 1.0)
@@ -274,8 +274,8 @@ def test_a_call_finds_its_row_by_dtype_block_and_widest_head(
     [((2, 1), (8, 4)), ((4, 2), (4, 8)), ((8, 3), (2, 16)), ((14, 2), (4, 8)), ((32, 3), (2, 16))],
 )
 def test_tiles_of_keys_fit_the_window(window: tuple[int, int], expected: tuple[int, int]) -> None:
-    from halonet.ops.halo_attention.triton.configurations import Configuration, fit
-    from halonet.ops.halo_attention.triton.problem import make_problem
+    from halonet.ops.attention.triton.configurations import Configuration, fit
+    from halonet.ops.attention.triton.problem import make_problem
 
     size = Size("", "", (32, 32), *window)
     problem = make_problem(size.inputs(), make_geometry(*size.image, **size.options), 1.0)
@@ -290,7 +290,7 @@ def test_tiles_of_keys_fit_the_window(window: tuple[int, int], expected: tuple[i
 def test_a_gpu_takes_the_column_of_its_generation(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], expected: int
 ) -> None:
-    from halonet.ops.halo_attention.triton.configurations import architecture_of
+    from halonet.ops.attention.triton.configurations import architecture_of
 
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.setattr(torch.version, "hip", None)
@@ -303,7 +303,7 @@ def test_a_gpu_takes_the_column_of_its_generation(
 def test_pixels_that_lie_far_apart_are_counted_in_64_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     import triton.language as tl
 
-    from halonet.ops.halo_attention.triton import problem
+    from halonet.ops.attention.triton import problem
 
     size = BY_NAME["stride_2_odd_block"]
     geometry = make_geometry(*size.image, **size.options)
@@ -321,8 +321,8 @@ def test_pixels_that_lie_far_apart_are_counted_in_64_bits(monkeypatch: pytest.Mo
 def test_outputs_and_gradients_that_lie_farther_apart_than_the_inputs_are_counted_in_64_bits() -> None:
     import triton.language as tl
 
-    from halonet.ops.halo_attention.registration import Inputs
-    from halonet.ops.halo_attention.triton import launch
+    from halonet.ops.attention.registration import Inputs
+    from halonet.ops.attention.triton import launch
 
     side = 2**22
     pixel = torch.empty(1, 1, 1, 8, 16, device="meta")
@@ -340,8 +340,8 @@ def test_outputs_and_gradients_that_lie_farther_apart_than_the_inputs_are_counte
 
 
 def test_more_tiles_than_32_bits_count_are_refused() -> None:
-    from halonet.ops.halo_attention.registration import Inputs
-    from halonet.ops.halo_attention.triton import launch
+    from halonet.ops.attention.registration import Inputs
+    from halonet.ops.attention.triton import launch
 
     image = torch.empty(1, 1, 1, 1, 16, device="meta").expand(2**31, 1, 1, 1, 16)
     geometry = make_geometry(1, 1, block_size=1, halo_size=0)
@@ -353,7 +353,7 @@ def test_the_record_of_the_table_is_of_these_kernels_and_no_unmeasured_row_spill
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "0")  # the tool's import sets it: back to what it was, afterwards
-    from halonet.ops.halo_attention.triton.configurations import (
+    from halonet.ops.attention.triton.configurations import (
         ARCHITECTURES,
         MEASURED,
         TABLE,
@@ -379,7 +379,7 @@ def test_the_record_of_the_table_is_of_these_kernels_and_no_unmeasured_row_spill
 
 
 def test_a_measured_row_comes_before_the_prediction_of_its_cell_on_its_architecture_alone() -> None:
-    from halonet.ops.halo_attention.triton.configurations import TABLE, Cell, configuration_of
+    from halonet.ops.attention.triton.configurations import TABLE, Cell, configuration_of
 
     cell = Cell("queries", 2, 64, 16)
     assert configuration_of(cell, 90) == (64, 2, 16, 2, 3)
@@ -390,7 +390,7 @@ def test_a_measured_row_comes_before_the_prediction_of_its_cell_on_its_architect
 
 
 def test_every_measured_row_is_at_least_as_fast_as_the_predicted_one() -> None:
-    from halonet.ops.halo_attention.triton.configurations import MEASURED, TABLE
+    from halonet.ops.attention.triton.configurations import MEASURED, TABLE
 
     assert len(MEASURED) == 10
     for (cell, _), measured in MEASURED.items():
@@ -419,8 +419,8 @@ def test_the_kernels_compile_without_a_gpu_and_fit(architecture: int) -> None:
 
 EVERY_FEATURE = """
 import torch
-from halonet.ops.halo_attention.geometry import make_geometry
-from tests.ops.halo_attention.sizes import Size
+from halonet.ops.attention.geometry import make_geometry
+from tests.ops.attention.sizes import Size
 from tools.compile_triton import compile_launch, launches, of_table
 
 sizes = [

@@ -9,11 +9,11 @@ from torch import Tensor
 import halonet
 from halonet.errors import UserError
 from halonet.ops.arguments import MOST
-from halonet.ops.halo_attention.geometry import MOST_ZEROS, clip, make_geometry
-from tests.ops.halo_attention import oracle
-from tests.ops.halo_attention.backends import Backend
-from tests.ops.halo_attention.oracle import assert_agree
-from tests.ops.halo_attention.sizes import Inputs, Size
+from halonet.ops.attention.geometry import MOST_ZEROS, clip, make_geometry
+from tests.ops.attention import oracle
+from tests.ops.attention.backends import Backend
+from tests.ops.attention.oracle import assert_agree
+from tests.ops.attention.sizes import Inputs, Size
 
 IMAGE = (6, 7)
 HALOS = [8, 33554432, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 10**9, MOST]

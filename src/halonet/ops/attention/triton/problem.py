@@ -8,8 +8,8 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from halonet.ops.halo_attention.geometry import Axis, Geometry, power_of_2
-from halonet.ops.halo_attention.registration import Inputs
+from halonet.ops.attention.geometry import Axis, Geometry, power_of_2
+from halonet.ops.attention.registration import Inputs
 
 
 class Image(NamedTuple):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.ops.halo_attention.backends import BACKENDS, Backend
+from tests.ops.attention.backends import BACKENDS, Backend
 
 
 def _marked(backend: Backend) -> object:

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 import halonet
-from tests.ops.halo_attention import oracle
-from tests.ops.halo_attention.oracle import assert_agree
-from tests.ops.halo_attention.sizes import BY_NAME, SIZES, Size
+from tests.ops.attention import oracle
+from tests.ops.attention.oracle import assert_agree
+from tests.ops.attention.sizes import BY_NAME, SIZES, Size
 
 every_size = pytest.mark.parametrize("size", SIZES, ids=lambda size: size.name)
 

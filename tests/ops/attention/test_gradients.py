@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from halonet.ops.halo_attention import gradients
-from tests.ops.halo_attention.backends import BACKENDS, Backend
+from halonet.ops.attention import gradients
+from tests.ops.attention.backends import BACKENDS, Backend
 
 FUSED = [backend for backend in BACKENDS if backend.name in ("cpu", "triton")]
 

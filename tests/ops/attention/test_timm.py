@@ -7,8 +7,8 @@ import torch
 from timm.layers.halo_attn import HaloAttn
 from torch import Tensor
 
-from tests.ops.halo_attention.backends import Backend
-from tests.ops.halo_attention.oracle import assert_agree
+from tests.ops.attention.backends import Backend
+from tests.ops.attention.oracle import assert_agree
 
 
 def attend_like(layer: HaloAttn, image: Tensor, backend: Backend, **options: Any) -> Tensor:

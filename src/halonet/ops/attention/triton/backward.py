@@ -7,7 +7,7 @@ once, so their bits do not depend on the order in which programs run.
 import triton
 import triton.language as tl
 
-from halonet.ops.halo_attention.triton.tiles import (
+from halonet.ops.attention.triton.tiles import (
     add_product,
     corner_of_queries,
     corner_of_window,

@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.utils.flop_counter import register_flop_formula
 
-from halonet.ops.halo_attention import gradients
-from halonet.ops.halo_attention.flops import backward_flops, forward_flops
-from halonet.ops.halo_attention.geometry import Geometry, clip, make_geometry
+from halonet.ops.attention import gradients
+from halonet.ops.attention.flops import backward_flops, forward_flops
+from halonet.ops.attention.geometry import Geometry, clip, make_geometry
 from halonet.ops.transforms import is_traced
 
 _NUMBERS_OF_AN_AXIS = ("block", "halo", "stride", "offset_stride")

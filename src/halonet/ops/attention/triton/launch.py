@@ -9,16 +9,16 @@ from torch import Tensor
 from triton.runtime.jit import JITFunction
 
 from halonet.errors import UserError
-from halonet.ops.halo_attention.geometry import Axis, Geometry, power_of_2
-from halonet.ops.halo_attention.registration import Inputs
-from halonet.ops.halo_attention.triton.backward import gradient_of_keys, gradient_of_queries
-from halonet.ops.halo_attention.triton.configurations import (
+from halonet.ops.attention.geometry import Axis, Geometry, power_of_2
+from halonet.ops.attention.registration import Inputs
+from halonet.ops.attention.triton.backward import gradient_of_keys, gradient_of_queries
+from halonet.ops.attention.triton.configurations import (
     Configuration,
     architecture_of,
     configuration_for,
 )
-from halonet.ops.halo_attention.triton.forward import attention_forward
-from halonet.ops.halo_attention.triton.problem import Extent, Image, Problem, Tile, make_problem
+from halonet.ops.attention.triton.forward import attention_forward
+from halonet.ops.attention.triton.problem import Extent, Image, Problem, Tile, make_problem
 
 # Programs, at most, that leave a part of the tables' gradients: enough to fill any GPU, few enough to add up.
 MOST_PARTS = 2048

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from halonet.ops import cpu_library
-from halonet.ops.halo_attention.geometry import Axis, Geometry
-from halonet.ops.halo_attention.registration import Inputs, Operator, summed_in
+from halonet.ops.attention.geometry import Axis, Geometry
+from halonet.ops.attention.registration import Inputs, Operator, summed_in
 from halonet.ops.tracing import is_exporting
 from halonet.ops.transforms import is_transformed
 

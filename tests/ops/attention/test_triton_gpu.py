@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 import halonet
 from halonet.benchmark.sizes import SIZES, Size
-from halonet.ops.halo_attention import describe_backends
+from halonet.ops.attention import describe_backends
 
 if not torch.cuda.is_available():
     pytest.skip("these need a GPU", allow_module_level=True)

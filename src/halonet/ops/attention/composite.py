@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
-from halonet.ops.halo_attention.geometry import Axis, Geometry
+from halonet.ops.attention.geometry import Axis, Geometry
 
 
 class Windows(NamedTuple):

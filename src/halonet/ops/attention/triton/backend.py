@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from halonet.ops.halo_attention.geometry import Geometry, power_of_2
-from halonet.ops.halo_attention.registration import Inputs, Operator
+from halonet.ops.attention.geometry import Geometry, power_of_2
+from halonet.ops.attention.registration import Inputs, Operator
 from halonet.ops.tracing import is_exporting
 from halonet.ops.transforms import is_transformed
 
@@ -99,7 +99,7 @@ def halo_attention(
 
 
 def _forward(inputs: Inputs, geometry: Geometry, scale: float, output: Tensor, log_sum: Tensor | None) -> None:
-    from halonet.ops.halo_attention.triton.launch import forward_launch
+    from halonet.ops.attention.triton.launch import forward_launch
 
     with _device_of(output):
         forward_launch(inputs, geometry, scale, output, log_sum).run()
@@ -114,7 +114,7 @@ def _backward(
     scale: float,
     gradients: list[Tensor],
 ) -> tuple[Tensor, ...]:
-    from halonet.ops.halo_attention.triton.launch import launch_for_keys, launch_for_queries
+    from halonet.ops.attention.triton.launch import launch_for_keys, launch_for_queries
 
     grad_query, grad_key, grad_value = gradients
     with _device_of(output):

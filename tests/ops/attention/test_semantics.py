@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from halonet.errors import UserError
-from tests.ops.halo_attention import oracle
-from tests.ops.halo_attention.backends import Backend
-from tests.ops.halo_attention.oracle import assert_agree
-from tests.ops.halo_attention.sizes import BY_NAME, SIZES, Inputs, Size
+from tests.ops.attention import oracle
+from tests.ops.attention.backends import Backend
+from tests.ops.attention.oracle import assert_agree
+from tests.ops.attention.sizes import BY_NAME, SIZES, Inputs, Size
 
 TINY = [
     Size("split", "", (2, 3), 2, 1, d_qk=2, d_v=1),

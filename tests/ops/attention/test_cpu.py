@@ -17,9 +17,9 @@ from torch import Tensor
 import halonet
 from halonet.errors import UserNote
 from halonet.ops import cpu_library
-from halonet.ops.halo_attention import api, cpu, describe_backends, registration
-from halonet.ops.halo_attention.geometry import make_geometry
-from tests.ops.halo_attention.sizes import BY_NAME, SIZES, Size
+from halonet.ops.attention import api, cpu, describe_backends, registration
+from halonet.ops.attention.geometry import make_geometry
+from tests.ops.attention.sizes import BY_NAME, SIZES, Size
 
 ROOT = Path(__file__).parents[3]
 SIZE = BY_NAME["prime_sides"]
@@ -77,7 +77,7 @@ def test_python_threads_may_call_at_once() -> None:
 
 FORKED = """
 import os, sys, torch
-import tests.ops.halo_attention.test_cpu as this
+import tests.ops.attention.test_cpu as this
 torch.set_num_threads(2)
 expected = this.outputs_and_gradients(this.SIZE)
 child = os.fork()

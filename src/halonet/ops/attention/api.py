@@ -13,8 +13,8 @@ from torch import Tensor
 from halonet.errors import UserError, UserNote
 from halonet.ops import cpu_library
 from halonet.ops.arguments import choice, finite_number
-from halonet.ops.halo_attention import composite, cpu, reference, triton
-from halonet.ops.halo_attention.geometry import Axis, Geometry, clip, make_geometry
+from halonet.ops.attention import composite, cpu, reference, triton
+from halonet.ops.attention.geometry import Axis, Geometry, clip, make_geometry
 from halonet.ops.tracing import is_autocast_available
 from halonet.ops.transforms import needs_plain_operators
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import torch
 
-from halonet.ops.halo_attention.geometry import power_of_2
-from halonet.ops.halo_attention.triton.problem import Problem
+from halonet.ops.attention.geometry import power_of_2
+from halonet.ops.attention.triton.problem import Problem
 
 
 class Configuration(NamedTuple):
