@@ -84,7 +84,7 @@ def describe_machine() -> dict[str, str]:
         names = [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
         processor = names[0] if names else processor
     machine = {"processor": processor, "torch instructions": torch.backends.cpu.get_cpu_capability()}
-    backends = {row["backend"]: row["what it is"] for row in describe_backends()}
+    backends = {row["backend"]: row["summary"] for row in describe_backends()}
     machine["halonet cpu backend"] = backends["cpu"]  # with its instruction set, or why it is not there
     if torch.cuda.is_available():
         machine["accelerator"] = torch.cuda.get_device_name()

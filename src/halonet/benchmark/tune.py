@@ -19,7 +19,7 @@ from halonet.benchmark.race import race
 from halonet.benchmark.settings import Settings
 from halonet.benchmark.sizes import Size
 from halonet.errors import UserError
-from halonet.ops.attention.api import BACKENDS
+from halonet.ops.attention.backends import BACKENDS
 from halonet.ops.attention.registration import Inputs
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from torch import Tensor
 import halonet
 from halonet.errors import UserNote
 from halonet.ops import cpu_library
-from halonet.ops.attention import api, cpu, describe_backends, registration
+from halonet.ops.attention import backends, cpu, describe_backends, registration
 from halonet.ops.attention.geometry import make_geometry
 from tests.ops.attention.sizes import BY_NAME, SIZES, Size
 
@@ -197,13 +197,13 @@ def test_a_missing_or_broken_library_is_told(
     with pytest.warns(UserNote, match=message):
         assert torch.equal(halonet.halo_attention(*tensors, **SIZE.options), expected)
     described = {row["backend"]: row for row in describe_backends()}
-    assert "not here: " in described["cpu"]["what it is"]
-    assert described["composite"]["auto takes it on"] == "cpu"
+    assert "not here: " in described["cpu"]["summary"]
+    assert described["composite"]["auto_devices"] == "cpu"
 
 
 def test_auto_says_once_that_the_library_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu_library, "MISSING", "it is not there")
-    api._note_once.cache_clear()
+    backends._note_once.cache_clear()
     tensors = [each.detach() for each in SIZE.inputs().tensors()]
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -58,7 +58,7 @@ def test_auto_never_takes_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     tensor = torch.empty(1, 8, 8, 1, 16)
     assert select_backend(tensor, tensor, tensor, GEOMETRY) != "triton"
-    assert "cpu" not in {row["backend"]: row["auto takes it on"] for row in describe_backends()}["triton"]
+    assert "cpu" not in {row["backend"]: row["auto_devices"] for row in describe_backends()}["triton"]
 
 
 def test_without_triton_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

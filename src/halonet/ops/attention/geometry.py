@@ -142,7 +142,7 @@ def clip(geometry: Geometry) -> Geometry:
     """Reduce blocks, halos and strides that reach beyond the image, where the result stays the same.
 
     Backends may then take time and memory, and count, by block and halo. A table for the result has its entries around
-    offset 0 alone: see `api`. With `border="zeros"` blocks and halos are kept, for what lies outside takes weight.
+    offset 0 alone: see `calls`. With `border="zeros"` blocks and halos are kept, for what lies outside takes weight.
     Sizes that a trace leaves open are no reason to clip.
     """
     zeros = geometry.border == "zeros"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import halonet
 from halonet.errors import UserError
-from halonet.ops.attention import api
+from halonet.ops.attention import backends
 
 pytestmark = pytest.mark.usefixtures("untyped")
 
@@ -331,8 +331,8 @@ def test_a_backend_that_refuses_a_call_gives_its_reason_and_auto_passes_it_over(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in ("cpu", "composite"):
-        picky = replace(api.BACKENDS[name], refusal=lambda *_: "it takes no Mondays")
-        monkeypatch.setitem(api.BACKENDS, name, picky)
+        picky = replace(backends.BACKENDS[name], refusal=lambda *_: "it takes no Mondays")
+        monkeypatch.setitem(backends.BACKENDS, name, picky)
     with pytest.raises(ValueError, match=mentions("composite", "it takes no Mondays")):
         attend(backend="composite")
     with halonet.use_backend("composite"), pytest.raises(ValueError, match="it takes no Mondays"):
