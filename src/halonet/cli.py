@@ -277,7 +277,7 @@ def run_info(options: argparse.Namespace, overrides: list[str]) -> None:
 
     import halonet
     from halonet.models import describe_model
-    from halonet.ops.halo_attention import describe_backends
+    from halonet.ops.attention import describe_backends
 
     check_arguments(image_size=(options.image_size, Side | None))
     models = [describe_model(name, options.image_size) for name in options.models or halonet.HALONETS]
