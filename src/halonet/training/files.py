@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from halonet.console import printable
 from halonet.errors import UserError
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -177,3 +178,9 @@ def _fsync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def picture_name(number: int, image: str | Path) -> str:
+    """Name the picture of an image, as NUMBER_STEM.png."""
+    stem = printable(Path(image).stem)[:60]  # a name may have 255 bytes, and escapes are longer
+    return f"{number:04}_{stem}.png"
