@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import re
@@ -139,6 +140,15 @@ def test_what_is_told_of_a_name_is_harmless(kind, capsys, monkeypatch):
     monkeypatch.setattr("halonet.cli.run_info", tell)
     assert main(["info"]) == (2 if kind == "mistake" else 0)
     assert capsys.readouterr().err.endswith("\\x1b[2J\\ud800 is no name\n")
+
+
+def test_a_terminal_that_lacks_a_letter_shows_its_escape(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    monkeypatch.setattr("halonet.cli.run_info", lambda options, overrides: print("猫"))
+    assert main(["info"]) == 0
+    sys.stdout.flush()
+    assert written.getvalue() == rb"\u732b" + b"\n"
 
 
 def test_training_and_resuming_print_what_the_run_gave(recipe, tmp_path, capsys):
