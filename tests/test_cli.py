@@ -1,15 +1,18 @@
+import io
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import warnings
 
 import pytest
 import torch
 
 from halonet.cli import main, make_parser, split_overrides
 from halonet.console import print_json
+from halonet.errors import UserError, UserNote
 from halonet.installation import command_for_extra
 from halonet.ops import cpu_library
 from halonet.training import to_yaml
@@ -125,6 +128,27 @@ def recipe(tmp_path):
     path = tmp_path / "tiny.yaml"
     path.write_text(to_yaml(tiny_recipe(make_images(tmp_path / "images"), epochs=1)))
     return path
+
+
+@pytest.mark.parametrize("kind", ["mistake", "note"])
+def test_what_is_told_of_a_name_is_harmless(kind, capsys, monkeypatch):
+    def tell(options, overrides):
+        if kind == "mistake":
+            raise UserError("\x1b[2J\ud800 is no name")
+        warnings.warn(UserNote("\x1b[2J\ud800 is no name"), stacklevel=1)
+
+    monkeypatch.setattr("halonet.cli.run_info", tell)
+    assert main(["info"]) == (2 if kind == "mistake" else 0)
+    assert capsys.readouterr().err.endswith("\\x1b[2J\\ud800 is no name\n")
+
+
+def test_a_terminal_that_lacks_a_letter_shows_its_escape(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    monkeypatch.setattr("halonet.cli.run_info", lambda options, overrides: print("猫"))
+    assert main(["info"]) == 0
+    sys.stdout.flush()
+    assert written.getvalue() == rb"\u732b" + b"\n"
 
 
 def test_training_and_resuming_print_what_the_run_gave(recipe, tmp_path, capsys):
