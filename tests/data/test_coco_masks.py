@@ -21,7 +21,9 @@ def is_sound(string, pixels):
         return False
 
 
-def test_strings_are_judged_together_as_the_decoder_judges_each():
+@pytest.mark.parametrize("piece", [1, 100, 2**16])
+def test_strings_are_judged_together_as_the_decoder_judges_each(piece, monkeypatch):
+    monkeypatch.setattr("halonet.data.coco_masks.PIECE", piece)
     generator = np.random.default_rng(1)
     strings = random_strings(300)
     for place in range(0, 300, 2):  # every second one is damaged
