@@ -186,8 +186,9 @@ def _command(
 
 def run_train(options: argparse.Namespace, overrides: list[str]) -> None:
     """Train or resume, then say what was written."""
+    from halonet.data.sources import require_asked_for
     from halonet.training.recipes import resolve, split_overrides as as_pairs
-    from halonet.training.run import describe_result, require_asked_for, resume, train
+    from halonet.training.run import describe_result, resume, train
 
     def begin(name: str, changes: list[str], folder: Path | None, or_resume: bool) -> Path:
         recipe = resolve(name, changes)

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 import halonet
-from halonet.detection import evaluate, resume, train
+from halonet.detection import DetectionRecipe, evaluate, resume, run, train
 from halonet.detection.run import build_data, build_detector, describe_result
 from halonet.errors import UserError
 from halonet.training.engine import read_result
-from halonet.training.recipes import to_yaml
+from halonet.training.recipes import resolve, to_yaml
 from halonet.training.weights import describe, read_weights, save_weights
 from tests.detection.tiny import BACKBONE, tiny_recipe
 
@@ -124,6 +124,15 @@ def test_a_resumed_run_needs_its_initial_weights_no_more(scenes: Path, tmp_path:
     init.unlink()
     resume(tmp_path / "run")
     assert read_result(tmp_path / "run")["steps"] == 3
+
+
+def test_a_folder_that_holds_a_run_is_refused_before_steps_are_timed(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(run, "fill_in", lambda recipe, say: pytest.fail("the data was opened, and steps were timed"))
+    (tmp_path / "log.jsonl").touch()
+    with pytest.raises(UserError, match=r"already holds a run \(log.jsonl\).*halonet detect train --resume"):
+        train(resolve("detection/photos", [f"data.source={scenes}"], DetectionRecipe), tmp_path)
 
 
 def test_initial_weights_that_do_not_exist_are_named_before_anything_is_written(scenes: Path, tmp_path: Path):

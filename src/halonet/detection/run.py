@@ -17,10 +17,11 @@ from halonet.detection.evaluation import KINDS, evaluate
 from halonet.detection.from_data import fill_in, require_filled_in
 from halonet.detection.mask_rcnn import create_detector
 from halonet.detection.recipe import DetectionRecipe
-from halonet.training.engine import Job, anchored, complete, run_folder, start
+from halonet.training.engine import Job, anchored, complete, refuse_used, run_folder, start
 from halonet.training.recipes import resolve
 from halonet.training.session import as_begun, is_first_process
 
+COMMAND = "halonet detect train"
 SECTION_ONLY = (
     "name",
     "num_classes",
@@ -59,6 +60,7 @@ def train(
         Interrupted: A signal ended it; a KeyboardInterrupt.
     """
     folder, recipe = run_folder(recipe, run_dir), _anchored(recipe)
+    refuse_used(folder, COMMAND, or_resume=or_resume)
     if or_resume:
         recipe = as_begun(recipe, folder)
     say = print if is_first_process() else lambda line: None
@@ -187,7 +189,7 @@ def _job(recipe: DetectionRecipe) -> Job:
         build_task=lambda is_resumed: build_detector(recipe, initialized=is_resumed),
         measure=_measure,
         length={"max_steps": recipe.schedule.steps, "max_epochs": -1},
-        command="halonet detect train",
+        command=COMMAND,
         # Of the class of a box; of object or not, and of a pixel inside or outside; and one for the two places.
         chance=math.log(recipe.model.num_classes + 1) + (1 + draws_masks(recipe)) * math.log(2) + 1,
         curves={

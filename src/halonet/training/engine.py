@@ -152,8 +152,7 @@ def start(
         if (folder / "result.json").is_file():
             return folder
     with session(folder, job.command, advice) as interrupts:
-        if is_first_process() and not is_begun:
-            _refuse_used(folder, job)
+        refuse_used(folder, job.command, or_resume=or_resume)
         return _run(folder, job, callbacks, interrupts)
 
 
@@ -209,6 +208,27 @@ def run_folder(recipe: AnyRecipe, run_dir: str | Path | None) -> Path:
     return Path("runs") / recipe.name
 
 
+def refuse_used(folder: Path, command: str, *, or_resume: bool = False) -> None:
+    """Refuse to start a run in a folder that holds one; called before any work is done, the timing of steps included.
+
+    Args:
+        folder: The run folder.
+        command: What resumes a run with `--resume`.
+        or_resume: Whether a run that the folder holds is completed instead.
+
+    Raises:
+        UserError: The folder holds a run that would not be completed.
+    """
+    if not is_first_process() or (or_resume and (folder / "recipe.yaml").is_file()):
+        return
+    held = [name for name in RUN_FILES if (folder / name).exists()]
+    if held:
+        raise UserError(
+            f"{folder} already holds a run ({held[0]}): continue it with {command} --resume {folder}, "
+            "or choose another folder with --run-dir"
+        )
+
+
 def read_result(run_dir: str | Path) -> dict[str, Any]:
     """Read what a finished run gave.
 
@@ -227,15 +247,6 @@ def anchored(source: str) -> str:
     with suppress(RuntimeError):  # there is no such user: reading the data says so
         path = path.expanduser()
     return str(path.resolve()) if path.exists() else source
-
-
-def _refuse_used(folder: Path, job: Job) -> None:
-    held = [name for name in RUN_FILES if (folder / name).exists()]
-    if held:
-        raise UserError(
-            f"{folder} already holds a run ({held[0]}): continue it with {job.command} --resume {folder}, "
-            "or choose another folder with --run-dir"
-        )
 
 
 def _refuse_edited(folder: Path, checkpoint: dict[str, Any], recipe: AnyRecipe) -> None:

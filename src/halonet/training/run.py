@@ -11,16 +11,18 @@ import torch
 
 import halonet
 from halonet.data import derive_seed
-from halonet.data.sources import is_named, is_remote
+from halonet.data.sources import is_named, require_asked_for
 from halonet.errors import UserError
 from halonet.training.classifier import Classifier
 from halonet.training.datamodule import ClassificationData
-from halonet.training.engine import Job, anchored, complete, run_folder, start
+from halonet.training.engine import Job, anchored, complete, refuse_used, run_folder, start
 from halonet.training.evaluation import describe_accuracy, evaluate
 from halonet.training.from_data import fill_in, require_filled_in
 from halonet.training.recipe import Recipe
 from halonet.training.recipes import resolve
 from halonet.training.session import as_begun, is_first_process
+
+COMMAND = "halonet train"
 
 
 def train(
@@ -55,6 +57,7 @@ def train(
         Interrupted: A signal ended it; a KeyboardInterrupt.
     """
     folder, recipe = run_folder(recipe, run_dir), _anchored(recipe)
+    refuse_used(folder, COMMAND, or_resume=or_resume)
     if or_resume:
         recipe = as_begun(recipe, folder)
     say = print if is_first_process() else lambda line: None
@@ -158,21 +161,6 @@ def build_classifier(recipe: Recipe) -> Classifier:
     )
 
 
-def require_asked_for(source: str | None, asked: str | None, where: str) -> None:
-    """Refuse to fetch a data set that only a file names.
-
-    Args:
-        source: The data.
-        asked: What the user's own words name.
-        where: What names the data, for the message.
-
-    Raises:
-        UserError: The data would have to be fetched, and the user did not name it.
-    """
-    if source is not None and source != asked and is_remote(source):
-        raise UserError(f"{where} names the data set {source}, which is fetched: say so with --data.source {source}")
-
-
 def describe_result(result: dict[str, Any]) -> str:
     """Put a result into a line.
 
@@ -201,7 +189,7 @@ def _job(recipe: Recipe) -> Job:
         build_task=lambda is_resumed: build_classifier(recipe),
         measure=lambda folder, device: _measure(recipe, folder, device),
         length={"max_epochs": recipe.schedule.epochs},
-        command="halonet train",
+        command=COMMAND,
         chance=math.log(max(2, recipe.model.num_classes)),
     )
 
