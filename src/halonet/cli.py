@@ -186,7 +186,8 @@ def _command(
 
 def run_train(options: argparse.Namespace, overrides: list[str]) -> None:
     """Train or resume, then say what was written."""
-    from halonet.training.classification import Classification, require_asked_for
+    from halonet.data.sources import require_asked_for
+    from halonet.training.classification import Classification
     from halonet.training.recipes import resolve, split_overrides as as_pairs
     from halonet.training.run import resume, train
 

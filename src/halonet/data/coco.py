@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from halonet.data.coco_annotations import choose_usable
-from halonet.data.coco_file import CocoFile, Faults, outer_category, read_annotations, read_categories
+from halonet.data.coco_file import CocoFile, Faults, outer_category, paused_collector, read_annotations, read_categories
 from halonet.data.coco_layouts import find_splits
 from halonet.data.coco_masks import run_lengths
 from halonet.data.images import open_image
@@ -106,8 +106,10 @@ class CocoImages:
         used_elsewhere: frozenset[int] = frozenset(),
     ) -> None:
         _require_mask_tools(annotation_file)  # a lack is said now, not at the first polygon
-        content, faults = read_annotations(annotation_file), Faults(annotation_file)
-        usable = choose_usable(content, faults, masks)
+        faults = Faults(annotation_file)
+        with paused_collector():
+            content = read_annotations(annotation_file)
+            usable = choose_usable(content, faults, masks)
         faults.refuse()
         folders = [image_folder] if isinstance(image_folder, Path) else list(image_folder)
         self._file, self._folder = annotation_file, _choose_folder(folders, content)

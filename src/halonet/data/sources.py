@@ -116,6 +116,22 @@ def is_remote(data: str) -> bool:
     return prefix.lower() == "hfds" and bool(name) and not looks_local and not Path(name).is_dir()
 
 
+def require_asked_for(source: str | None, asked: str | None, where: str, flag: str = "--data.source") -> None:
+    """Refuse to fetch a data set that only a file names.
+
+    Args:
+        source: The data.
+        asked: What the user's own words name.
+        where: What names the data, for the message.
+        flag: Which names it on the command line.
+
+    Raises:
+        UserError: The data would have to be fetched, and the user did not name it.
+    """
+    if source is not None and source != asked and is_remote(source):
+        raise UserError(f"{where} names the data set {source}, which is fetched: say so with {flag} {source}")
+
+
 def available_splits(data: str, *, root: Path | None = None) -> tuple[str, ...]:
     """Name the splits of a data set, the last being the one to measure a finished model on.
 

@@ -12,7 +12,7 @@ from halonet.models.config import Classes, InChans
 from halonet.rules import FilledText, Text, check_together, shown, within
 from halonet.schemas import record
 from halonet.training.metadata import read_metadata
-from halonet.training.weights import build_checked, load_state, read_weights, saved_from
+from halonet.training.weights import build_checked, load_state, read_weights, saved_from, without_nulls
 
 # The layers whose shape depends on the classes.
 _CLASS_LAYERS = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.")
@@ -97,7 +97,7 @@ def load_detector(path: str | Path) -> tuple[FasterRCNN, dict[str, Any]]:
     def build() -> FasterRCNN:
         return _DETECTORS[metadata.network](metadata.config, metadata.num_classes, metadata.preprocessing)
 
-    return build_checked(build, state, str(path)), information
+    return build_checked(build, state, str(path)), without_nulls(information)
 
 
 def initialize(detector: FasterRCNN, path: str | Path) -> None:

@@ -84,7 +84,7 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         path: A run folder, a `model.safetensors` or a `.ckpt`. Of a checkpoint of a run with EMA, the average.
 
     Returns:
-        The network, and what `describe` knew of it.
+        The network, and what `describe` knew of it, without what is null.
 
     Raises:
         UserError: The file is missing, truncated, no checkpoint, from another model, or holds pickled code.
@@ -102,7 +102,12 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     def build() -> nn.Module:
         return halonet.HaloNet(metadata.config, num_classes=metadata.num_classes, in_chans=metadata.in_chans)
 
-    return build_checked(build, state, str(path)), information
+    return build_checked(build, state, str(path)), without_nulls(information)
+
+
+def without_nulls(information: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what is null in the description of a checkpoint, which says as little as what is missing."""
+    return {name: value for name, value in information.items() if value is not None}
 
 
 def saved_from(information: dict[str, Any]) -> str | None:
