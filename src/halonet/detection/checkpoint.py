@@ -62,7 +62,10 @@ class DetectorMetadata:
             {
                 "preprocessing": (None not in sizes, "without null"),
                 "class_names": (len(self.class_names) == self.num_classes, f"{self.num_classes:,} names"),
-                "category_ids": (len(self.category_ids) == self.num_classes, f"{self.num_classes:,} numbers"),
+                "category_ids": (
+                    len(self.category_ids) == len(set(self.category_ids)) == self.num_classes,
+                    f"{self.num_classes:,} different numbers",
+                ),
                 "preprocessing.in_chans": (
                     self.preprocessing.in_chans == self.in_chans,
                     f"in_chans, which is {self.in_chans}",

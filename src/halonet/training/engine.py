@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import os
 import signal
 import time
 import warnings
@@ -146,7 +147,7 @@ def start(
         Interrupted: A signal ended it.
     """
     folder = run_folder(job.recipe, run_dir)
-    is_begun = or_resume and (folder / "recipe.yaml").is_file()
+    is_begun = or_resume and os.path.isfile(folder / "recipe.yaml")
     if is_begun:
         require_same_recipe(folder, job.recipe, job.command)
         if (folder / "result.json").is_file():
@@ -179,7 +180,7 @@ def complete(
         Interrupted: A signal ended it.
     """
     folder = Path(run_dir)
-    if not (folder / "recipe.yaml").is_file():
+    if not os.path.isfile(folder / "recipe.yaml"):
         raise UserError(f"{folder} holds no run to resume: it has no recipe.yaml; start one with --run-dir {folder}")
     job = make_job(folder / "recipe.yaml")
     if (folder / "result.json").is_file():
@@ -226,7 +227,7 @@ def anchored(source: str) -> str:
     path = Path(source)
     with suppress(RuntimeError):  # there is no such user: reading the data says so
         path = path.expanduser()
-    return str(path.resolve()) if path.exists() else source
+    return str(path.resolve()) if os.path.exists(path) else source
 
 
 def _refuse_used(folder: Path, job: Job) -> None:
