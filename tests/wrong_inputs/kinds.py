@@ -6,6 +6,7 @@ from random import Random
 from tests.wrong_inputs.calls import make_config, make_model, make_use
 from tests.wrong_inputs.case import Case
 from tests.wrong_inputs.checkpoints import make_checkpoint
+from tests.wrong_inputs.class_folders import make_class_folder
 from tests.wrong_inputs.coco_files import make_coco_file
 from tests.wrong_inputs.coco_folders import make_coco_folder
 from tests.wrong_inputs.detectors import make_detector
@@ -18,6 +19,7 @@ KINDS: dict[str, Callable[[Random], Case]] = {
     "detector": make_detector,
     "coco": make_coco_file,
     "coco_folder": make_coco_folder,
+    "class_folder": make_class_folder,
     "config": make_config,
     "model": make_model,
     "use": make_use,
