@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import re
+import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -102,7 +103,7 @@ MISSING: list[Line] = [
     (f"{TRAIN} --data.source ./nowhere", ("data folder", "nowhere does not exist")),
     (f"{TRAIN_DETECTOR} --data.source ./nowhere", ("data folder", "nowhere does not exist")),
     (f"{TRAIN_DETECTOR} --init nowhere", ("there is no checkpoint nowhere",)),
-    ("train ./nowhere.yaml", ("nowhere.yaml", "No such file")),
+    ("train ./nowhere.yaml", ("cannot read", "nowhere.yaml", "o such file")),
     *((f"{words} --resume nowhere", ("nowhere holds no run to resume",)) for words in ("train", "detect train")),
 ]
 
@@ -116,6 +117,7 @@ OF_ANOTHER_KIND: list[Line] = [
     ("detect train fashion_mnist", ("recipe of classification", "halonet train")),
     *((f"train {name}", (f"unknown recipe '{name}'",)) for name in ("a.png", "images")),
     (f"{TRAIN} --data.source a.png", ("a.png is a file",)),
+    *((f"train {recipe} --data.source one", ("one class, 'a'", "two or more")) for recipe in ("tiny.yaml", "photos")),
     (f"{TRAIN_DETECTOR} --data.source images", ("images holds no detection data",)),
     (f"{TRAIN} --model.num-classes 3", ("has 2 classes", "model.num_classes is 3", "set it to 2")),
     (f"{EVALUATE} --device cudaa", ("device 'cudaa' cannot be used here",)),
@@ -259,6 +261,7 @@ def _fill(folder: Path) -> None:
     for name, content in _checkpoints().items():
         (folder / name).mkdir()
         (folder / name / "model.safetensors").write_bytes(content)
+    shutil.copytree(folder / "images/train/a", folder / "one/a")
     (folder / "empty").mkdir()
     (folder / "begun").mkdir()
     for name, content in _recipes().items():
