@@ -261,7 +261,8 @@ def _fill(folder: Path) -> None:
     for name, content in _checkpoints().items():
         (folder / name).mkdir()
         (folder / name / "model.safetensors").write_bytes(content)
-    shutil.copytree(folder / "images/train/a", folder / "one/a")
+    for split in ("train", "val"):
+        shutil.copytree(folder / "images/train/a", folder / "one" / split / "a")
     (folder / "empty").mkdir()
     (folder / "begun").mkdir()
     for name, content in _recipes().items():
