@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import io
 import json
-import re
 import shutil
 import tempfile
 from functools import cache
@@ -199,7 +198,7 @@ def make_command_line(random: Random) -> Case:
 def _wrong_number(random: Random) -> tuple[list[str], tuple[str, ...]]:
     words, flag, values, rule = random.choice(NUMBERS)
     if random.random() < 0.6:
-        value, expected = random.choice(values), (rule,)
+        value, expected = random.choice(values), (flag, rule)
     else:
         value = random.choice(NOT_A_NUMBER if flag in ("--min-score", "--minutes") else NOT_WHOLE)
         expected = (flag, f"'{value}'")
@@ -244,11 +243,10 @@ def run(folder: Path, words: list[str], is_sound: bool = False) -> None:
     message = told.getvalue()
     if status == 0:
         return
-    message = re.sub(r"^usage: .*\n( .*\n)*", "", message)
     lines = [line for line in message.splitlines() if not line.startswith("halonet: note: ")]
     assert status == 2, f"status {status}: {message}"
     assert len(lines) == 1, f"{len(lines)} lines: {message}"
-    assert lines[0].startswith("halonet"), message
+    assert lines[0].startswith("halonet: "), message
     assert is_sound or sorted(folder.rglob("*")) == before, "it left something behind"
     raise UserError(lines[0])
 
