@@ -20,6 +20,7 @@ from halonet.data.coco_file import CocoFile, Faults, outer_category, paused_coll
 from halonet.data.coco_layouts import find_splits
 from halonet.data.coco_masks import run_lengths
 from halonet.data.images import open_image
+from halonet.data.walk import is_kind
 from halonet.errors import UserError, note_once, unknown_name
 from halonet.installation import command_for_extra
 
@@ -339,7 +340,7 @@ def _check_files(images: list[dict[str, Any]], folder: Path, file: Path) -> None
 def _list_links(folder: str) -> dict[str, bool]:
     try:
         with os.scandir(folder) as entries:
-            return {entry.name: entry.is_symlink() for entry in entries if entry.is_file()}
+            return {entry.name: entry.is_symlink() for entry in entries if is_kind(entry.is_file)}
     except (OSError, ValueError):
         return {}
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -150,9 +151,9 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any], P
         UserError: The file is missing, truncated, no checkpoint, or holds pickled code.
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         path = path / "model.safetensors"
-    if not path.exists():
+    if not os.path.exists(path):  # which is false for a name that no file can have; pathlib's raises
         raise UserError(f"there is no checkpoint {path}: give a run folder, a model.safetensors or a .ckpt file")
     state, information = _read_safetensors(path) if path.suffix == ".safetensors" else _read_lightning(path)
     return state, information, path
@@ -238,7 +239,7 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     Raises:
         UserError: The file is missing, truncated, no checkpoint, or holds pickled code.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"there is no checkpoint {path}")
     try:
         check_file(path)
