@@ -206,7 +206,7 @@ def test_a_mistake_found_by_a_loading_process_is_one_line_too(recipe, tmp_path, 
 )
 def test_a_signal_ends_any_command_with_one_line_and_its_status(number, line, status, capsys, monkeypatch):
     for module, name, words in (
-        ("halonet.training.evaluation", "load_checkpoint", ["evaluate", "a"]),
+        ("halonet.classification.evaluation", "load_checkpoint", ["evaluate", "a"]),
         ("halonet.data", "find_images", ["predict", "a", "b"]),
         ("halonet.detection.evaluation", "load_detector", ["detect", "evaluate", "a"]),
         ("halonet.detection.prediction", "load_detector", ["detect", "predict", "a", __file__]),

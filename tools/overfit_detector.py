@@ -15,7 +15,7 @@ from pathlib import Path
 from halonet.data import load_detection_source
 from halonet.detection import train
 from halonet.training import resolve
-from halonet.training.run import read_result
+from halonet.engine.run import read_result
 
 OVERRIDES = [
     "description=A Mask R-CNN with attention in its last stage learns a few photos by heart.",

@@ -9,7 +9,7 @@ from halonet.detection import DetectionData, DetectionDataSection, Detector
 from halonet.detection.checkpoint import initialize, load_detector
 from halonet.detection.mask_rcnn import FasterRCNN
 from halonet.errors import UserError, UserNote
-from halonet.training.weights import describe, load_checkpoint, read_weights, save_weights
+from halonet.engine.weights import describe, load_checkpoint, read_weights, save_weights
 from tests.detection.test_mask_rcnn import tiny_detector
 from tests.detection.tiny import BACKBONE, tiny_augmentation, tiny_recipe
 

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from halonet.cli import main, make_parser, split_overrides
-from halonet.training.recipes import resolve, to_yaml
+from halonet.recipes.load import resolve, to_yaml
 from tests.command_line import assert_a_users_mistake
 from tests.detection.tiny import BACKBONE, SMALL, tiny_recipe
 

@@ -11,9 +11,9 @@ import halonet
 from halonet.detection import DetectionData, Detector, evaluate, resume, task, train
 from halonet.detection.task import Detection
 from halonet.errors import UserError
-from halonet.training.recipes import resolve, to_yaml
-from halonet.training.run import read_result
-from halonet.training.weights import describe, read_weights, save_weights
+from halonet.recipes.load import resolve, to_yaml
+from halonet.engine.run import read_result
+from halonet.engine.weights import describe, read_weights, save_weights
 from tests.detection.tiny import BACKBONE, tiny_recipe
 
 

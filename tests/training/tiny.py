@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from halonet.data import AugmentationConfig
-from halonet.training.recipe import (
+from halonet.recipes.schema import (
     DataSection,
     EmaSection,
     EngineSection,

@@ -177,7 +177,7 @@ def run_claims(options: argparse.Namespace, overrides: list[str]) -> None:
 
     from halonet.benchmark.claims import runner
     from halonet.benchmark.claims.plan import read_plan
-    from halonet.training.files import check_output_folder
+    from halonet.engine.files import check_output_folder
 
     check_output_folder(options.output)
     shard = runner.parse_shard(options.shard)

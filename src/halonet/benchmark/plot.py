@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from halonet.benchmark.record import Row
-from halonet.training.files import PICTURES, check_output_file, explain_full_disk
+from halonet.engine.files import PICTURES, check_output_file, explain_full_disk
 
 
 def check_file(path: Path) -> None:

@@ -23,9 +23,9 @@ def add_detector_export(commands: Any, add_command: AddCommand) -> None:
 
 def run_detector_export(options: argparse.Namespace, overrides: list[str]) -> None:
     """Export, check, and print what was written."""
-    from halonet.deploy.detector import export_detector
+    from halonet.detection.export.file import export_detector
     from halonet.detection.checkpoint import load_detector
-    from halonet.training.files import check_output_file
+    from halonet.engine.files import check_output_file
 
     check_output_file(options.file)
     detector, information = load_detector(options.checkpoint)

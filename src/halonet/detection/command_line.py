@@ -55,8 +55,8 @@ def add_detection(parser: argparse.ArgumentParser, add_command: AddCommand) -> A
 def run_train(options: argparse.Namespace, overrides: list[str]) -> None:
     """Train or resume, then say what was written."""
     from halonet.detection.task import Detection
-    from halonet.training.recipes import resolve
-    from halonet.training.run import resume, train
+    from halonet.recipes.load import resolve
+    from halonet.engine.run import resume, train
 
     initial = [] if options.init is None else [f"model.init={options.init}"]
     run_training(
@@ -119,7 +119,7 @@ def run_predict(options: argparse.Namespace, overrides: list[str]) -> int:
     """Find, draw and write if asked, and print; the status is 1 if some images could not be read."""
     from halonet.data import find_images
     from halonet.detection.prediction import predict
-    from halonet.training.files import check_output_file, check_output_folder, write_atomically
+    from halonet.engine.files import check_output_file, check_output_folder, write_atomically
 
     if options.results is not None:
         check_output_file(options.results)

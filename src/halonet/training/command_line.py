@@ -54,8 +54,8 @@ def run_training(
     Raises:
         UserError: If --resume comes with anything else but `--data.root`, or the training fails.
     """
-    from halonet.training.run import read_result
-    from halonet.training.session import is_first_process
+    from halonet.engine.run import read_result
+    from halonet.engine.session import is_first_process
 
     if options.resume is not None:
         folder = resume(options.resume, **_changes_on_resume(options, overrides, has_root))
@@ -70,7 +70,7 @@ def run_training(
 
 def _changes_on_resume(options: argparse.Namespace, overrides: list[str], has_root: bool) -> dict[str, str]:
     """Take the new place of the data, which alone may change when a run is resumed, and its name, which may not."""
-    from halonet.training.recipes import split_overrides
+    from halonet.recipes.load import split_overrides
 
     changes = dict(split_overrides(overrides))
     names = {"data.root": "root", "data.source": "source"} if has_root else {}

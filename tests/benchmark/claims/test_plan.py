@@ -9,10 +9,10 @@ from halonet.benchmark.claims.experiment import experiment_hash
 from halonet.benchmark.claims.plan import PLAN as PLAN_FILE, Comparison, Contrast, Plan, read_plan
 from halonet.errors import UserError
 from halonet.models.macs import count_macs
-from halonet.training.classifier import Classifier
-from halonet.training.recipe import Recipe
-from halonet.training.recipes import derive
-from halonet.training.yaml_text import parse_yaml
+from halonet.classification.module import Classifier
+from halonet.recipes.schema import Recipe
+from halonet.recipes.load import derive
+from halonet.recipes.yaml_text import parse_yaml
 from tests.benchmark.claims.small_plan import TEXT, write_plan
 
 PLAN = read_plan()

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal, get_args
 from halonet.errors import UserError, unknown_name
 from halonet.rules import FilledText, within
 from halonet.schemas import check, record
-from halonet.training.recipe import Recipe
-from halonet.training.recipes import build, derive
-from halonet.training.yaml_text import parse_yaml, read_text
+from halonet.recipes.schema import Recipe
+from halonet.recipes.load import build, derive
+from halonet.recipes.yaml_text import parse_yaml, read_text
 
 PLAN = resources.files("halonet.benchmark.claims") / "plan.yaml"
 Seeds = Annotated[int, within(least=3, most=10_000)]

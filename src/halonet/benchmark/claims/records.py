@@ -9,7 +9,7 @@ from halonet.benchmark.claims.experiment import experiment_hash
 from halonet.benchmark.claims.plan import Plan
 from halonet.benchmark.claims.schema import DamageError, check_record
 from halonet.errors import UserError, unknown_name
-from halonet.training.files import write_atomically
+from halonet.engine.files import write_atomically
 
 # After a run was cut short, and after a full disk.
 AGAIN = "run the command again"
