@@ -20,11 +20,13 @@ ORDER = {
     "models": 3,
     "data": 4,
     "visual": 4,
-    "training": 5,
-    "detection": 6,
-    "deploy": 7,
-    "benchmark": 8,
-    "cli": 9,
+    "recipes": 5,
+    "engine": 6,
+    "classification": 7,
+    "detection": 7,
+    "training": 8,
+    "benchmark": 9,
+    "cli": 10,
 }
 
 

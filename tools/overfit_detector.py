@@ -14,8 +14,8 @@ from pathlib import Path
 
 from halonet.data import load_detection_source
 from halonet.detection import train
-from halonet.training import resolve
 from halonet.engine.run import read_result
+from halonet.training import resolve
 
 OVERRIDES = [
     "description=A Mask R-CNN with attention in its last stage learns a few photos by heart.",

@@ -12,8 +12,8 @@ from typing import Any
 
 from halonet.benchmark.command_line import add_benchmarks
 from halonet.console import print_json, print_table, printable, survive_any_encoding
-from halonet.detection.export.command_line import add_detector_export
 from halonet.detection.command_line import add_detection
+from halonet.detection.export.command_line import add_detector_export
 from halonet.errors import UserError, UserNote
 from halonet.installation import command_for_extra
 from halonet.interrupts import Interrupted, interruptible
@@ -186,10 +186,10 @@ def _command(
 
 def run_train(options: argparse.Namespace, overrides: list[str]) -> None:
     """Train or resume, then say what was written."""
-    from halonet.data.classification.sources import require_asked_for
     from halonet.classification.task import Classification
-    from halonet.recipes.load import resolve, split_overrides as as_pairs
+    from halonet.data.classification.sources import require_asked_for
     from halonet.engine.run import resume, train
+    from halonet.recipes.load import resolve, split_overrides as as_pairs
 
     def begin(name: str, changes: list[str], folder: Path | None, or_resume: bool) -> Path:
         recipe = resolve(name, changes, task="classification")
@@ -208,8 +208,8 @@ def run_train(options: argparse.Namespace, overrides: list[str]) -> None:
 
 def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
     """Measure, then print the figures."""
-    from halonet.classification.task import data_of
     from halonet.classification.evaluation import describe_accuracy, evaluate
+    from halonet.classification.task import data_of
 
     result = evaluate(
         options.checkpoint,
@@ -233,9 +233,9 @@ def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
 
 def run_predict(options: argparse.Namespace, overrides: list[str]) -> int:
     """Label, draw if asked, and print; the status is 1 if some images could not be read."""
+    from halonet.classification.prediction import predict, save_maps
     from halonet.data import find_images
     from halonet.engine.files import check_output_folder
-    from halonet.classification.prediction import predict, save_maps
 
     if options.save_maps is not None:
         check_output_folder(options.save_maps)

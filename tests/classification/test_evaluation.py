@@ -3,12 +3,13 @@ from pathlib import Path
 
 import pytest
 
-from halonet.errors import UserError
-from halonet.training import evaluate, predict
-from halonet.classification.evaluation import choose_device, describe_accuracy, match_classes
+from halonet.classification.evaluation import describe_accuracy, match_classes
 from halonet.classification.metrics import wilson_interval
+from halonet.engine.device import choose_device
 from halonet.engine.run import read_result
 from halonet.engine.weights import read_weights, save_weights
+from halonet.errors import UserError
+from halonet.training import evaluate, predict
 
 
 def test_evaluating_a_run_reproduces_its_result(finished_run: Path):

@@ -4,12 +4,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from halonet.classification.evaluation import preprocessing
 from halonet.cli import main
 from halonet.data import build_transform, open_image
+from halonet.engine.weights import read_weights, save_weights
 from halonet.errors import UserError
 from halonet.training import load_checkpoint, predict
-from halonet.classification.evaluation import preprocessing
-from halonet.engine.weights import read_weights, save_weights
 
 
 def test_each_image_is_labeled_as_the_network_says(finished_run: Path, images: Path):

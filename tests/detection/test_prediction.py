@@ -7,8 +7,8 @@ from pycocotools import mask as run_lengths
 
 from halonet.cli import main
 from halonet.detection import predict
-from halonet.errors import UserError
 from halonet.engine.weights import read_weights, save_weights
+from halonet.errors import UserError
 
 
 @pytest.fixture

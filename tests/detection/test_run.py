@@ -10,10 +10,10 @@ import pytest
 import halonet
 from halonet.detection import DetectionData, Detector, evaluate, resume, task, train
 from halonet.detection.task import Detection
-from halonet.errors import UserError
-from halonet.recipes.load import resolve, to_yaml
 from halonet.engine.run import read_result
 from halonet.engine.weights import describe, read_weights, save_weights
+from halonet.errors import UserError
+from halonet.recipes.load import resolve, to_yaml
 from tests.detection.tiny import BACKBONE, tiny_recipe
 
 

@@ -9,10 +9,10 @@ import lightning
 import pytest
 import torch
 
-from halonet.errors import UserError
-from halonet.training import Classifier, OptimizerSection, ScheduleSection
 from halonet.engine import checkpoints
 from halonet.engine.checkpoints import AtomicCheckpointIO, BestCheckpoint, StepCheckpoint, differences, environment
+from halonet.errors import UserError
+from halonet.training import Classifier, OptimizerSection, ScheduleSection
 from tests.training.interrupted_runs import SCENARIOS
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from halonet.errors import DivergedError
 from halonet.engine.divergence import Divergence
+from halonet.errors import DivergedError
 
 CHANCE = math.log(10)
 

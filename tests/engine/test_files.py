@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from halonet.errors import UserError
 from halonet.engine.files import (
     PICTURES,
     check_output_file,
@@ -14,6 +13,7 @@ from halonet.engine.files import (
     remove_partial_files,
     write_atomically,
 )
+from halonet.errors import UserError
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from halonet.errors import UserError, UserNote
 from halonet.engine import lock
 from halonet.engine.lock import LOCK_FILE, locked
+from halonet.errors import UserError, UserNote
 
 
 def test_a_second_holder_is_refused_with_the_first_ones_process(tmp_path: Path):

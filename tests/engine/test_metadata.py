@@ -6,11 +6,11 @@ import pytest
 import torch
 
 import halonet
+from halonet.classification.evaluation import evaluate
 from halonet.data import AugmentationConfig
+from halonet.engine.weights import describe, save_weights
 from halonet.errors import UserError
 from halonet.training import load_checkpoint
-from halonet.classification.evaluation import evaluate
-from halonet.engine.weights import describe, save_weights
 from tests.training.tiny import NETWORK
 
 NETWORK_OF_TESTS = halonet.create_model("h0", num_classes=2, in_chans=1, **NETWORK)

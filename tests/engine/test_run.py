@@ -14,16 +14,16 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import halonet
-from halonet.cli import main
-from halonet.errors import DivergedError, UserError, UserNote
-from halonet.training import list_recipes, load_checkpoint, resolve, resume, to_yaml, train
-from halonet.engine import checkpoints
 from halonet.classification import task as classification
-from halonet.engine.checkpoints import AtomicCheckpointIO
 from halonet.classification.module import Classifier
+from halonet.cli import main
+from halonet.engine import checkpoints
+from halonet.engine.checkpoints import AtomicCheckpointIO
 from halonet.engine.lock import locked
-from halonet.recipes.load import task_of
 from halonet.engine.run import read_result
+from halonet.errors import DivergedError, UserError, UserNote
+from halonet.recipes.load import task_of
+from halonet.training import list_recipes, load_checkpoint, resolve, resume, to_yaml, train
 from tests.training.tiny import make_images, tiny_recipe
 
 LAST = "checkpoints/last.ckpt"

@@ -8,9 +8,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 import halonet
+from halonet.engine.weights import describe, save_weights
 from halonet.errors import UserError
 from halonet.training import load_checkpoint
-from halonet.engine.weights import describe, save_weights
 from tests.training.tiny import NETWORK
 
 

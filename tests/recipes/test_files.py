@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from halonet.training import list_recipes
 from halonet.recipes import files as recipe_files
 from halonet.recipes.files import MOST_BASES, RecipeFileError, RecipeFiles, UnknownRecipeError, merge
 from halonet.recipes.load import find
+from halonet.training import list_recipes
 
 PACKAGED = resources.files("halonet") / "recipes"
 

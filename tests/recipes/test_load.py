@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from halonet.classification.recipe import Recipe
 from halonet.errors import UserError, UserNote
-from halonet.training import list_recipes, resolve, to_yaml
-from halonet.recipes.schema import NOT_YET_RUN, ProvenanceSection, Recipe
 from halonet.recipes.load import task_of
+from halonet.recipes.schema import NOT_YET_RUN, ProvenanceSection
 from halonet.recipes.yaml_text import parse_yaml
+from halonet.training import list_recipes, resolve, to_yaml
 from tests.training.tiny import NETWORK, tiny_recipe
 
 # Nine levels of ten aliases each stand for a billion values.

@@ -14,10 +14,8 @@ from typing import Any, NoReturn
 import lightning
 import torch
 
-from halonet.engine import checkpoints
 from halonet.classification import task as classification
-from halonet.engine import files
-from halonet.engine import run
+from halonet.engine import checkpoints, files, run
 from halonet.engine.run import resume, train
 from tests.training.processes import in_a_child, on_call, traces
 from tests.training.tiny import make_images, tiny_recipe

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from halonet.cli import main as halonet
-from halonet.training import ClassificationData, Classifier
 from halonet.classification import task as classification
+from halonet.cli import main as halonet
 from halonet.engine.run import read_result
+from halonet.training import ClassificationData, Classifier
 
 PLACES: dict[str, tuple[Any, str]] = {
     "setup": (ClassificationData, "setup"),

@@ -17,9 +17,9 @@ import torch
 
 import halonet
 from halonet.benchmark.settings import Settings
+from halonet.engine.files import check_output_file, write_atomically
 from halonet.errors import UserError
 from halonet.ops.attention import describe_backends
-from halonet.engine.files import check_output_file, write_atomically
 
 PACKAGES = ("torch", "triton", "timm", "natten", "halonet-pytorch")
 

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from halonet.classification.recipe import DataSection, Recipe
 from halonet.data import ImageSource, KeyedDataset, build_transform, load_source
 from halonet.data.classification.shrunk import ShrunkImages
 from halonet.data.classification.sources import available_splits, is_named
 from halonet.data.classification.survey import survey
-from halonet.errors import UserError, note_once
 from halonet.engine.data import KeyedData
-from halonet.recipes.schema import DataSection, Recipe
+from halonet.errors import UserError, note_once
 
 
 class ClassificationData(KeyedData):

@@ -1,7 +1,6 @@
 """Measuring a checkpoint on a data set."""
 
 import time
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,15 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from halonet.classification.checkpoint import load_checkpoint
+from halonet.classification.metrics import classification_sums, summarize, wilson_interval
 from halonet.data import AugmentationConfig, KeyedDataset, build_transform, load_source
+from halonet.data.class_names import place_names
 from halonet.data.classification.sources import available_splits, require_asked_for
 from halonet.data.classification.survey import survey
+from halonet.engine.device import choose_device
 from halonet.errors import UserError
 from halonet.interrupts import shield_worker
 from halonet.rules import Count, Workers, check_arguments
 from halonet.schemas import check
-from halonet.classification.metrics import classification_sums, summarize, wilson_interval
-from halonet.engine.weights import load_checkpoint
 
 
 def evaluate(
@@ -134,49 +135,6 @@ def match_classes(data_names: Sequence[str], checkpoint_names: Sequence[str]) ->
     return place_names(data_names, checkpoint_names)
 
 
-def place_names(data_names: Sequence[str], checkpoint_names: Sequence[str]) -> list[int]:
-    """Find the place of each of the data's names among the checkpoint's; equal names pair up in their order.
-
-    Args:
-        data_names: Some of the checkpoint's.
-        checkpoint_names: The checkpoint's class names.
-
-    Returns:
-        Places from 0, by the data's name.
-
-    Raises:
-        UserError: A name is not one of the checkpoint's, or occurs more often than there.
-    """
-    places: dict[str, list[int]] = {}
-    for place, name in enumerate(checkpoint_names):
-        places.setdefault(name, []).append(place)
-    found = []
-    for name, occurrence in zip(data_names, _occurrences(data_names), strict=True):
-        if name not in places:
-            raise UserError(
-                f"the data's class {name!r} is none of the checkpoint's {len(checkpoint_names)} classes "
-                f"({', '.join(checkpoint_names[:3])}{', ...' if len(checkpoint_names) > 3 else ''}): "
-                "it was trained on other data"
-            )
-        if occurrence >= len(places[name]):
-            raise UserError(
-                f"the data has {list(data_names).count(name)} classes of the name {name!r}, but the checkpoint has "
-                f"{len(places[name])}: it was trained on other data"
-            )
-        found.append(places[name][occurrence])
-    return found
-
-
-def _occurrences(names: Sequence[str]) -> list[int]:
-    """How many equal names come before each."""
-    counts: Counter[str] = Counter()
-    before = []
-    for name in names:
-        before.append(counts[name])
-        counts[name] += 1
-    return before
-
-
 def preprocessing(information: dict[str, Any], source: str) -> AugmentationConfig:
     """The preprocessing that a checkpoint was trained with.
 
@@ -193,28 +151,6 @@ def preprocessing(information: dict[str, Any], source: str) -> AugmentationConfi
     if "preprocessing" not in information:
         raise UserError(f"{source} does not say how images were prepared for it (size, mean, standard deviation)")
     return check(AugmentationConfig, information["preprocessing"], f"the preprocessing in {source}")
-
-
-def choose_device(name: str) -> torch.device:
-    """Turn a name into a device.
-
-    Args:
-        name: "cpu", "cuda", "cuda:1", ...; "auto" takes an accelerator if there is one.
-
-    Returns:
-        The device.
-
-    Raises:
-        UserError: There is no such device here.
-    """
-    if name == "auto":
-        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UserError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
-    return device
 
 
 @torch.inference_mode()

@@ -11,21 +11,22 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 
+from halonet.classification.data import ClassificationData, require_classes
+from halonet.classification.module import Classifier
+from halonet.classification.recipe import Recipe
 from halonet.console import printable
 from halonet.data.classification.sources import available_splits, labels_of, load_source
 from halonet.data.classification.survey import survey
+from halonet.engine.device import choose_device
+from halonet.engine.estimate import LONGEST, MOST_CLASSES_NAMED, in_words
 from halonet.errors import UserError
-from halonet.classification.module import Classifier
-from halonet.classification.data import ClassificationData, require_classes
-from halonet.classification.evaluation import choose_device
-from halonet.recipes.schema import Recipe, replaced, value_of
+from halonet.recipes.schema import replaced, value_of
 
-LONGEST = 30 * 60  # seconds that a training may take before it is made smaller
 # Of 5,000 photographs of 32 px, 100 epochs in batches of 128 at this rate gave 68.7 % in ten minutes.
 IMAGES_SEEN = 500_000
 RATE_OF_128 = 0.15
 STEPS_AN_EPOCH = 20
-MOST_IMAGES, MOST_CLASSES_NAMED = 32, 6
+MOST_IMAGES = 32
 EPOCH_SECONDS = 0.3  # a checkpoint, a line of the log, the start of the validation
 
 
@@ -247,8 +248,3 @@ def _describe_held_out(recipe: Recipe, splits: tuple[str, ...]) -> str:
         f"no split of its own, so {100 * part:g} % of each class, drawn by the files' names and the seed "
         f"{recipe.engine.seed}, are held out to measure on"
     )
-
-
-def in_words(seconds: float) -> str:
-    """Print a time, roughly."""
-    return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"

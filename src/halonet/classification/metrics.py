@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from halonet.engine.device import sum_dtype
+
 
 def classification_sums(logits: Float[Tensor, "batch classes"], targets: Int[Tensor, " batch"]) -> Float[Tensor, " 4"]:
     """Sum what `summarize` needs over a batch.
@@ -23,18 +25,6 @@ def classification_sums(logits: Float[Tensor, "batch classes"], targets: Int[Ten
     right = logits.topk(min(5, logits.shape[1]), dim=1).indices == targets[:, None]
     sums = torch.stack([loss, right[:, 0].sum(), right.sum(), targets.new_full((), len(targets))])
     return sums.to(sum_dtype(logits.device))
-
-
-def sum_dtype(device: torch.device) -> torch.dtype:
-    """The widest dtype for sums on a device (Apple's GPUs have no float64).
-
-    Args:
-        device: Where the sums live.
-
-    Returns:
-        float64 or float32.
-    """
-    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def summarize(sums: Float[Tensor, " 4"]) -> dict[str, float]:

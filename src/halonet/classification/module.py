@@ -8,11 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import halonet
-from halonet.data import derive_seed
-from halonet.classification.metrics import classification_sums, sum_dtype, summarize
-from halonet.engine.module import Batch, TrainingModule
-from halonet.recipes.schema import OptimizerSection, Recipe, RegularizationSection, ScheduleSection
+from halonet.classification.metrics import classification_sums, summarize
+from halonet.classification.recipe import Recipe, RegularizationSection, ScheduleSection
 from halonet.classification.schedule import learning_rate_factor
+from halonet.data import derive_seed
+from halonet.engine.device import sum_dtype
+from halonet.engine.module import Batch, TrainingModule
+from halonet.recipes.schema import OptimizerSection
 
 
 class Classifier(TrainingModule):

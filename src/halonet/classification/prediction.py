@@ -8,13 +8,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from halonet.data.images import open_image
+from halonet.classification.checkpoint import load_checkpoint
+from halonet.classification.evaluation import preprocessing
 from halonet.data.classification.transforms import build_transform
+from halonet.data.images import open_image
+from halonet.engine.device import choose_device
+from halonet.engine.files import check_output_folder, explain_full_disk, picture_name
 from halonet.errors import UserError
 from halonet.rules import Count, check_arguments
-from halonet.classification.evaluation import choose_device, preprocessing
-from halonet.engine.files import check_output_folder, explain_full_disk, picture_name
-from halonet.engine.weights import load_checkpoint
 
 
 def predict(

@@ -5,15 +5,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from halonet.data.classification.sources import is_named, require_asked_for
-from halonet.errors import UserError
-from halonet.classification.module import Classifier
 from halonet.classification.data import ClassificationData
 from halonet.classification.evaluation import describe_accuracy, evaluate
-from halonet.engine.files import absolute
 from halonet.classification.from_data import fill_in
-from halonet.recipes.schema import Recipe, replaced
+from halonet.classification.module import Classifier
+from halonet.classification.recipe import Recipe
+from halonet.data.classification.sources import is_named, require_asked_for
+from halonet.engine.files import absolute
 from halonet.engine.task import Task
+from halonet.errors import UserError
+from halonet.recipes.schema import replaced
 
 MEASURED = ("top1", "top1_interval", "top5", "loss", "parameters", "images", "classes", "variant")
 

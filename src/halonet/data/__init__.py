@@ -1,6 +1,8 @@
 """Real images for training and evaluation: sources, transforms, and the dataset that keys its randomness."""
 
 from halonet.data.classification.dataset import KeyedDataset
+from halonet.data.classification.sources import ImageSource, available_splits, load_source
+from halonet.data.classification.transforms import AugmentationConfig, build_transform
 from halonet.data.detection.coco import (
     CocoImages,
     DetectionSource,
@@ -10,8 +12,6 @@ from halonet.data.detection.coco import (
 from halonet.data.detection.dataset import DetectionAugmentation, KeyedDetections, build_detection_transform
 from halonet.data.images import find_images, open_image
 from halonet.data.randomness import derive_seed
-from halonet.data.classification.sources import ImageSource, available_splits, load_source
-from halonet.data.classification.transforms import AugmentationConfig, build_transform
 
 __all__ = [
     "AugmentationConfig",

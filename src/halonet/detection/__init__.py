@@ -2,7 +2,6 @@
 
 from halonet.detection.checkpoint import load_detector as load_detector
 from halonet.detection.data import DetectionData as DetectionData
-from halonet.detection.module import Detector as Detector
 from halonet.detection.evaluation import evaluate as evaluate
 from halonet.detection.from_data import fill_in as fill_in
 from halonet.detection.mask_rcnn import (
@@ -11,6 +10,7 @@ from halonet.detection.mask_rcnn import (
     MaskRCNN as MaskRCNN,
     create_detector as create_detector,
 )
+from halonet.detection.module import Detector as Detector
 from halonet.detection.prediction import predict as predict
 from halonet.detection.recipe import (
     DetectionDataSection as DetectionDataSection,

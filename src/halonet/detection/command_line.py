@@ -55,8 +55,8 @@ def add_detection(parser: argparse.ArgumentParser, add_command: AddCommand) -> A
 def run_train(options: argparse.Namespace, overrides: list[str]) -> None:
     """Train or resume, then say what was written."""
     from halonet.detection.task import Detection
-    from halonet.recipes.load import resolve
     from halonet.engine.run import resume, train
+    from halonet.recipes.load import resolve
 
     initial = [] if options.init is None else [f"model.init={options.init}"]
     run_training(

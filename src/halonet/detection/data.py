@@ -6,8 +6,8 @@ from typing import Any
 from halonet.data.detection.coco import DetectionSource, load_detection_source
 from halonet.data.detection.dataset import KeyedDetections, build_detection_transform, collate
 from halonet.detection.recipe import DetectionDataSection, DetectionRecipe
-from halonet.errors import UserError
 from halonet.engine.data import KeyedData
+from halonet.errors import UserError
 
 
 class DetectionData(KeyedData):

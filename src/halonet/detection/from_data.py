@@ -16,9 +16,9 @@ from halonet.data.detection.coco import CocoImages, available_detection_splits, 
 from halonet.detection.data import DetectionData
 from halonet.detection.module import Detector
 from halonet.detection.recipe import DetectionRecipe
+from halonet.engine.device import choose_device
+from halonet.engine.estimate import LONGEST, MOST_CLASSES_NAMED, in_words
 from halonet.errors import UserError
-from halonet.classification.evaluation import choose_device
-from halonet.classification.from_data import LONGEST, MOST_CLASSES_NAMED, in_words
 from halonet.recipes.schema import replaced, value_of
 
 SIDES = (768, 640, 512, 384, 320, 256)  # pixels of the longer side

@@ -7,9 +7,9 @@ from halonet.data.detection.dataset import DetectionAugmentation
 from halonet.data.nullable import OrNull
 from halonet.detection.mask_rcnn import DetectorSettings, FasterRCNN, Samples, create_detector, fitting_stages
 from halonet.models.config import Classes, InChans
+from halonet.recipes.schema import AnyRecipe, Fraction, check_model
 from halonet.rules import Count, FilledText, Workers, check_together, within
 from halonet.schemas import record
-from halonet.recipes.schema import AnyRecipe, Fraction, check_model
 
 
 @record

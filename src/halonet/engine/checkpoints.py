@@ -15,12 +15,12 @@ import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
 import halonet
-from halonet.errors import UserError, UserNote
-from halonet.interrupts import Interrupted, Interrupts, name_of
 from halonet.engine.checksums import DamagedFileError, save_with_checksum
 from halonet.engine.files import write_atomically
 from halonet.engine.module import Batch, TrainingModule
 from halonet.engine.weights import read_checkpoint
+from halonet.errors import UserError, UserNote
+from halonet.interrupts import Interrupted, Interrupts, name_of
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 # A run that was told to end says that it waits for a validation, if it must wait for so long.

@@ -9,9 +9,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from halonet.data import derive_seed
+from halonet.engine.sampler import EpochSampler
 from halonet.errors import UserError
 from halonet.interrupts import shield_worker
-from halonet.engine.sampler import EpochSampler
 
 
 @runtime_checkable

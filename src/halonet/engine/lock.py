@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from halonet.errors import UserError, UserNote
 from halonet.engine.files import explain_full_disk, is_disk_full
+from halonet.errors import UserError, UserNote
 
 try:
     import fcntl

@@ -9,10 +9,10 @@ from typing import Any
 import lightning
 from torch.utils.tensorboard import SummaryWriter
 
-from halonet.errors import UserError
 from halonet.engine.divergence import Divergence
 from halonet.engine.files import explain_full_disk
 from halonet.engine.module import Batch, TrainingModule
+from halonet.errors import UserError
 
 
 class JsonLines:

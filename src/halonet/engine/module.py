@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from halonet.data.randomness import derive_seed
 from halonet.engine.data import KeyedData
-from halonet.classification.metrics import sum_dtype
+from halonet.engine.device import sum_dtype
 from halonet.engine.optimizer_state import accept_joined_projections
-from halonet.recipes.schema import OptimizerSection
 from halonet.engine.weights import describe
+from halonet.recipes.schema import OptimizerSection
 
 Batch = Sequence[Any]  # what the network takes, and targets, of which there are as many as images
 

@@ -11,17 +11,17 @@ from typing import Any
 
 import lightning
 
-from halonet.errors import UserError, UserNote
-from halonet.interrupts import Interrupted, Interrupts, name_of
 from halonet.engine.checkpoints import LAST, find_checkpoint
 from halonet.engine.divergence import Divergence
 from halonet.engine.files import explain_full_disk, remove_partial_files, write_atomically
-from halonet.recipes.schema import AnyRecipe
-from halonet.recipes.load import resolve, was_edited
 from halonet.engine.session import as_begun, is_first_process, require_same_recipe, session
 from halonet.engine.task import Task, task_for
 from halonet.engine.trainer import fit
 from halonet.engine.weights import network_state, read_checkpoint, save_weights
+from halonet.errors import UserError, UserNote
+from halonet.interrupts import Interrupted, Interrupts, name_of
+from halonet.recipes.load import resolve, was_edited
+from halonet.recipes.schema import AnyRecipe
 from halonet.visual.curves import draw_curves
 
 RUN_FILES = ("recipe.yaml", "result.json", "log.jsonl", "checkpoints", "model.safetensors")

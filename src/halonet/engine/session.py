@@ -7,18 +7,17 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
-from halonet.errors import UserError
-from halonet.interrupts import Interrupted, Interrupts, interruptible, name_of
 from halonet.engine.checkpoints import differences
 from halonet.engine.files import explain_full_disk
 from halonet.engine.lock import locked
+from halonet.errors import UserError
+from halonet.interrupts import Interrupted, Interrupts, interruptible, name_of
 from halonet.recipes.load import completed, resolve
-
-RecipeT = TypeVar("RecipeT")
+from halonet.recipes.schema import RecipeT
 
 
 def is_first_process() -> bool:
@@ -86,7 +85,11 @@ def as_begun(recipe: RecipeT, folder: Path) -> RecipeT:
         UserError: The folder's recipe cannot be read.
     """
     path = folder / "recipe.yaml"
-    return completed(recipe, resolve(path, task=recipe.task)) if os.path.isfile(path) else recipe
+    if not os.path.isfile(path):
+        return recipe
+    held = resolve(path, task=recipe.task)
+    assert isinstance(held, type(recipe))
+    return completed(recipe, held)
 
 
 def require_same_recipe(folder: Path, recipe: Any, command: str) -> None:

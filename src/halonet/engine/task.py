@@ -4,10 +4,10 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
-from halonet.errors import UserError
 from halonet.recipes.schema import AnyRecipe, RecipeT
+from halonet.recipes.tasks import TASKS
 
 if TYPE_CHECKING:
     from halonet.engine.data import KeyedData
@@ -100,45 +100,6 @@ class Task(ABC, Generic[RecipeT]):
         return {}
 
 
-class Entry(NamedTuple):
-    """Where a task is found; it is imported when it is needed.
-
-    Attributes:
-        recipe: The class of its recipes.
-        task: Its subclass of `Task`.
-        command: What trains its recipes.
-    """
-
-    recipe: str
-    task: str
-    command: str
-
-
-TASKS = {
-    "classification": Entry(
-        "halonet.recipes.schema:Recipe", "halonet.classification.task:Classification", "halonet train"
-    ),
-    "detection": Entry(
-        "halonet.detection.recipe:DetectionRecipe", "halonet.detection.task:Detection", "halonet detect train"
-    ),
-}
-
-
 def task_for(recipe: AnyRecipe) -> Task:
     """Make the task of a recipe."""
     return pkgutil.resolve_name(TASKS[recipe.task].task)(recipe)
-
-
-def require_task(name: str, source: str) -> Entry:
-    """Find a task by its name.
-
-    Args:
-        name: Such as "classification".
-        source: What names it, for the message.
-
-    Raises:
-        UserError: There is no such task.
-    """
-    if name not in TASKS:
-        raise UserError(f"{source} is a recipe of {name}, which is no task: known are {', '.join(TASKS)}")
-    return TASKS[name]

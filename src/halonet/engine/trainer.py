@@ -11,8 +11,6 @@ from typing import Any, Literal
 import lightning
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from halonet.errors import UserError, UserNote
-from halonet.interrupts import Interrupts
 from halonet.engine.checkpoints import (
     BEST,
     LAST,
@@ -22,15 +20,17 @@ from halonet.engine.checkpoints import (
     differences,
     environment,
 )
+from halonet.engine.data import KeyedData
 from halonet.engine.divergence import Divergence
 from halonet.engine.ema import MovingAverage
 from halonet.engine.files import write_atomically
-from halonet.engine.data import KeyedData
-from halonet.engine.progress import Progress
-from halonet.recipes.schema import AnyRecipe
-from halonet.recipes.load import to_yaml, was_edited
 from halonet.engine.log import RunLog
+from halonet.engine.progress import Progress
 from halonet.engine.task import Task
+from halonet.errors import UserError, UserNote
+from halonet.interrupts import Interrupts
+from halonet.recipes.load import to_yaml, was_edited
+from halonet.recipes.schema import AnyRecipe
 
 # The recipe's name: Lightning's.
 PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {

@@ -13,16 +13,16 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-import halonet
+from halonet.engine.checksums import KEY, DamagedFileError, check_file, check_tensors, checksum
+from halonet.engine.data import KeyedData
+from halonet.engine.files import write_atomically
 from halonet.errors import LONGEST_NAME, UserError
 from halonet.layers import fit_state
-from halonet.rules import shown
-from halonet.engine.checksums import KEY, DamagedFileError, check_file, check_tensors, checksum
-from halonet.engine.files import write_atomically
-from halonet.engine.data import KeyedData
-from halonet.engine.metadata import ClassifierMetadata, read_metadata
+from halonet.rules import hints_of, shown
+from halonet.schemas import check
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
+MetadataT = TypeVar("MetadataT")
 
 _PREFIX = "network."  # of the network's tensors in a Lightning checkpoint
 _METADATA_KEY = "halonet"  # of the JSON in a safetensors file, and of the dictionary in a Lightning checkpoint
@@ -78,39 +78,6 @@ def _with_sorted_metadata(content: bytes) -> tuple[bytes, memoryview]:
     return len(text).to_bytes(8, "little") + text, memoryview(content)[8 + size :]
 
 
-def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
-    """Build the network that a checkpoint holds, in evaluation mode on the CPU.
-
-    Args:
-        path: A run folder, a `model.safetensors` or a `.ckpt`. Of a checkpoint of a run with EMA, the average.
-
-    Returns:
-        The network, and what `describe` knew of it, without what is null.
-
-    Raises:
-        UserError: The file is missing, truncated, no checkpoint, from another model, or holds pickled code.
-    """
-    state, information, path = read_weights(path)
-    if "config" not in information or information.get("network") != halonet.HaloNet.__name__:
-        kind = saved_from(information)
-        raise UserError(
-            f"{path} does not say which HaloNet its weights belong to"
-            + (f" (it was saved from a {kind})" if kind else "")
-            + ": only checkpoints written by `halonet train`, or from its Classifier, do"
-        )
-    metadata = read_metadata(ClassifierMetadata, information, str(path))
-
-    def build() -> nn.Module:
-        return halonet.HaloNet(metadata.config, num_classes=metadata.num_classes, in_chans=metadata.in_chans)
-
-    return build_checked(build, state, str(path)), without_nulls(information)
-
-
-def without_nulls(information: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what is null in the description of a checkpoint, which says as little as what is missing."""
-    return {name: value for name, value in information.items() if value is not None}
-
-
 def saved_from(information: dict[str, Any]) -> str | None:
     """The class that weights were saved from, or None if a checkpoint does not say it as `describe` does."""
     kind = information.get("network")
@@ -136,6 +103,26 @@ def build_checked(build: Callable[[], ModuleT], state: dict[str, Tensor], source
     network = build()
     network.load_state_dict(state)
     return network.eval()
+
+
+def read_metadata(schema: type[MetadataT], information: dict[str, Any], source: str) -> MetadataT:
+    """Check what a checkpoint says.
+
+    Args:
+        schema: What it must say; what a later version says besides is passed over.
+        information: What it says.
+        source: The checkpoint, for the message.
+
+    Raises:
+        RuleError: It names all that is missing or breaks a rule.
+    """
+    known = {name: information[name] for name in hints_of(schema) if name in information}
+    return check(schema, known, f"the description in {source}")
+
+
+def without_nulls(information: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what is null in the description of a checkpoint, which says as little as what is missing."""
+    return {name: value for name, value in information.items() if value is not None}
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any], Path]:

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from halonet.errors import LONGEST_NAME, UserError, UserNote, unknown_name
+from halonet.recipes.files import RecipeFileError, RecipeFiles, UnknownRecipeError, WrittenRecipe, merge
+from halonet.recipes.schema import AnyRecipe, OptimizerSection
+from halonet.recipes.tasks import require_task
+from halonet.recipes.yaml_text import dump_yaml, parse_value, parse_yaml, read_text
 from halonet.rules import Complaint, RuleError, hints_of, shown
 from halonet.schemas import check
-from halonet.recipes.schema import AnyRecipe, OptimizerSection
-from halonet.recipes.files import RecipeFileError, RecipeFiles, UnknownRecipeError, WrittenRecipe, merge
-from halonet.engine.task import require_task
-from halonet.recipes.yaml_text import dump_yaml, parse_value, parse_yaml, read_text
 
 
 def list_recipes() -> list[str]:

@@ -216,7 +216,9 @@ def test_torchvision_splits_never_take_the_test_images_for_validation():
 def test_the_images_of_a_torchvision_folder_are_opened_by_us(tmp_path, monkeypatch):
     (tmp_path / "ant").mkdir()
     (tmp_path / "ant/0.png").write_bytes(b"none")
-    monkeypatch.setattr("halonet.data.classification.adapters.create_dataset", lambda *_, **__: ImageFolder(str(tmp_path)))
+    monkeypatch.setattr(
+        "halonet.data.classification.adapters.create_dataset", lambda *_, **__: ImageFolder(str(tmp_path))
+    )
     source = load_source("torch/imagenet", "validation", root=tmp_path)
     assert source.class_names == ["ant"]
     with pytest.raises(UserError, match=r"0\.png is not an image that can be read"):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from halonet.data.classification.dataset import cifar10
+from halonet.data.classification import cifar10
 from halonet.data.classification.cifar10 import Cifar10
 from halonet.errors import UserError
 from tests.data import cifar10_archives as archives

@@ -2,9 +2,9 @@ import numpy as np
 from PIL import Image
 
 from halonet.data.classification.folder import ImageFolder
-from halonet.data.images import open_image
 from halonet.data.classification.shrunk import ShrunkImages
 from halonet.data.classification.sources import labels_of, names_of
+from halonet.data.images import open_image
 from tests.data.samples import noise_image
 
 

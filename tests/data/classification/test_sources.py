@@ -3,7 +3,14 @@ import tarfile
 import numpy as np
 import pytest
 
-from halonet.data.classification.sources import ImageSource, available_splits, is_named, is_remote, load_source, names_of
+from halonet.data.classification.sources import (
+    ImageSource,
+    available_splits,
+    is_named,
+    is_remote,
+    load_source,
+    names_of,
+)
 from halonet.errors import UserError, UserNote
 from tests.data import cifar10_archives
 from tests.data.samples import noise_image, write_classes

@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_tools
 
-from halonet.data.detection.coco_masks import FAR, FEW_POINTS, LONGEST, decompress, mask_faults, run_lengths, sound_strings
+from halonet.data.detection.coco_masks import (
+    FAR,
+    FEW_POINTS,
+    LONGEST,
+    decompress,
+    mask_faults,
+    run_lengths,
+    sound_strings,
+)
 
 HEIGHT, WIDTH = 13, 17
 

@@ -20,8 +20,8 @@ from torchvision.ops.poolers import LevelMapper
 import halonet
 from halonet.data.detection.dataset import DetectionAugmentation
 from halonet.detection.export import ExportableDetector, export_detector
-from halonet.detection.export.parts import align, keep_best, paste, prepare
 from halonet.detection.export.exportable import OUTPUTS, THRESHOLD
+from halonet.detection.export.parts import align, keep_best, paste, prepare
 from halonet.detection.export.verification import compare_detections, verify_detector
 from halonet.detection.mask_rcnn import FasterRCNN, create_detector
 from halonet.errors import UserError

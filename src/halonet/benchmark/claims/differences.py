@@ -3,7 +3,7 @@
 from typing import Any
 
 from halonet.benchmark.claims.experiment import experiment_of, resolved_recipe
-from halonet.recipes.schema import Recipe
+from halonet.classification.recipe import Recipe
 
 
 def differences(recipe: Recipe, base: Recipe) -> list[str]:

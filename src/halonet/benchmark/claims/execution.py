@@ -15,18 +15,18 @@ from halonet.benchmark.claims.records import AGAIN, REMEDY
 from halonet.benchmark.claims.schema import BENCHMARK, COMPLETE, DIVERGED
 from halonet.benchmark.claims.shifts import classify, measure_shifts, share
 from halonet.benchmark.record import describe_machine, describe_run
+from halonet.classification.checkpoint import load_checkpoint
+from halonet.classification.evaluation import preprocessing
+from halonet.classification.module import Classifier
+from halonet.classification.recipe import Recipe
 from halonet.data import build_transform, load_source
 from halonet.data.classification.sources import labels_of
+from halonet.engine.files import explain_full_disk
+from halonet.engine.run import read_result, train
 from halonet.errors import DivergedError, UserError
 from halonet.interrupts import Interrupted, name_of
 from halonet.models.halonet import HaloNet
 from halonet.models.macs import count_macs
-from halonet.classification.module import Classifier
-from halonet.classification.evaluation import preprocessing
-from halonet.engine.files import explain_full_disk
-from halonet.recipes.schema import Recipe
-from halonet.engine.run import read_result, train
-from halonet.engine.weights import load_checkpoint
 
 SPLITS = ("train", "validation", "test")
 

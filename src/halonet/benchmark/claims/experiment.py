@@ -7,9 +7,9 @@ import json
 import typing
 from typing import Any
 
+from halonet.classification.recipe import Recipe
 from halonet.models.config import HaloNetConfig
 from halonet.models.registry import configure
-from halonet.recipes.schema import Recipe
 
 # What describes a recipe, or changes how its run proceeds but not what it computes. The seed is in the record's name,
 # and the network is told by its whole config.

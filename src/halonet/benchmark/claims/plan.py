@@ -5,12 +5,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
+from halonet.classification.recipe import Recipe
 from halonet.errors import UserError, unknown_name
-from halonet.rules import FilledText, within
-from halonet.schemas import check, record
-from halonet.recipes.schema import Recipe
 from halonet.recipes.load import build, derive
 from halonet.recipes.yaml_text import parse_yaml, read_text
+from halonet.rules import FilledText, within
+from halonet.schemas import check, record
 
 PLAN = resources.files("halonet.benchmark.claims") / "plan.yaml"
 Seeds = Annotated[int, within(least=3, most=10_000)]

@@ -8,8 +8,8 @@ from typing import Any
 from halonet.benchmark.claims.experiment import experiment_hash
 from halonet.benchmark.claims.plan import Plan
 from halonet.benchmark.claims.schema import DamageError, check_record
-from halonet.errors import UserError, unknown_name
 from halonet.engine.files import write_atomically
+from halonet.errors import UserError, unknown_name
 
 # After a run was cut short, and after a full disk.
 AGAIN = "run the command again"

@@ -15,8 +15,8 @@ from halonet.benchmark.claims.records import read_records, record_path, write_re
 from halonet.benchmark.claims.remaining import minutes_of, missing_seeds
 from halonet.benchmark.claims.schema import DIVERGED
 from halonet.benchmark.record import describe_run
-from halonet.errors import UserError, unknown_name
 from halonet.engine.files import check_output_folder
+from halonet.errors import UserError, unknown_name
 
 # A run is begun only if the time left exceeds its estimate by so much: machines are not equally busy.
 MARGIN = 1.15

@@ -6,8 +6,8 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from halonet.data.keyed import KeyedItems
 from halonet.data.classification.sources import ImageSource
+from halonet.data.keyed import KeyedItems
 
 Item = tuple[Float[Tensor, "channels height width"], int]
 """An image and its label."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-FOLDER = Path(__file__).parent / "embedded" / "fashion_mnist"
+FOLDER = Path(__file__).parents[1] / "embedded" / "fashion_mnist"
 ARCHIVE = FOLDER / "fashion_mnist_subset.npz"
 CLASS_NAMES = (
     *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),

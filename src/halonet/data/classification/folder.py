@@ -9,8 +9,8 @@ from typing import Generic, TypeVar
 from PIL import Image
 from timm.utils.misc import natural_key
 
-from halonet.data.images import Header, decode_header, decode_image, inspect_image, open_image
 from halonet.data.classification.tar import Member, read_members
+from halonet.data.images import Header, decode_header, decode_image, inspect_image, open_image
 from halonet.data.walk import (
     IMAGE_SUFFIXES,
     LeftOut,

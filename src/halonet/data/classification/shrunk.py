@@ -2,8 +2,8 @@
 
 from PIL import Image
 
-from halonet.data.images import Header
 from halonet.data.classification.sources import ImageSource, inspect_source, labels_of, names_of, read_scaled
+from halonet.data.images import Header
 
 MEMORY = 2**31  # bytes of pixels kept by one process; images beyond it are read each time
 

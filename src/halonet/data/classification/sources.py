@@ -8,8 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from PIL import Image
 
-from halonet.data.classification.dataset import cifar10
-from halonet.data.classification.dataset import fashion_mnist
+from halonet.data.classification import cifar10, fashion_mnist
 from halonet.data.classification.adapters import (
     HuggingFaceImages,
     ParquetImages,
@@ -18,8 +17,8 @@ from halonet.data.classification.adapters import (
     torchvision_splits,
 )
 from halonet.data.classification.folder import ImageFolder, ImageTar, check_same_classes, class_folders
-from halonet.data.images import Header
 from halonet.data.classification.parquet import SPLIT_NAMES, find_parquet_files, split_of
+from halonet.data.images import Header
 from halonet.data.randomness import derive_order, derive_seed
 from halonet.data.walk import is_hidden, is_image_name
 from halonet.errors import UserError, note_once, unknown_name

@@ -16,7 +16,14 @@ import torch
 from PIL import Image
 
 from halonet.data.detection.coco_annotations import choose_usable
-from halonet.data.detection.coco_file import CocoFile, Faults, outer_category, paused_collector, read_annotations, read_categories
+from halonet.data.detection.coco_file import (
+    CocoFile,
+    Faults,
+    outer_category,
+    paused_collector,
+    read_annotations,
+    read_categories,
+)
 from halonet.data.detection.coco_layouts import find_splits
 from halonet.data.detection.coco_masks import run_lengths
 from halonet.data.images import open_image

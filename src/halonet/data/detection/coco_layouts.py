@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from halonet.data.detection.dataset import nuclei
 from halonet.data.classification.sources import SPLIT_NAMES, place_of
+from halonet.data.detection import nuclei
 from halonet.errors import UserError, unknown_name
 
 LAYOUTS = (

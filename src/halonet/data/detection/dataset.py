@@ -12,10 +12,10 @@ from torchvision import tv_tensors
 from torchvision.ops import masks_to_boxes
 from torchvision.transforms import v2
 
+from halonet.data.classification.transforms import GrayOrColor, Mean, Std
 from halonet.data.detection.coco import DetectionSource, DetectionTarget
 from halonet.data.keyed import KeyedItems
 from halonet.data.nullable import OrNull
-from halonet.data.classification.transforms import GrayOrColor, Mean, Std
 from halonet.rules import Count, Probability, Side, check_arguments, check_together, within
 from halonet.schemas import record
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 NAME = "nuclei"
-FOLDER = Path(__file__).parent / "embedded" / "nuclei"
+FOLDER = Path(__file__).parents[1] / "embedded" / "nuclei"
 SPLITS = ("train", "test")
 
 

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 
 import halonet
-from halonet.detection.export.parts import make_translations
 from halonet.detection.export.exportable import ExportableDetector
+from halonet.detection.export.parts import make_translations
 from halonet.detection.export.verification import verify_detector
 from halonet.detection.mask_rcnn import SIZE_DIVISOR, FasterRCNN
+from halonet.engine.files import check_output_file, write_atomically
 from halonet.errors import UserError
 from halonet.installation import command_for_extra
-from halonet.engine.files import check_output_file, write_atomically
 
 OPSET = 18  # the oldest whose Resize and Pad name their axes
 EXAMPLE_SIZE = (320, 256)

@@ -1,15 +1,19 @@
-"""What a checkpoint says of its weights, checked before a network is built."""
+"""Classifiers from checkpoints."""
 
-from typing import Annotated, Any, Literal, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
+from torch import nn
+
+import halonet
 from halonet.data import AugmentationConfig
+from halonet.engine.weights import build_checked, read_metadata, read_weights, saved_from, without_nulls
+from halonet.errors import UserError
 from halonet.models import HaloNetConfig
 from halonet.models.config import InChans, NumClasses
-from halonet.rules import FilledText, Text, check_together, hints_of, within
-from halonet.schemas import Plain, check, record
 from halonet.recipes.schema import Seed
-
-MetadataT = TypeVar("MetadataT")
+from halonet.rules import FilledText, Text, check_together, within
+from halonet.schemas import Plain, record
 
 
 @record
@@ -61,16 +65,29 @@ class ClassifierMetadata:
         )
 
 
-def read_metadata(schema: type[MetadataT], information: dict[str, Any], source: str) -> MetadataT:
-    """Check what a checkpoint says.
+def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Build the network that a checkpoint holds, in evaluation mode on the CPU.
 
     Args:
-        schema: What it must say; what a later version says besides is passed over.
-        information: What it says.
-        source: The checkpoint, for the message.
+        path: A run folder, a `model.safetensors` or a `.ckpt`. Of a checkpoint of a run with EMA, the average.
+
+    Returns:
+        The network, and what `describe` knew of it, without what is null.
 
     Raises:
-        RuleError: It names all that is missing or breaks a rule.
+        UserError: The file is missing, truncated, no checkpoint, from another model, or holds pickled code.
     """
-    known = {name: information[name] for name in hints_of(schema) if name in information}
-    return check(schema, known, f"the description in {source}")
+    state, information, path = read_weights(path)
+    if "config" not in information or information.get("network") != halonet.HaloNet.__name__:
+        kind = saved_from(information)
+        raise UserError(
+            f"{path} does not say which HaloNet its weights belong to"
+            + (f" (it was saved from a {kind})" if kind else "")
+            + ": only checkpoints written by `halonet train`, or from its Classifier, do"
+        )
+    metadata = read_metadata(ClassifierMetadata, information, str(path))
+
+    def build() -> nn.Module:
+        return halonet.HaloNet(metadata.config, num_classes=metadata.num_classes, in_chans=metadata.in_chans)
+
+    return build_checked(build, state, str(path)), without_nulls(information)

@@ -23,8 +23,8 @@ def add_detector_export(commands: Any, add_command: AddCommand) -> None:
 
 def run_detector_export(options: argparse.Namespace, overrides: list[str]) -> None:
     """Export, check, and print what was written."""
-    from halonet.detection.export.file import export_detector
     from halonet.detection.checkpoint import load_detector
+    from halonet.detection.export.file import export_detector
     from halonet.engine.files import check_output_file
 
     check_output_file(options.file)
