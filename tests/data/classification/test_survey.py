@@ -1,6 +1,6 @@
 import pytest
 
-from halonet.data.classification.dataset import survey as module
+from halonet.data.classification import survey as module
 from halonet.data.classification.folder import ImageFolder
 from halonet.data.classification.sources import load_source
 from halonet.data.classification.survey import survey
