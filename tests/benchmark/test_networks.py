@@ -1,4 +1,4 @@
-import importlib
+import dataclasses
 
 import pytest
 import timm
@@ -9,15 +9,16 @@ import halonet
 from halonet.benchmark.contestants import relative_error
 from halonet.benchmark.model import LOUDNESS, NEAR
 from halonet.benchmark.networks import (
-    CALLERS,
+    VALUES_ONLY,
     attention_replaced_by_values,
     create_network,
     has_halo_attention,
     shake,
-    values_only,
 )
 from halonet.errors import UserError
 from halonet.ops.attention import backends
+from halonet.ops.attention.calls import packed_attention
+from halonet.ops.attention.packed import Packed
 from tests.models.timm_networks import small_layer
 
 
@@ -27,11 +28,11 @@ def calls(monkeypatch):
     called = []
 
     def count(name, backend):
-        def run(*tensors, **numbers):
-            called.append(name)
-            return backend.run(*tensors, **numbers)
+        def counted(run):
+            return lambda *tensors, **numbers: (called.append(name), run(*tensors, **numbers))[1]
 
-        return backends.Backend(run, backend.refusal, backend.summary)
+        packed = backend.run_packed and counted(backend.run_packed)
+        return dataclasses.replace(backend, run=counted(backend.run), run_packed=packed)
 
     for name, backend in list(backends.BACKENDS.items()):
         monkeypatch.setitem(backends.BACKENDS, name, count(name, backend))
@@ -62,19 +63,17 @@ def test_the_bound_of_an_accelerated_layer_is_its_values_where_queries_stand(cal
     torch.testing.assert_close(output, values[:, :, ::2, ::2])
 
 
-def test_the_operator_is_put_back_after_an_error():
-    originals = [importlib.import_module(name).halo_attention for name in CALLERS]
-    with pytest.raises(ZeroDivisionError), attention_replaced_by_values():
-        raise ZeroDivisionError
-    assert (
-        originals == [importlib.import_module(name).halo_attention for name in CALLERS] == [halonet.halo_attention] * 2
-    )
+def test_the_backend_of_the_bound_is_gone_afterwards_even_after_an_error():
+    with pytest.raises(KeyError, match=VALUES_ONLY), attention_replaced_by_values():
+        raise KeyError(*(name for name in backends.BACKENDS if name == VALUES_ONLY))
+    assert list(backends.BACKENDS) == ["cpu", "triton", "composite", "reference"]
 
 
-def test_values_stand_in_for_attention_with_zero_gradients_of_queries_and_keys():
+def test_queries_and_keys_of_the_bound_have_zero_gradients():
     query = torch.randn(1, 2, 3, 2, 4, requires_grad=True)
     key, value = (torch.randn(1, 4, 5, 2, 4, requires_grad=True) for _ in range(2))
-    output = values_only(query, key, value, None, None, stride=(2, 2), block_size=2, halo_size=1)
+    with attention_replaced_by_values():
+        output = halonet.halo_attention(query, key, value, stride=(2, 2), block_size=2, halo_size=1)
     assert torch.equal(output, value[:, ::2, ::2])
     output.backward(torch.ones_like(output))
     assert query.grad.count_nonzero() == key.grad.count_nonzero() == 0
@@ -82,15 +81,13 @@ def test_values_stand_in_for_attention_with_zero_gradients_of_queries_and_keys()
     assert (value.grad[:, ::2, ::2] == 1).all()
 
 
-def test_zero_gradients_lie_side_by_side_as_the_kernels_do():
+def test_zero_gradients_of_the_bound_are_packed_as_those_of_the_kernels():
     projected = torch.randn(1, 4, 5, 24, requires_grad=True)
-    query, key, value = (part.unflatten(-1, (2, -1)) for part in projected.split([8, 8, 8], -1))
-    strides = []
-    for each in (query, key, value):
-        each.register_hook(lambda gradient: strides.append(gradient.stride()))
-    output = values_only(query, key, value)
+    options = {"block_size": 2, "halo_size": 1, "scale": None, "backend": "auto"}
+    with attention_replaced_by_values():
+        output = packed_attention(Packed(projected, None, 2, 8, 8), None, None, **options)
     output.backward(torch.ones_like(output))
-    assert strides == [(480, 120, 24, 4, 1)] * 3
+    assert output.grad_fn.name() == "_PackedValuesBackward"
     assert torch.equal(projected.grad, torch.cat([torch.zeros(1, 4, 5, 16), torch.ones(1, 4, 5, 8)], -1))
 
 

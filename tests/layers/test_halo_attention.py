@@ -307,5 +307,5 @@ def test_compiled_code_copies_no_gradient_between_the_kernel_and_the_projection(
     image = torch.randn(1, 8, 5, 6).to(memory_format=torch.channels_last).requires_grad_()
     with fresh_cache():  # what was compiled before knows nothing of our derivatives
         _, (_, backward) = run_fw_bw_and_get_code(lambda: compiled(image))
-    assert "cpu_attention_backward" in backward
+    assert "cpu_packed_attention_backward" in backward
     assert "cpp_fused" not in backward, "what is fused is a copy: all else are matrix products"

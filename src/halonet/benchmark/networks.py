@@ -1,7 +1,6 @@
 """Networks to race: ours by the names of their rows, timm's as `timm/NAME`."""
 
 import contextlib
-import importlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,11 +12,12 @@ from torch import Tensor, nn
 from halonet.errors import UserError, unknown_name
 from halonet.layers import HaloAttention
 from halonet.models import HALONETS, create_model
-from halonet.ops.attention import gradients
+from halonet.ops.attention.backends import BACKENDS, Backend
+from halonet.ops.attention.geometry import Geometry
+from halonet.ops.attention.packed import Packed, unpack
 
 TIMM = "timm/"
-# The modules that call the operator, by its name in them.
-CALLERS = ("halonet.layers.halo_attention", "halonet.models.accelerate")
+VALUES_ONLY = "values_only"
 
 
 def create_network(name: str, **changes: Any) -> nn.Module:
@@ -86,33 +86,56 @@ class _Values(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *given: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = given
-        # Laid out as a fused kernel returns them.
-        saved = ctx.saved_tensors
-        joined = gradients.count_joined(*saved)
-        memory = tuple(each.zero_() for each in gradients.allocate(joined, *saved))
-        query, key, value = gradients.parts(joined, memory, saved)
-        value[:, :: ctx.strides[0], :: ctx.strides[1]] = gradient
+        query, key, value = (each.new_zeros(each.shape) for each in ctx.saved_tensors)
+        value[:, :: ctx.strides[0], :: ctx.strides[1]] = given[0]
         return query, key, value, None
 
 
-def values_only(query: Tensor, key: Tensor, value: Tensor, *_: Any, stride: Any = 1, **__: Any) -> Tensor:
-    """Stand in for `halo_attention`: what would be averaged, at the queries' pixels."""
-    return _Values.apply(query, key, value, stride if isinstance(stride, tuple) else (stride, stride))  # pyright: ignore[reportReturnType]
+class _PackedValues(torch.autograd.Function):
+    """The same of a `Packed`, whose gradient is packed as that of a fused backend."""
+
+    @staticmethod
+    def forward(ctx: Any, strides: tuple[int, int], *packed: Any) -> Tensor:
+        tensor, query, *ctx.sizes = packed
+        ctx.strides = strides
+        ctx.save_for_backward(tensor, query)
+        return unpack(Packed(*packed))[2][:, :: strides[0], :: strides[1]].contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, *given: Tensor) -> tuple[Tensor | None, ...]:
+        tensor, query = (None if each is None else each.new_zeros(each.shape) for each in ctx.saved_tensors)
+        assert tensor is not None
+        values = unpack(Packed(tensor, query, *ctx.sizes))[2]
+        values[:, :: ctx.strides[0], :: ctx.strides[1]] = given[0]
+        return None, tensor, query, None, None, None
+
+
+def _run_values_only(query: Tensor, key: Tensor, value: Tensor, *_: Any, geometry: Geometry, **__: Any) -> Tensor:
+    return _Values.apply(query, key, value, (geometry.rows.stride, geometry.columns.stride))  # pyright: ignore[reportReturnType]
+
+
+def _run_packed_values_only(packed: Packed, *_: Any, geometry: Geometry, **__: Any) -> Tensor:
+    return _PackedValues.apply((geometry.rows.stride, geometry.columns.stride), *packed)  # pyright: ignore[reportReturnType]
 
 
 @contextlib.contextmanager
 def attention_replaced_by_values() -> Iterator[None]:
-    """Let the layers, ours and timm's accelerated ones, call `values_only` instead of the operator.
+    """Put a backend first that returns values only, so that "auto" takes it.
 
-    What a network then takes is the bound of what it can reach by a faster operator.
+    The time of a network is then the bound of what a faster operator can reach. `use_backend` would not do: it also
+    decides how norms and projections run.
     """
-    callers = [vars(importlib.import_module(name)) for name in CALLERS]
-    originals = [names["halo_attention"] for names in callers]
-    for names in callers:
-        names["halo_attention"] = values_only
+    backends = dict(BACKENDS)
+    values_only = Backend(
+        _run_values_only,
+        lambda *_: None,
+        "the values at the queries' pixels",
+        run_packed=_run_packed_values_only,
+    )
+    BACKENDS.clear()
+    BACKENDS.update({VALUES_ONLY: values_only} | backends)
     try:
         yield
     finally:
-        for names, original in zip(callers, originals, strict=True):
-            names["halo_attention"] = original
+        BACKENDS.clear()
+        BACKENDS.update(backends)

@@ -137,6 +137,14 @@ def test_the_operators_are_registered_as_pytorch_wants_them() -> None:
         torch.ops.halonet.cpu_attention.default, (query, key, value, table, other, numbers, 0.3, True)
     )
     torch.library.opcheck(torch.ops.halonet.cpu_attention.default, (query, key, value, None, None, numbers, 0.3, True))
+    packed = torch.randn(*key.shape[:3], 2 * 8 + 4, requires_grad=True)
+    query = torch.randn(*key.shape[:3], 2, 4, requires_grad=True)
+    tables = [torch.randn(9, 2, requires_grad=True) for _ in range(2)]
+    operator = torch.ops.halonet.cpu_packed_attention.default
+    torch.library.opcheck(operator, (packed, None, *tables, 2, 8, 4, numbers, 0.3, True))
+    torch.library.opcheck(
+        operator, (packed[..., 8:].detach().clone().requires_grad_(), query, None, None, 2, 8, 4, numbers, 0.3, True)
+    )
 
 
 @pytest.mark.usefixtures("untyped")

@@ -27,12 +27,14 @@ class Backend:
         refusal: Says why it cannot take these tensors and this geometry, or None if it can.
         summary: What it is, in a few words.
         by_name_only: Device types on which "auto" passes it over.
+        run_packed: Computes it from a checked `Packed` and the tables, if it can.
     """
 
     run: Callable[..., Tensor]
     refusal: Callable[[Tensor, Tensor, Tensor, Geometry], str | None]
     summary: str
     by_name_only: tuple[str, ...] = ()
+    run_packed: Callable[..., Tensor] | None = None
 
 
 def _never(query: Tensor, key: Tensor, value: Tensor, geometry: Geometry) -> str | None:
@@ -42,8 +44,14 @@ def _never(query: Tensor, key: Tensor, value: Tensor, geometry: Geometry) -> str
 
 # In the order in which "auto" asks them.
 BACKENDS = {
-    "cpu": Backend(cpu.halo_attention, cpu.refusal, cpu.SUMMARY),
-    "triton": Backend(triton.halo_attention, triton.refusal, triton.SUMMARY, by_name_only=("cpu",)),  # an interpreter
+    "cpu": Backend(cpu.halo_attention, cpu.refusal, cpu.SUMMARY, run_packed=cpu.packed_attention),
+    "triton": Backend(
+        triton.halo_attention,
+        triton.refusal,
+        triton.SUMMARY,
+        by_name_only=("cpu",),  # an interpreter
+        run_packed=triton.packed_attention,
+    ),
     "composite": Backend(composite.halo_attention, _never, "gathered windows and PyTorch's fused attention"),
     "reference": Backend(reference.halo_attention, _never, "the specification: slow, clear, differentiable twice"),
 }
