@@ -13,6 +13,15 @@ OPTIONS = {
     "memory": SHARED - {"--passes", "--plot", "--repeats"} | {"--dtype", "--image-size", "--models", "--pass"},
     "claims": {"--data", "--help", "--minutes", "--output", "--row", "--shard"},
     "tune": SHARED - {"--passes", "--plot"} | {"--dtype", "--sizes"},
+    "all": {"--device", "--dtype", "--help", "--minutes", "--output", "--sections", "--smoke"},
+    "detector": SHARED - {"--passes", "--plot"} | {"--backbones"},
+    "average-precision": {"--both", "--detections", "--help", "--images", "--output", "--repeats"},
+    "triton": {"--help"},
+}
+TRITON_OPTIONS = {
+    "compile": {"--architectures", "--batch", "--dtypes", "--help", "--output", "--sizes"},
+    "search": {"--channels", "--help", "--itemsizes", "--kernels", "--processes", "--record"},
+    "tune": OPTIONS["tune"],
 }
 QUICK = ["--batch", "1", "--repeats", "2", "--threads", "1", "--device", "cpu"]
 
@@ -21,13 +30,17 @@ def choices(parser, dest):
     return next(action for action in parser._actions if action.dest == dest).choices
 
 
-def test_the_benchmarks_and_their_options_are_exactly_these():
-    kinds = choices(choices(make_parser(), "command")["benchmark"], "benchmark")
-    found = {
+def options_of(kinds):
+    return {
         name: {option for action in parser._actions for option in action.option_strings if option.startswith("--")}
         for name, parser in kinds.items()
     }
-    assert found == OPTIONS
+
+
+def test_the_benchmarks_and_their_options_are_exactly_these():
+    kinds = choices(choices(make_parser(), "command")["benchmark"], "benchmark")
+    assert options_of(kinds) == OPTIONS
+    assert options_of(choices(kinds["triton"], "triton")) == TRITON_OPTIONS
 
 
 @pytest.mark.parametrize(
@@ -52,6 +65,17 @@ def test_the_benchmarks_and_their_options_are_exactly_these():
         (["model", "--dtype", "int8"], "dtype is 'int8', but must be float64, float32, bfloat16 or float16"),
         (["memory", "--pass", "both"], "unknown pass 'both'"),
         (["memory", "--models", "timm/resnet51x"], "unknown model 'timm/resnet51x'"),
+        (["detector", "--backbones", "r50"], "unknown model 'r50'"),
+        (["detector", "--batch", "0"], "batch is 0, but must be from 1"),
+        (["average-precision", "--images", "0"], "images is 0, but must be from 1"),
+        (["average-precision", "--repeats", "1"], "repeats is 1, but must be from 2"),
+        (["triton", "compile", "--dtypes", "bf32"], "unknown dtype 'bf32'"),
+        (["triton", "compile", "--architectures", "91"], "unknown value of --architectures '91'"),
+        (["triton", "compile", "--batch", "0"], "batch is 0, but must be from 1"),
+        (["triton", "compile", "--sizes", "h9"], "unknown size 'h9'"),
+        (["triton", "search", "--kernels", "backward"], "unknown value of --kernels 'backward'"),
+        (["triton", "search", "--processes", "0"], "processes is 0, but must be from 1"),
+        (["triton", "search", "--record", "no/where.json"], "there is no folder no"),
     ],
 )
 def test_a_users_mistake_is_one_line_and_status_2(words, message, capsys, tmp_path, monkeypatch):

@@ -8,8 +8,8 @@ from timm.layers.halo_attn import HaloAttn
 from torch import nn
 
 from halonet.benchmark import model
-from halonet.benchmark.contestants import relative_error
 from halonet.benchmark.networks import create_network
+from halonet.benchmark.peers import relative_error
 from halonet.errors import UserError
 from tests.benchmark.tiny import SETTINGS
 
@@ -83,7 +83,7 @@ FUSED = model.Form("fused", "tiny28", fused=True, same_as="tiny28")
 def agreement_of(dtype):
     """What has seen the plain network, and its logits."""
     settings = dataclasses.replace(SETTINGS, dtype=dtype)
-    agreement = model.Agreement(settings, 28)
+    agreement = model.LogitChecks(settings, 28)
     logits, _ = model.prepare_form(PLAIN, settings, 28, training=False)
     agreement.check(PLAIN, logits)
     return agreement, logits
@@ -101,8 +101,8 @@ def test_logits_that_are_near_enough_agree_and_others_do_not(dtype, allowed):
 def test_in_half_precision_logits_may_be_apart_by_some_times_what_rounding_does(dtype):
     agreement, logits = agreement_of(dtype)
     exact, _ = model.prepare_form(PLAIN, dataclasses.replace(SETTINGS, dtype="float64"), 28, training=False)
-    allowed = model.ROUNDINGS * relative_error(logits, exact)
-    assert model.NEAR < allowed < 0.03
+    allowed = model.ROUNDING_FACTOR * relative_error(logits, exact)
+    assert model.LOGIT_TOLERANCE < allowed < 0.03
     agreement.check(FUSED, logits.double() * (1 + 0.9 * allowed))
     with pytest.raises(ValueError, match="something else"):
         agreement.check(FUSED, logits.double() * (1 + 1.1 * allowed))
@@ -113,8 +113,8 @@ def test_in_half_precision_logits_may_be_apart_by_some_times_what_rounding_does(
 
 
 def test_a_form_whose_plain_form_took_no_part_says_so():
-    with pytest.raises(ValueError, match="tiny28, whose logits it must give, took no part"):
-        model.Agreement(SETTINGS, 28).check(FUSED, torch.ones(2, 10))
+    with pytest.raises(ValueError, match="tiny28, whose logits it must give, was left out"):
+        model.LogitChecks(SETTINGS, 28).check(FUSED, torch.ones(2, 10))
 
 
 def test_networks_and_images_are_made_on_the_device(monkeypatch):

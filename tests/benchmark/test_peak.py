@@ -7,10 +7,10 @@ import torch
 
 import halonet
 from halonet.benchmark import peak as peak_module
-from halonet.benchmark.contestants import make_inputs
 from halonet.benchmark.peak import Peak, Work, count_work, measure_peak, visible_pairs
-from halonet.benchmark.race import WARM_UPS
+from halonet.benchmark.peers import make_inputs
 from halonet.benchmark.sizes import SIZES, Size
+from halonet.benchmark.timing import WARM_UPS
 from halonet.errors import UserNote
 from halonet.models import count_macs
 from tests.benchmark.tiny import SETTINGS, SIZE
@@ -90,7 +90,7 @@ def test_a_peak_of_an_earlier_record_loads():
 
 
 def test_an_accelerator_is_measured_at_larger_sizes_and_by_a_copy_too(monkeypatch):
-    monkeypatch.setattr("halonet.benchmark.race.synchronize", lambda device: None)
+    monkeypatch.setattr("halonet.benchmark.timing.synchronize", lambda device: None)
     monkeypatch.setattr("halonet.benchmark.peak.ATTEMPTS", 1)
     asked = []
     multiply = torch.mm
@@ -105,10 +105,10 @@ def test_an_accelerator_is_measured_at_larger_sizes_and_by_a_copy_too(monkeypatc
 
 def test_a_gpu_without_a_working_triton_times_torch_exp_and_says_so(monkeypatch):
     monkeypatch.setattr("halonet.benchmark.peak.ATTEMPTS", 1)
-    monkeypatch.setattr("halonet.benchmark.race.synchronize", lambda device: None)
+    monkeypatch.setattr("halonet.benchmark.timing.synchronize", lambda device: None)
     exponentials = types.ModuleType("exponentials")
     exponentials.NUMBERS, exponentials.ROUNDS, exponentials.exponentiate_in_registers = 8, 1, None
-    monkeypatch.setitem(sys.modules, "halonet.benchmark.exponentials", exponentials)
+    monkeypatch.setitem(sys.modules, "halonet.benchmark.triton.exponentials", exponentials)
     monkeypatch.setattr(peak_module, "_runs_triton", lambda device: True)
     with pytest.warns(UserNote, match="timed by torch.exp, which is slower: Triton fails with TypeError"):
         assert peak_module._measure_exponentials(torch.float32, "cpu") > 0
@@ -117,7 +117,7 @@ def test_a_gpu_without_a_working_triton_times_torch_exp_and_says_so(monkeypatch)
 @pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU kernels are compiled")
 def test_exponentials_in_registers_are_computed_round_after_round(monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    from halonet.benchmark import exponentials
+    from halonet.benchmark.triton import exponentials
 
     monkeypatch.setattr(exponentials, "ROUNDS", 3)
     numbers = torch.randn(2 * exponentials.BLOCK)

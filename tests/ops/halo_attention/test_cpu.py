@@ -197,8 +197,8 @@ def test_a_missing_or_broken_library_is_told(
     with pytest.warns(UserNote, match=message):
         assert torch.equal(halonet.halo_attention(*tensors, **SIZE.options), expected)
     described = {row["backend"]: row for row in describe_backends()}
-    assert "not here: " in described["cpu"]["what it is"]
-    assert described["composite"]["auto takes it on"] == "cpu"
+    assert "not here: " in described["cpu"]["summary"]
+    assert described["composite"]["auto_devices"] == "cpu"
 
 
 def test_auto_says_once_that_the_library_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

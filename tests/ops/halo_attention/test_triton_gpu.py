@@ -83,7 +83,7 @@ def test_two_runs_at_full_size_give_the_same_bits(dtype: torch.dtype) -> None:
 
 
 def test_auto_takes_the_kernels() -> None:
-    described = {row["backend"]: row["auto takes it on"] for row in describe_backends()}
+    described = {row["backend"]: row["auto_devices"] for row in describe_backends()}
     assert "cuda" in described["triton"]
 
 

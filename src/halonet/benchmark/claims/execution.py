@@ -101,8 +101,8 @@ def _begin(row: Row, seed: int, recipe: Recipe, code: dict[str, Any]) -> dict[st
         "data": describe_data(recipe, Path(recipe.data.root)),
         "machine": {
             "processor": machine["processor"],
-            "instructions": machine["torch instructions"],
-            "cpu_backend": machine["halonet cpu backend"],
+            "instructions": machine["instructions"],
+            "cpu_backend": machine["cpu_backend"],
             "threads": str(torch.get_num_threads()),
         },
         "provenance": describe_run([]) | code | {"command": f"halonet benchmark claims --data DIR --row {row.name}"},

@@ -83,8 +83,8 @@ def describe_backends() -> list[dict[str, str]]:
     return [
         {
             "backend": name,
-            "auto takes it on": ", ".join(device for device, choice in taken.items() if choice == name) or "-",
-            "what it is": backend.summary + ("" if None in reasons[name] else f"; not here: {reasons[name].pop()}"),
+            "auto_devices": ", ".join(device for device, choice in taken.items() if choice == name) or "-",
+            "summary": backend.summary + ("" if None in reasons[name] else f"; not here: {reasons[name].pop()}"),
         }
         for name, backend in BACKENDS.items()
     ]
