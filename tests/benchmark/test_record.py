@@ -31,7 +31,7 @@ def test_appending_keeps_earlier_runs(tmp_path):
 def test_a_file_that_is_not_a_record_is_refused_and_kept(text, tmp_path):
     path = tmp_path / "notes.json"
     path.write_text(text)
-    with pytest.raises(UserError, match=r"notes.json exists and is no record of a benchmark; name another file"):
+    with pytest.raises(UserError, match=r"notes.json exists and is not a record of a benchmark; name another file"):
         write_record(record(), {}, path)
     assert path.read_text() == text
 

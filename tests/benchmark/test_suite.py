@@ -193,9 +193,9 @@ def test_a_users_mistake_is_one_line_and_status_2(words, message, capsys, tmp_pa
     ("change", "message"),
     [
         (lambda document: document["records"]["operator"]["machine"].update(processor="abacus"), "record of machine"),
-        (lambda document: document.clear(), "is no record of a benchmark"),
-        (lambda document: document.update(records=3), "is no record of a benchmark"),
-        (lambda document: document["records"].update(operator=3), "is no record of a benchmark"),
+        (lambda document: document.clear(), "is not a record of a benchmark"),
+        (lambda document: document.update(records=3), "is not a record of a benchmark"),
+        (lambda document: document["records"].update(operator=3), "is not a record of a benchmark"),
     ],
 )
 def test_a_file_of_something_else_is_refused_and_kept(change, message, plant, capsys, tmp_path):

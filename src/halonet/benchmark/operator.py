@@ -46,15 +46,10 @@ def check_tasks(names: list[str] | None, known: tuple[str, ...]) -> list[str]:
 
 
 def scaling_cases(scaling: str, batch: int) -> list[Case]:
-    """List cases that show how time grows with the image or with the window.
+    """List cases that show how time grows with the "image" or with the "window".
 
-    Args:
-        scaling: "image": H1's first stage for images of 128 to 2048 px, in batches of as many pixels as one image of
-            2048 px has. "window": its map at 256 px, with b of 4 to 32 and h of 1 to 4.
-        batch: For "window".
-
-    Raises:
-        UserError: If it is neither.
+    They are H1's first stage for images of 128 to 2048 px, in batches with as many pixels as one image of 2048 px; or
+    its map at 256 px, in the given batch, with b of 4 to 32 and h of 1 to 4.
     """
     if scaling not in SCALINGS:
         raise UserError(unknown_name("scaling", scaling, SCALINGS))

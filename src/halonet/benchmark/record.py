@@ -173,16 +173,16 @@ def read_output(path: Path) -> dict[str, Any] | None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise UserError(_no_record(path)) from error
+        raise UserError(not_a_record(path)) from error
     if not isinstance(found, dict):
-        raise UserError(_no_record(path))
+        raise UserError(not_a_record(path))
     return found
 
 
 def join(record: dict[str, Any], found: Any, path: Path) -> dict[str, Any]:
     """Take over the runs of a record found in a file; raises as `join_file`."""
     if not isinstance(found, dict) or not isinstance(found.get("runs"), list):
-        raise UserError(_no_record(path))
+        raise UserError(not_a_record(path))
     for name in ("benchmark", "question", "settings", "machine"):
         if found.get(name) != record[name]:
             raise UserError(
@@ -191,8 +191,9 @@ def join(record: dict[str, Any], found: Any, path: Path) -> dict[str, Any]:
     return record | {"runs": found["runs"]}
 
 
-def _no_record(path: Path) -> str:
-    return f"--output {path} exists and is no record of a benchmark; name another file"
+def not_a_record(path: Path) -> str:
+    """Say that a file is not a record."""
+    return f"--output {path} exists and is not a record of a benchmark; name another file"
 
 
 def write_record(record: dict[str, Any], run: dict[str, Any], path: Path) -> None:

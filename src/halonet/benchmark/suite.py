@@ -18,7 +18,15 @@ import torch
 from halonet.benchmark import model, operator
 from halonet.benchmark.peak import Peak, measure_peak
 from halonet.benchmark.peers import find_peers
-from halonet.benchmark.record import Row, describe_run, join, make_record, read_output, write_output
+from halonet.benchmark.record import (
+    Row,
+    describe_run,
+    join,
+    make_record,
+    not_a_record,
+    read_output,
+    write_output,
+)
 from halonet.benchmark.settings import Settings, find_device
 from halonet.benchmark.sizes import FAMILY, SIZES, Size
 from halonet.benchmark.table import format_rows
@@ -225,10 +233,10 @@ class Suite:
         """Read the file, and refuse one whose records are of another machine or question."""
         found = read_output(path)
         records = {} if found is None else found.get("records")
+        if not isinstance(records, dict):
+            raise UserError(not_a_record(path))
         for section in sections:
-            if not isinstance(records, dict):
-                join(section.record, records, path)  # refuses
-            elif section.name in records:
+            if section.name in records:
                 join(section.record, records[section.name], path)
         return cls(path, argv, records)
 
