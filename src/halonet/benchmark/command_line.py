@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +40,7 @@ def add_benchmarks(parser: argparse.ArgumentParser, add_command: AddCommand) -> 
     operator.add_argument("--compare", metavar="WHAT", help="time variants of ours: centered, strided")
     operator.add_argument("--scaling", metavar="WHAT", help="how time grows with the image, or with the window")
     operator.add_argument("--skip-memory", action="store_true", help="measure no peak memory")
-    _add_settings(operator, batch=4, repeats=15)
-    operator.add_argument("--dtype", default="float32", help="of the operator's tensors")
-    operator.add_argument("--plot", type=Path, metavar="FILE", help="draw the figures (png, svg or pdf)")
+    _add_settings(operator, batch=4, repeats=15, dtype="float32", plot=True)
 
     model = add_command(kinds, "model", run_model, "time whole networks")
     model.add_argument("--models", nargs="+", metavar="NAME", help="rows of `halonet info`, and timm/NAME")
@@ -50,21 +48,14 @@ def add_benchmarks(parser: argparse.ArgumentParser, add_command: AddCommand) -> 
     model.add_argument("--accelerate", action="store_true", help="timm's halo networks before and after accelerate")
     model.add_argument("--compare", metavar="WHAT", help="time variants of our rows: centered, strided")
     model.add_argument("--compile", action="store_true", help="time the halo networks compiled too")
-    model.add_argument(
-        "--image-size",
-        type=int,
-        help="side of the images in pixels (default: 256; with --accelerate the network's own)",
-    )
-    _add_network_dtype(model)
-    _add_settings(model, batch=[1, 4], repeats=7)
-    model.add_argument("--plot", type=Path, metavar="FILE", help="draw the figures (png, svg or pdf)")
+    model.add_argument("--image-size", type=int, help="in pixels (default: 256; with --accelerate the network's own)")
+    _add_settings(model, batch=[1, 4], repeats=7, dtype="float32", plot=True)
 
     memory = add_command(kinds, "memory", run_memory, "measure the peak memory of one step")
     memory.add_argument("--models", nargs="+", metavar="NAME", help="default: h1 timm/halonet_h1")
     memory.add_argument("--pass", dest="task", default="training", help="inference or training")
     memory.add_argument("--image-size", type=int, default=256, help="side of the images in pixels")
-    _add_network_dtype(memory)
-    _add_settings(memory, batch=16, repeats=None)
+    _add_settings(memory, batch=16, repeats=None, dtype="float32")
 
     detector = add_command(kinds, "detector", run_detector, "time the detectors of the paper's Table 5")
     detector.add_argument("--backbones", nargs="+", metavar="NAME", help="default: those of Table 5")
@@ -81,8 +72,7 @@ def add_benchmarks(parser: argparse.ArgumentParser, add_command: AddCommand) -> 
     for parent in (kinds, kernels):
         tune = add_command(parent, "tune", run_tune, "find faster configurations of the Triton kernels, on a GPU")
         tune.add_argument("--sizes", nargs="+", metavar="NAME", help="as of `operator` (default: h1's stages)")
-        _add_settings(tune, batch=256, repeats=9)
-        tune.add_argument("--dtype", default="bfloat16", help="of the operator's tensors")
+        _add_settings(tune, batch=256, repeats=9, dtype="bfloat16")
 
     claims = add_command(kinds, "claims", run_claims, "train the next missing runs of the paper's claims on CIFAR-10")
     claims.add_argument("--data", type=Path, required=True, metavar="DIR", help="the folder that holds CIFAR-10")
@@ -113,11 +103,13 @@ def add_triton(kinds: Any, add_command: AddCommand) -> Any:
     return commands
 
 
-def _add_network_dtype(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dtype", default="float32", help="that networks compute in; half precision by autocast")
-
-
-def _add_settings(parser: argparse.ArgumentParser, batch: int | list[int], repeats: int | None) -> None:
+def _add_settings(
+    parser: argparse.ArgumentParser,
+    batch: int | list[int],
+    repeats: int | None,
+    dtype: str | None = None,
+    plot: bool = False,
+) -> None:
     several = "+" if isinstance(batch, list) else None
     parser.add_argument("--batch", type=int, default=batch, nargs=several, help="images at a time")
     if repeats is not None:
@@ -125,6 +117,10 @@ def _add_settings(parser: argparse.ArgumentParser, batch: int | list[int], repea
     parser.add_argument("--threads", type=int, help="default: as many as PyTorch takes")
     parser.add_argument("--device", default="auto", help="cpu, cuda, ...")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the record, or append to it")
+    if dtype is not None:
+        parser.add_argument("--dtype", default=dtype, help="of the operator, and of networks by autocast")
+    if plot:
+        parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the figures (png, svg or pdf)")
 
 
 def run_all(options: argparse.Namespace, overrides: list[str]) -> None:
@@ -176,28 +172,32 @@ def run_operator(options: argparse.Namespace, overrides: list[str]) -> None:
             sizes = sizes or default
         cases = [operator.Case(name, size, settings.batch) for name, size in find_sizes(sizes).items()]
     record = operator.make_record(settings, compare=options.compare, scaling=options.scaling)
-    _check_file_of(record, options)
-    peak = measure_peak(settings)
-    print(peak)
-    rows = operator.measure(cases, names, tasks, settings, peak, memory=not options.skip_memory)
-    _finish(rows, record, options, peak=vars(peak))
+    figures = {}
+
+    def rows() -> Iterator[Any]:
+        peak = measure_peak(settings)
+        print(peak)
+        figures["peak"] = vars(peak)
+        yield from operator.measure(cases, names, tasks, settings, peak, memory=not options.skip_memory)
+
+    _measure(rows(), record, options, figures)
 
 
 def run_model(options: argparse.Namespace, overrides: list[str]) -> None:
     """Time networks, print the table, write what was asked for."""
     from halonet.benchmark import model
+    from halonet.benchmark.forms import make_groups
     from halonet.benchmark.operator import check_tasks
 
     _check_outputs(options)
     tasks = check_tasks(options.passes, model.TASKS)
     _refuse_together(options, "compare", "accelerate")
     every = [_settings(options, batch) for batch in options.batch]
-    groups = model.make_groups(
+    groups = make_groups(
         options.models, accelerate=options.accelerate, compare=options.compare, compiled=options.compile
     )
     record = model.make_record(every[0], options.image_size, accelerate=options.accelerate, compare=options.compare)
-    _check_file_of(record, options)
-    _finish(model.measure(groups, tasks, every, options.image_size), record, options)
+    _measure(model.measure(groups, tasks, every, options.image_size), record, options)
 
 
 def run_memory(options: argparse.Namespace, overrides: list[str]) -> None:
@@ -211,8 +211,7 @@ def run_memory(options: argparse.Namespace, overrides: list[str]) -> None:
     options.repeats = 2
     settings = _settings(options, options.batch)
     record = make_record("memory", {"image_size": options.image_size}, settings)
-    _check_file_of(record, options)
-    _finish([model.measure_memory(options.models, task, settings, options.image_size)], record, options)
+    _measure(model.measure_memory(options.models, task, settings, options.image_size), record, options)
 
 
 def run_detector(options: argparse.Namespace, overrides: list[str]) -> None:
@@ -229,8 +228,7 @@ def run_detector(options: argparse.Namespace, overrides: list[str]) -> None:
         if name not in HALONETS:
             raise UserError(unknown_name("model", name, HALONETS))
     record = make_record("detector", {"height": detector.HEIGHT, "width": detector.WIDTH}, settings)
-    _check_file_of(record, options)
-    _finish(detector.measure(options.backbones or detector.BACKBONES, settings), record, options)
+    _measure(detector.measure(options.backbones or detector.BACKBONES, settings), record, options)
 
 
 def run_average_precision(options: argparse.Namespace, overrides: list[str]) -> None:
@@ -244,9 +242,8 @@ def run_average_precision(options: argparse.Namespace, overrides: list[str]) -> 
     check_arguments(images=(options.images, Count), detections=(options.detections, Count))
     settings = Settings(repeats=options.repeats, threads=1)
     record = make_record("average_precision", {"images": options.images, "detections": options.detections})
-    _check_file_of(record, options)
     rows = average_precision.measure(options.images, options.detections, settings, both=options.both)
-    _finish(rows, record, options)
+    _measure(rows, record, options)
 
 
 def run_compile(options: argparse.Namespace, overrides: list[str]) -> None:
@@ -407,13 +404,16 @@ def _some(options: argparse.Namespace, flag: str, known: Iterable[Any]) -> list[
     return values or known
 
 
-def _finish(rows: Iterable[Any], record: dict[str, Any], options: argparse.Namespace, **figures: Any) -> None:
-    """Measure row by row, then print, write and draw."""
+def _measure(
+    rows: Iterator[Any], record: dict[str, Any], options: argparse.Namespace, figures: dict[str, Any] | None = None
+) -> None:
+    """Measure row by row, then print, write and draw; `figures` of the run may be filled meanwhile."""
     from dataclasses import asdict
 
     from halonet.benchmark.record import describe_run, write_record
     from halonet.benchmark.table import format_rows
 
+    _check_file_of(record, options)
     run = describe_run(options.words)  # the time and the commit at which it began
     measured = []
     for row in rows:
@@ -421,9 +421,14 @@ def _finish(rows: Iterable[Any], record: dict[str, Any], options: argparse.Names
         print(f"measured: {row.case}, {row.task}", file=sys.stderr)
     print(format_rows(measured))
     about = record["machine"] | record["settings"] | {name: value for name, value in run.items() if value is not None}
-    print("\n" + "; ".join(f"{name}: {value}" for name, value in about.items()))
+    print("\n" + "; ".join(f"{name.replace('_', ' ')}: {value}" for name, value in about.items()))
     if options.output is not None:
-        kept = {"provenance": run, "repeats": options.repeats, **figures, "rows": [asdict(row) for row in measured]}
+        kept = {
+            "provenance": run,
+            "repeats": options.repeats,
+            **(figures or {}),
+            "rows": [asdict(row) for row in measured],
+        }
         write_record(record, kept, options.output)
         print(f"written to {options.output}")
     if getattr(options, "plot", None) is not None:

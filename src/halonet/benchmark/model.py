@@ -10,37 +10,18 @@ from torch import Tensor, nn
 
 import halonet
 from halonet.benchmark import record
+from halonet.benchmark.forms import Form, Group, on_meta
 from halonet.benchmark.memory import peak_mebibytes
-from halonet.benchmark.networks import (
-    TIMM,
-    attention_replaced_by_values,
-    create_network,
-    has_halo_attention,
-    native_image_size,
-)
+from halonet.benchmark.networks import attention_replaced_by_values, create_network
 from halonet.benchmark.peers import disagreement, relative_error
 from halonet.benchmark.peers.implementation import TOLERANCES
 from halonet.benchmark.record import Row
 from halonet.benchmark.settings import Settings
 from halonet.benchmark.timing import make_step, time_in_turns
-from halonet.errors import UserError, unknown_name
-from halonet.models import HALONETS
+from halonet.errors import UserError
 
 TASKS = ("inference", "training")
-DEFAULT_MODELS = ["h1", "timm/halonet_h1", "timm/resnet50", "timm/efficientnet_b0", "timm/efficientnet_b1"]
 MEMORY_MODELS = ["h1", "timm/halonet_h1"]
-# timm's networks with halo attention.
-ACCELERATED = [
-    "timm/halonet_h1",
-    "timm/halonet26t",
-    "timm/sehalonet33ts",
-    "timm/halonet50ts",
-    "timm/eca_halonext26ts",
-    "timm/haloregnetz_b",
-    "timm/lamhalobotnet50ts_256",
-    "timm/halo2botnet50ts_256",
-]
-COMPARISONS = {"centered": {"centered": True}, "strided": {"downsampling": "pool"}}
 IMAGE_SCALE = 5  # attention must show in the logits beside the shifts of all the norms
 # Two forms agree if the error of the logits, relative to the norm, is at most this, ...
 LOGIT_TOLERANCE = 1e-4
@@ -49,124 +30,6 @@ LOGIT_TOLERANCE = 1e-4
 # both. Forms differed by up to 1.4 times the rounding error; H1 without attention differs by 6 times.
 ROUNDING_FACTOR = 3
 ROUNDED_IMAGES = 8  # images that rounding is measured on; in timm's lambda network one of four can have 7e-3
-
-
-@dataclasses.dataclass(frozen=True)
-class Form:
-    """A network in one of its forms.
-
-    Attributes:
-        label: The network's name, and the form.
-        model: The network's name.
-        task: The only pass that it is for, or None for both.
-        changes: Fields of `HaloNetConfig` that differ from the row.
-        channels_last: Whether weights and images lie in channels_last memory.
-        accelerated: Whether `halonet.accelerate` was called.
-        fused: Whether batch norms are folded.
-        compiled: Whether it is compiled.
-        without_attention: Whether attention is replaced by its values.
-        bound: Label of the form that is this one's bound, or None.
-        same_as: Label of the form whose logits this one must give, or None.
-    """
-
-    label: str
-    model: str
-    task: str | None = None
-    changes: tuple[tuple[str, object], ...] = ()
-    channels_last: bool = False
-    accelerated: bool = False
-    fused: bool = False
-    compiled: bool = False
-    without_attention: bool = False
-    bound: str | None = None
-    same_as: str | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Group:
-    """Forms that are timed together; ratios are over the one labeled `baseline`; `image_size` is the default."""
-
-    name: str
-    baseline: str
-    forms: list[Form]
-    image_size: int = 256
-
-
-def make_groups(models: list[str] | None, *, accelerate: bool, compare: str | None, compiled: bool) -> list[Group]:
-    """List the groups of forms to time.
-
-    Args:
-        models: Names; None takes defaults.
-        accelerate: Time each of timm's networks before and after `halonet.accelerate`.
-        compare: A key of `COMPARISONS`: time each of our rows with its other form.
-        compiled: Time halo networks compiled too.
-
-    Raises:
-        UserError: If a name is unknown, or does not fit the question.
-    """
-    if compare is not None and compare not in COMPARISONS:
-        raise UserError(unknown_name("comparison", compare, COMPARISONS))
-    if accelerate:
-        return [
-            Group(name, f"{name} accelerated", accelerated_forms(name), native_image_size(name))
-            for name in models or ACCELERATED
-        ]
-    if compare is not None:
-        return [Group(name, name, compared_forms(name, compare)) for name in models or ["h1"]]
-    forms = [form for name in models or DEFAULT_MODELS for form in forms_of(name, compiled)]
-    return [Group("networks", forms[0].label, forms)]
-
-
-def forms_of(name: str, compiled: bool) -> list[Form]:
-    """List the forms of one network: plain, for inference, compiled, and its bound."""
-    halo = has_halo_attention(_on_meta(name))
-    if name.startswith(TIMM):
-        forms = [Form(name, name), Form(last := f"{name} channels_last", name, channels_last=True, same_as=name)]
-        if halo:
-            forms.append(Form(f"{name} bound", name, channels_last=True, accelerated=True, without_attention=True))
-            forms = [dataclasses.replace(form, bound=f"{name} bound") for form in forms[:2]] + forms[2:]
-    else:
-        bound = f"{name} bound" if halo else None
-        last, fused = name, f"{name} fused"
-        forms = [
-            Form(name, name, bound=bound),
-            Form(fused, name, task="inference", fused=True, same_as=name, bound=f"{fused} bound" if halo else None),
-        ]
-        if halo:
-            forms.append(Form(f"{name} bound", name, without_attention=True))
-            forms.append(Form(f"{fused} bound", name, task="inference", fused=True, without_attention=True))
-    if compiled and halo:
-        forms.append(Form(f"{name} compiled", name, channels_last=last != name, compiled=True, same_as=name))
-    return forms
-
-
-def _on_meta(name: str) -> nn.Module:
-    """Build a network without memory for its weights, to inspect its layers; raises if there is no such network."""
-    with torch.device("meta"):
-        return create_network(name)
-
-
-def accelerated_forms(name: str) -> list[Form]:
-    """List the forms of one of timm's networks before and after `accelerate`, in both memory formats, with bounds."""
-    if not name.startswith(TIMM) or not has_halo_attention(_on_meta(name)):
-        raise UserError(f"--accelerate takes timm's networks with halo attention, such as {ACCELERATED[0]}, not {name}")
-    forms = []
-    for suffix, last in (("", False), (" channels_last", True)):
-        bound = f"{name} bound{suffix}"
-        forms += [
-            Form(name + suffix, name, channels_last=last, bound=bound),
-            Form(f"{name} accelerated{suffix}", name, channels_last=last, accelerated=True, bound=bound, same_as=name),
-            Form(bound, name, channels_last=last, accelerated=True, without_attention=True),
-        ]
-    return forms
-
-
-def compared_forms(name: str, compare: str) -> list[Form]:
-    """List a row of ours and its other form."""
-    if name not in HALONETS:
-        raise UserError(unknown_name("model", name, HALONETS))
-    changes = tuple(COMPARISONS[compare].items())
-    return [Form(name, name), Form(f"{name} with {changes[0][0]}={changes[0][1]!r}", name, changes=changes)]
 
 
 def build(form: Form, settings: Settings) -> nn.Module:
@@ -325,15 +188,15 @@ def prepare_checked(
     return step
 
 
-def measure_memory(models: list[str] | None, task: str, settings: Settings, image_size: int) -> Row:
+def measure_memory(models: list[str] | None, task: str, settings: Settings, image_size: int) -> Iterator[Row]:
     """Measure the peak memory of one step of each network (None: H1 and timm's), each in a process of its own."""
     names = models or MEMORY_MODELS
     for name in names:
-        _on_meta(name)
+        on_meta(name)
     arguments = {"image_size": image_size, "training": task == "training"}
     figures = {name: peak_mebibytes(f"{__name__}:prepare", settings, name=name, **arguments) for name in names}
     facts = {"image_size": image_size, "batch": settings.batch}
-    return Row(f"{image_size} px, batch {settings.batch}", task, names[0], facts, mebibytes=figures)
+    yield Row(f"{image_size} px, batch {settings.batch}", task, names[0], facts, mebibytes=figures)
 
 
 def prepare(settings: Settings, *, name: str, image_size: int, training: bool) -> Callable[[], None]:

@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from halonet.benchmark import model, operator
+from halonet.benchmark import forms, model, operator
+from halonet.benchmark.networks import TIMM
 from halonet.benchmark.peak import Peak, measure_peak
 from halonet.benchmark.peers import find_peers
 from halonet.benchmark.record import (
@@ -133,7 +134,7 @@ def make_sections(plan: Plan, device: str, dtype: str) -> list[Section]:
 
         return Section(name, operator.make_record(settings, **question), settings, rows)
 
-    def network_section(name: str, groups: list[model.Group], accelerate: bool = False) -> Section:
+    def network_section(name: str, groups: list[forms.Group], accelerate: bool = False) -> Section:
         def rows(peak: Peak) -> Iterator[Row]:
             passes = zip(("inference", "training"), (inference, training), strict=True)
             return chain.from_iterable(model.measure(groups, [task], [each], plan.image_size) for task, each in passes)
@@ -141,7 +142,7 @@ def make_sections(plan: Plan, device: str, dtype: str) -> list[Section]:
         return Section(name, model.make_record(inference, plan.image_size, accelerate=accelerate), inference, rows)
 
     def memory_rows(peak: Peak) -> Iterator[Row]:
-        yield model.measure_memory(list(plan.networks[:2]), "training", memory, plan.image_size)
+        return model.measure_memory(list(plan.networks[:2]), "training", memory, plan.image_size)
 
     def large_rows(peak: Peak) -> Iterator[Row]:
         for image_size, changes in plan.large_forms:
@@ -150,8 +151,8 @@ def make_sections(plan: Plan, device: str, dtype: str) -> list[Section]:
     def cases(names: Iterable[str]) -> list[operator.Case]:
         return [operator.Case(name, SIZES[name], largest_batch(SIZES[name], plan.operator_batch)) for name in names]
 
-    def groups(names: Iterable[str], accelerate: bool = False, compiled: bool = False) -> list[model.Group]:
-        return model.make_groups(list(names), accelerate=accelerate, compare=None, compiled=compiled)
+    def groups(names: Iterable[str], accelerate: bool = False, compiled: bool = False) -> list[forms.Group]:
+        return forms.make_groups(list(names), accelerate=accelerate, compare=None, compiled=compiled)
 
     compared = {question: names for question, (names, _) in operator.COMPARISONS.items()}
     sections = [
@@ -190,20 +191,20 @@ def largest_batch(size: Size, most: int) -> int:
     return batch
 
 
-def without_bounds(group: model.Group) -> model.Group:
+def without_bounds(group: forms.Group) -> forms.Group:
     """Leave out the networks without attention."""
     return dataclasses.replace(group, forms=[form for form in group.forms if not form.without_attention])
 
 
-def large_group(names: Iterable[str], changes: dict[str, object]) -> model.Group:
+def large_group(names: Iterable[str], changes: dict[str, object]) -> forms.Group:
     """Group networks for a larger image, with changes to ours."""
-    (group,) = model.make_groups(list(names), accelerate=False, compare=None, compiled=False)
-    forms = [
-        form if form.model.startswith(model.TIMM) else dataclasses.replace(form, changes=tuple(changes.items()))
+    (group,) = forms.make_groups(list(names), accelerate=False, compare=None, compiled=False)
+    changed = [
+        form if form.model.startswith(TIMM) else dataclasses.replace(form, changes=tuple(changes.items()))
         for form in without_bounds(group).forms
     ]
     described = ", ".join(f"{name.partition('_')[0]} {value}" for name, value in changes.items())
-    return dataclasses.replace(group, name=f"networks with {described}", forms=forms)
+    return dataclasses.replace(group, name=f"networks with {described}", forms=changed)
 
 
 class OutOfTimeError(Exception):
