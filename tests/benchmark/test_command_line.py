@@ -88,6 +88,11 @@ def small_peak(monkeypatch):
     monkeypatch.setattr("halonet.benchmark.peak.SIDE_OF_PRODUCT", 64)
 
 
+@pytest.fixture(autouse=True)
+def restored_environment(monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "0")  # commands that compile set it
+
+
 def test_two_runs_print_their_tables_and_make_one_record_and_a_picture(capsys, tmp_path):
     words = ["benchmark", "operator", "--sizes", "h0/stage4", "--peers", "composite", "timm", *QUICK, "--skip-memory"]
     words += ["--passes", "forward", "--output", str(tmp_path / "record.json"), "--plot", str(tmp_path / "a.svg")]

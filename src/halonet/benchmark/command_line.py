@@ -1,6 +1,7 @@
 """`halonet benchmark`: parse, call one function, print."""
 
 import argparse
+import importlib.util
 import os
 import sys
 import time
@@ -248,7 +249,7 @@ def run_average_precision(options: argparse.Namespace, overrides: list[str]) -> 
 
 def run_compile(options: argparse.Namespace, overrides: list[str]) -> None:
     """Compile kernels, and print or write what they take."""
-    os.environ["TRITON_INTERPRET"] = "0"  # before Triton is imported
+    _require_triton(compiled=True)
     from halonet.benchmark.record import describe_run, make_record, write_record
     from halonet.benchmark.sizes import find_sizes
     from halonet.benchmark.triton import compile as compiler
@@ -279,7 +280,7 @@ def run_compile(options: argparse.Namespace, overrides: list[str]) -> None:
 
 def run_search(options: argparse.Namespace, overrides: list[str]) -> None:
     """Search configurations and print the table's lines, or record what the table takes."""
-    os.environ["TRITON_INTERPRET"] = "0"  # before Triton is imported
+    _require_triton(compiled=True)
     from halonet.benchmark.record import describe_run, make_record, read_output, write_output
     from halonet.benchmark.triton import search
     from halonet.rules import Count, check_arguments
@@ -304,6 +305,7 @@ def run_search(options: argparse.Namespace, overrides: list[str]) -> None:
 
 def run_tune(options: argparse.Namespace, overrides: list[str]) -> None:
     """Time configurations of the Triton kernels, print proposals for their table, write what was asked for."""
+    _require_triton()
     from dataclasses import asdict
 
     from halonet.benchmark.record import describe_run, join_file, make_record, write_output
@@ -366,6 +368,14 @@ def _settings(options: argparse.Namespace, batch: int) -> Any:
     )
     torch.set_num_threads(settings.threads)
     return settings
+
+
+def _require_triton(compiled: bool = False) -> None:
+    """Refuse without Triton; forbid its interpreter, which must be done before its import, if kernels are compiled."""
+    if importlib.util.find_spec("triton") is None:
+        raise UserError("this benchmark needs Triton, which is not installed: pip install triton")
+    if compiled:
+        os.environ["TRITON_INTERPRET"] = "0"
 
 
 def _refuse_together(options: argparse.Namespace, one: str, other: str) -> None:

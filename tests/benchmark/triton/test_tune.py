@@ -33,6 +33,18 @@ def test_the_command_says_so_in_one_line(capsys: pytest.CaptureFixture[str]) -> 
     assert "nothing to tune here" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", [["tune"], ["triton", "tune"], ["triton", "compile"], ["triton", "search"]])
+def test_without_triton_the_commands_say_how_to_get_it(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")  # as it is after the test
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main(["benchmark", *words]) == 2
+    assert (
+        capsys.readouterr().err == "halonet: this benchmark needs Triton, which is not installed: pip install triton\n"
+    )
+
+
 @interpreted
 def test_the_command_prints_proposals_and_keeps_what_it_measured(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -72,7 +84,7 @@ def test_a_candidate_that_computes_something_else_is_left_out(monkeypatch: pytes
             launched.arguments["problem"] = launched.arguments["problem"]._replace(unit=0.0)
         return launched
 
-    monkeypatch.setattr(launch, "forward_launch", wrong)
+    monkeypatch.setattr("halonet.benchmark.triton.tune.forward_launch", wrong)
     trials = [trial for trial in tune(SIZE, SETTINGS, other) if trial.cell.kernel == "forward"]
     assert trials[0].reason is None
     assert trials[1].reason is not None
@@ -93,7 +105,7 @@ def test_a_candidate_that_leaves_memory_unwritten_is_left_out(monkeypatch: pytes
             launched = launched._replace(programs=launched.programs - 1)
         return launched, *results
 
-    monkeypatch.setattr(launch, "launch_for_queries", fewer)
+    monkeypatch.setattr("halonet.benchmark.triton.tune.launch_for_queries", fewer)
     size = dataclasses.replace(SIZE, rows=8)
     trials = [trial for trial in tune(size, SETTINGS, other) if trial.cell.kernel == "queries"]
     assert [trial.reason is None for trial in trials] == [True, False]

@@ -9,7 +9,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,10 +21,16 @@ from halonet.benchmark.timing import time_in_turns
 from halonet.errors import UserError
 from halonet.ops.halo_attention.api import BACKENDS
 from halonet.ops.halo_attention.registration import Inputs
-
-if TYPE_CHECKING:
-    from halonet.ops.halo_attention.triton.configurations import Cell, Configuration
-    from halonet.ops.halo_attention.triton.launch import Launch
+from halonet.ops.halo_attention.triton.configurations import (
+    Cell,
+    Configuration,
+    architecture_of,
+    cell_for,
+    configuration_for,
+    fit,
+)
+from halonet.ops.halo_attention.triton.launch import Launch, forward_launch, launch_for_keys, launch_for_queries
+from halonet.ops.halo_attention.triton.problem import make_problem
 
 
 @dataclass(frozen=True)
@@ -39,21 +45,19 @@ class Trial:
         current: Whether it is the table's configuration.
     """
 
-    cell: "Cell"
-    configuration: "Configuration"
+    cell: Cell
+    configuration: Configuration
     milliseconds: list[float] | None
     reason: str | None
     current: bool
 
 
-def candidates(cell: "Cell", stages: Sequence[int] = (1, 2)) -> list["Configuration"]:
+def candidates(cell: Cell, stages: Sequence[int] = (1, 2)) -> list[Configuration]:
     """List configurations that leave a thread a few scores.
 
     These are at most 64, or 16 in fp32, whose exact products use no matrix unit. `stages` are the numbers of tiles
     under way at once.
     """
-    from halonet.ops.halo_attention.triton.configurations import Configuration
-
     tiles = [(8, 8), (4, 8), (4, 4)] if cell.kernel == "keys" else [(4, 16), (2, 16), (1, 16)]
     widest = cell.channels == 256
     counts = [16] if cell.queries == 16 else [64, 32, *([16] if widest else [])]
@@ -66,9 +70,7 @@ def candidates(cell: "Cell", stages: Sequence[int] = (1, 2)) -> list["Configurat
     ]
 
 
-def tune(
-    size: Size, settings: Settings, tried: "Callable[[Cell], list[Configuration]] | None" = None
-) -> Iterator[Trial]:
+def tune(size: Size, settings: Settings, tried: Callable[[Cell], list[Configuration]] | None = None) -> Iterator[Trial]:
     """Time the candidates of the three kernels at one size, with tables in fp32, as parameters are under autocast.
 
     Args:
@@ -88,9 +90,6 @@ def tune(
     reason = BACKENDS["triton"].refusal(*inputs[:3], size.geometry)
     if reason:
         raise UserError(f"there is nothing to tune here: {reason}")
-    from halonet.ops.halo_attention.triton.configurations import architecture_of, cell_for, configuration_for, fit
-    from halonet.ops.halo_attention.triton.problem import make_problem
-
     scale = size.query_channels**-0.5
     problem = make_problem(inputs, size.geometry, scale)
     for kernel, make_run in _kernels(inputs, size, scale).items():
@@ -108,7 +107,7 @@ def tune(
 class KernelRun(NamedTuple):
     """A kernel in one configuration, with the tensors that it fills; its caller sums `parts` over their first axis."""
 
-    launch: "Launch"
+    launch: Launch
     filled: list[Tensor]
     parts: list[Tensor]
 
@@ -121,7 +120,7 @@ class KernelRun(NamedTuple):
 
 
 def _failure(
-    make_run: "Callable[[Configuration], KernelRun]", configuration: "Configuration", expected: list[Tensor]
+    make_run: Callable[[Configuration], KernelRun], configuration: Configuration, expected: list[Tensor]
 ) -> str | None:
     """Run a candidate once; say why it is left out, or return None."""
     try:
@@ -131,10 +130,8 @@ def _failure(
     return next(filter(None, wrong), None)
 
 
-def _kernels(inputs: Inputs, size: Size, scale: float) -> dict[str, "Callable[[Configuration], KernelRun]"]:
+def _kernels(inputs: Inputs, size: Size, scale: float) -> dict[str, Callable[[Configuration], KernelRun]]:
     """Make a run of each kernel from a configuration."""
-    from halonet.ops.halo_attention.triton.launch import forward_launch, launch_for_keys, launch_for_queries
-
     output = inputs.query.new_empty(*inputs.query.shape[:4], inputs.value.shape[4])
     log_sum = inputs.query.new_empty(inputs.query.shape[:4], dtype=torch.float32)
     call = (size.geometry, scale)
@@ -145,16 +142,16 @@ def _kernels(inputs: Inputs, size: Size, scale: float) -> dict[str, "Callable[[C
     first.run()
     again = torch.empty_like(output), torch.empty_like(log_sum)
 
-    def forward(configuration: "Configuration") -> KernelRun:
+    def forward(configuration: Configuration) -> KernelRun:
         return KernelRun(forward_launch(inputs, *call, *again, configuration=configuration), list(again), [])
 
-    def queries(configuration: "Configuration") -> KernelRun:
+    def queries(configuration: Configuration) -> KernelRun:
         launch, parts, own = launch_for_queries(
             gradient, inputs, output, log_sum, *call, grad_query, configuration=configuration
         )
         return KernelRun(launch, [grad_query, own], parts)
 
-    def keys(configuration: "Configuration") -> KernelRun:
+    def keys(configuration: Configuration) -> KernelRun:
         launch = launch_for_keys(
             gradient, inputs, log_sum, delta, *call, grad_key, grad_value, configuration=configuration
         )
