@@ -24,7 +24,6 @@ ORDER = {
     "detection": 6,
     "deploy": 7,
     "benchmark": 8,
-    "cli": 9,
 }
 
 

@@ -25,9 +25,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from halonet.cli import main as halonet
 from halonet.training import engine, run  # noqa: F401 - forked children need not import them
 from halonet.training.lock import LOCK_FILE
+from halonet_cli.main import main as halonet
 
 CHANGES = {
     "model.num_classes": 2,

@@ -10,9 +10,9 @@ import torch
 from halonet.benchmark.settings import Settings
 from halonet.benchmark.sizes import Size
 from halonet.benchmark.tune import Trial, candidates, propose, tune
-from halonet.cli import main
 from halonet.errors import UserError
 from halonet.ops.halo_attention.triton.configurations import Cell, Configuration
+from halonet_cli.main import main
 
 SIZE = Size(rows=4, columns=4, heads=1, query_channels=16, value_channels=16, block=4, halo=1)
 SETTINGS = Settings(batch=1, repeats=2, threads=1)

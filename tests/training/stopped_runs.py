@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
-from halonet.cli import main as halonet
 from halonet.training import ClassificationData, Classifier, engine, run, to_yaml
+from halonet_cli.main import main as halonet
 from tests.training.interrupted_runs import ACCUMULATE, on_call, traces
 from tests.training.tiny import make_images, tiny_recipe
 

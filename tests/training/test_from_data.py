@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from halonet.cli import main
 from halonet.errors import UserError, UserNote
 from halonet.training import Recipe, build_data, fill_in, from_data, resolve
 from halonet.training.from_data import missing_values
+from halonet_cli.main import main
 from tests.training.tiny import tiny_recipe
 
 

@@ -14,7 +14,6 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import halonet
-from halonet.cli import main
 from halonet.errors import DivergedError, UserError, UserNote
 from halonet.training import checkpoints, list_recipes, load_checkpoint, resolve, resume, run, to_yaml, train
 from halonet.training.checkpoints import AtomicCheckpointIO
@@ -23,6 +22,7 @@ from halonet.training.from_data import missing_values
 from halonet.training.lock import locked
 from halonet.training.recipes import task_of
 from halonet.training.run import build_classifier
+from halonet_cli.main import main
 from tests.training.tiny import make_images, tiny_recipe
 
 LAST = "checkpoints/last.ckpt"

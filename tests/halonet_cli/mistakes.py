@@ -2,7 +2,7 @@
 
 import re
 
-from halonet.cli import main
+from halonet_cli.main import main
 
 
 def assert_a_users_mistake(words, message, capsys, tmp_path, monkeypatch):

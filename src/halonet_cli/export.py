@@ -1,27 +1,28 @@
-"""`halonet detect export`: parse, call one function, print."""
+"""`halonet detect export`."""
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-AddCommand = Callable[[Any, str, Callable[[argparse.Namespace, list[str]], None], str], argparse.ArgumentParser]
+from halonet_cli.files import check_checkpoint
+from halonet_cli.parser import add_command
 
 
-def add_detector_export(commands: Any, add_command: AddCommand) -> None:
-    """Add the export of a detector to the commands of `halonet detect`.
-
-    Args:
-        commands: Their list.
-        add_command: Makes a command's parser of the list of commands, its name, its function and its summary.
-    """
-    export = add_command(commands, "export", run_detector_export, "write a detector as ONNX, for images of any size")
+def add(commands: Any) -> None:
+    """Add the export of a detector to the commands of `halonet detect`."""
+    export = add_command(
+        commands,
+        "export",
+        run_detector_export,
+        "write a detector as ONNX, for images of any size",
+        check=check_checkpoint,
+    )
     export.add_argument("checkpoint", help="a run folder, a model.safetensors or a .ckpt")
     export.add_argument("file", type=Path, help="the file to write, NAME.onnx")
     export.add_argument("--skip-check", action="store_true", help="do not compare it with PyTorch at other sizes")
 
 
-def run_detector_export(options: argparse.Namespace, overrides: list[str]) -> None:
+def run_detector_export(options: argparse.Namespace) -> None:
     """Export, check, and print what was written."""
     from halonet.deploy.detector import export_detector
     from halonet.detection.checkpoint import load_detector

@@ -1,36 +1,33 @@
-"""`halonet detect`: parse, call one function, print."""
+"""`halonet detect` and its commands, but for `export`."""
 
 import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from halonet.console import print_json, print_table, printable
-from halonet.training.command_line import add_training_flags, run_training
+from halonet_cli import export
+from halonet_cli.console import print_json, print_table, printable
+from halonet_cli.files import check_checkpoint, check_images
+from halonet_cli.parser import add_command, add_commands
+from halonet_cli.train import add_training_flags, check_train, run_training
 
-AddCommand = Callable[[Any, str, Callable[[argparse.Namespace, list[str]], Any], str], argparse.ArgumentParser]
 
+def add(commands: Any) -> None:
+    """Add the commands of detection."""
+    parser = add_command(commands, "detect", None, "train, measure, run and export Mask R-CNN on our backbones")
+    commands = add_commands(parser, "detection", "WHAT")
 
-def add_detection(parser: argparse.ArgumentParser, add_command: AddCommand) -> Any:
-    """Add the commands of detection to the parser of `halonet detect`.
-
-    Args:
-        parser: That parser.
-        add_command: Makes a command's parser of the list of commands, its name, its function and its summary.
-
-    Returns:
-        The list of commands, for others to add to.
-    """
-    commands = parser.add_subparsers(dest="detection", required=True, metavar="WHAT")
-
-    train = add_command(commands, "train", run_train, "train a detector; with no arguments, on nuclei")
-    add_training_flags(train, "detection/nuclei")
+    train = add_command(
+        commands, "train", run_train, "train a detector; with no arguments, on nuclei", check=check_train
+    )
+    add_training_flags(train, "detection", "detection/nuclei")
     train.add_argument("--init", metavar="CHECKPOINT", help="begin with a classifier's weights, or a detector's")
 
-    evaluate = add_command(commands, "evaluate", run_evaluate, "measure a detector: COCO's average precision")
+    evaluate = add_command(
+        commands, "evaluate", run_evaluate, "measure a detector: COCO's average precision", check=check_checkpoint
+    )
     evaluate.add_argument("checkpoint", help="a run folder, a model.safetensors or a .ckpt")
     evaluate.add_argument("--data", metavar="DIR_OR_NAME", help="default: what it was trained on")
     evaluate.add_argument("--split", help="default: the split that training measured at its end")
@@ -41,7 +38,7 @@ def add_detection(parser: argparse.ArgumentParser, add_command: AddCommand) -> A
     evaluate.add_argument("--plot", type=Path, metavar="FILE", help="draw precision over recall (png, svg or pdf)")
     evaluate.add_argument("--json", action="store_true", help="print JSON")
 
-    predict = add_command(commands, "predict", run_predict, "find instances in images")
+    predict = add_command(commands, "predict", run_predict, "find instances in images", check=check_images)
     predict.add_argument("checkpoint", help="a run folder, a model.safetensors or a .ckpt")
     predict.add_argument("images", nargs="+", help="image files and folders")
     predict.add_argument("--min-score", type=float, default=0.5, help="leave out detections of a lower score")
@@ -49,10 +46,10 @@ def add_detection(parser: argparse.ArgumentParser, add_command: AddCommand) -> A
     predict.add_argument("--results", type=Path, metavar="FILE", help="write the detections as COCO results")
     predict.add_argument("--pictures", type=Path, metavar="DIR", help="draw boxes, masks, names and scores")
     predict.add_argument("--json", action="store_true", help="print JSON")
-    return commands
+    export.add(commands)
 
 
-def run_train(options: argparse.Namespace, overrides: list[str]) -> None:
+def run_train(options: argparse.Namespace) -> None:
     """Train or resume, then say what was written."""
     from halonet.detection.recipe import DetectionRecipe
     from halonet.detection.run import describe_result, resume, train
@@ -61,7 +58,6 @@ def run_train(options: argparse.Namespace, overrides: list[str]) -> None:
     initial = [] if options.init is None else [f"model.init={options.init}"]
     run_training(
         options,
-        overrides,
         begin=lambda recipe, changes, folder, or_resume: train(
             resolve(recipe, [*changes, *initial], DetectionRecipe), folder, or_resume=or_resume
         ),
@@ -70,7 +66,7 @@ def run_train(options: argparse.Namespace, overrides: list[str]) -> None:
     )
 
 
-def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
+def run_evaluate(options: argparse.Namespace) -> None:
     """Measure, then print the figures."""
     from halonet.detection.evaluation import evaluate
     from halonet.detection.run import describe_value
@@ -115,7 +111,7 @@ def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
             print(f"{kind} written to {path}")
 
 
-def run_predict(options: argparse.Namespace, overrides: list[str]) -> int:
+def run_predict(options: argparse.Namespace) -> int:
     """Find, draw and write if asked, and print; the status is 1 if some images could not be read."""
     from halonet.data import find_images
     from halonet.detection.prediction import predict

@@ -3,8 +3,8 @@ import re
 
 import pytest
 
-from halonet.cli import main, make_parser
-from tests.command_line import assert_a_users_mistake
+from halonet_cli.main import main, make_parser
+from tests.halonet_cli.mistakes import assert_a_users_mistake
 
 SHARED = {"--batch", "--device", "--help", "--output", "--passes", "--plot", "--repeats", "--threads"}
 OPTIONS = {
@@ -17,12 +17,8 @@ OPTIONS = {
 QUICK = ["--batch", "1", "--repeats", "2", "--threads", "1", "--device", "cpu"]
 
 
-def choices(parser, dest):
-    return next(action for action in parser._actions if action.dest == dest).choices
-
-
 def test_the_benchmarks_and_their_options_are_exactly_these():
-    kinds = choices(choices(make_parser(), "command")["benchmark"], "benchmark")
+    kinds = make_parser().commands["benchmark"].commands
     found = {
         name: {option for action in parser._actions for option in action.option_strings if option.startswith("--")}
         for name, parser in kinds.items()
@@ -36,9 +32,9 @@ def test_the_benchmarks_and_their_options_are_exactly_these():
         (["operator", "--sizes", "h1/stage9"], "unknown size 'h1/stage9'"),
         (["operator", "--peers", "tim"], "unknown peer 'tim'"),
         (["operator", "--passes", "backward"], "unknown pass 'backward'"),
-        (["operator", "--batch", "0"], "batch is 0, but must be from 1"),
-        (["operator", "--repeats", "1"], "repeats is 1, but must be from 2"),
-        (["operator", "--dtype", "int8"], "dtype is 'int8', but must be float64, float32, bfloat16 or float16"),
+        (["operator", "--batch", "0"], "--batch is 0, but must be from 1"),
+        (["operator", "--repeats", "1"], "--repeats is 1, but must be from 2"),
+        (["operator", "--dtype", "int8"], "--dtype is 'int8', but must be float64, float32, bfloat16 or float16"),
         (["operator", "--device", "abacus"], "--device 'abacus' is not here"),
         (["operator", "--compare", "strides"], "unknown comparison 'strides'. Did you mean 'strided'"),
         (["operator", "--scaling", "images"], "unknown scaling 'images'"),
@@ -49,7 +45,7 @@ def test_the_benchmarks_and_their_options_are_exactly_these():
         (["model", "--models", "h9"], "unknown model 'h9'"),
         (["model", "--passes", "forward"], "unknown pass 'forward'"),
         (["model", "--models", "tiny28", "--image-size", "0"], "--image-size is 0"),
-        (["model", "--dtype", "int8"], "dtype is 'int8', but must be float64, float32, bfloat16 or float16"),
+        (["model", "--dtype", "int8"], "--dtype is 'int8', but must be float64, float32, bfloat16 or float16"),
         (["memory", "--pass", "both"], "unknown pass 'both'"),
         (["memory", "--models", "timm/resnet51x"], "unknown model 'timm/resnet51x'"),
     ],

@@ -2,11 +2,11 @@ import json
 
 import pytest
 
-from halonet.cli import main, make_parser, split_overrides
 from halonet.detection import DetectionRecipe
 from halonet.training.recipes import resolve, to_yaml
-from tests.command_line import assert_a_users_mistake
+from halonet_cli.main import main, make_parser
 from tests.detection.tiny import BACKBONE, SMALL, tiny_recipe
+from tests.halonet_cli.mistakes import assert_a_users_mistake
 
 OPTIONS = {
     "train": {"--help", "--init", "--resume", "--resume-or-start", "--run-dir"},
@@ -16,23 +16,12 @@ OPTIONS = {
 }
 
 
-def commands():
-    top = next(action for action in make_parser()._actions if action.dest == "command").choices
-    return next(action for action in top["detect"]._actions if action.dest == "detection").choices
-
-
 def test_the_commands_and_their_options_are_exactly_these():
     found = {
         name: {option for action in parser._actions for option in action.option_strings if option.startswith("--")}
-        for name, parser in commands().items()
+        for name, parser in make_parser().commands["detect"].commands.items()
     }
     assert found == OPTIONS
-
-
-def test_fields_of_the_recipe_are_told_from_other_words():
-    words = ["detect", "train", "--schedule.steps", "3", "--init", "a"]
-    assert split_overrides(words) == (["detect", "train", "--init", "a"], ["--schedule.steps", "3"])
-    assert split_overrides(["detect", "predict", "a.b=c"])[1] == []
 
 
 def test_a_detector_is_trained_measured_and_run(scenes, tmp_path, capsys, monkeypatch):
@@ -70,8 +59,7 @@ def test_json_is_printed_alone(finished_run, scenes, capsys):
 
 def test_unreadable_images_are_named_and_the_status_says_so(finished_run, scenes, tmp_path, capsys):
     (tmp_path / "bad.png").write_bytes(b"no image")
-    options = make_parser().parse_args(["detect", "predict", str(finished_run), str(scenes / "val"), str(tmp_path)])
-    assert options.run(options, []) == 1
+    assert main(["detect", "predict", str(finished_run), str(scenes / "val"), str(tmp_path)]) == 1
     shown = capsys.readouterr()
     assert "003.png" in shown.out
     assert "bad.png is not an image" in shown.err
@@ -111,22 +99,17 @@ def test_a_detector_of_boxes_is_trained_from_a_folder_alone_and_measured(box_sce
             ["train", "detection/nuclei", "--resume", "nowhere", "--init", "a.ckpt"],
             "--resume takes the recipe of the run as it is: leave out the recipe detection/nuclei, --init",
         ),
-        (["evaluate", "nowhere", "--results", "no/found.json"], "there is no folder no; make it first"),
-        (["evaluate", "nowhere", "--plot", "curves.gif"], "must end in one of .png, .svg, .pdf"),
-        (["predict", "nowhere", ".", "--results", "."], "it is a folder; name a file in it"),
-        (["predict", "nowhere", ".", "--pictures", "/dev/null/maps"], "/dev/null is a file, not a folder"),
-        (["export", "nowhere", "/proc/a.onnx"], "cannot write /proc/a.onnx: /proc"),
+        (["evaluate", __file__, "--results", "no/found.json"], "there is no folder no; make it first"),
+        (["evaluate", __file__, "--plot", "curves.gif"], "must end in one of .png, .svg, .pdf"),
+        (["predict", __file__, ".", "--results", "."], "it is a folder; name a file in it"),
+        (["predict", __file__, ".", "--pictures", "/dev/null/maps"], "/dev/null is a file, not a folder"),
+        (["export", __file__, "/proc/a.onnx"], "cannot write /proc/a.onnx: /proc"),
+        (["predict", __file__, __file__, "--min-score", "2"], "--min-score is 2.0, but must be from 0 to 1"),
+        (["evaluate", __file__, "--workers", "-1"], "--workers is -1, but must be from 0"),
         (["evaluate", "nowhere"], "there is no checkpoint nowhere"),
-        (["predict", "nowhere", "."], "folder . holds no images"),
+        (["predict", __file__, "."], "folder . holds no images"),
         (["export", "nowhere", "a.onnx"], "there is no checkpoint nowhere"),
     ],
 )
 def test_a_mistake_is_one_line(words, message, capsys, tmp_path, monkeypatch):
     assert_a_users_mistake(["detect", *words], message, capsys, tmp_path, monkeypatch)
-
-
-def test_the_recipes_list_those_of_detection(capsys):
-    assert main(["recipes"]) == 0
-    assert "detection/r50se_halo_b8 " in capsys.readouterr().out
-    assert main(["recipes", "detection/r50se"]) == 0
-    assert "task: detection" in capsys.readouterr().out

@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -8,12 +9,12 @@ import sys
 import pytest
 import torch
 
-from halonet.cli import main, make_parser, split_overrides
-from halonet.console import print_json
 from halonet.installation import command_for_extra
 from halonet.ops import cpu_library
 from halonet.training import to_yaml
-from tests.command_line import assert_a_users_mistake
+from halonet_cli.console import print_json
+from halonet_cli.main import main, make_parser
+from tests.halonet_cli.mistakes import assert_a_users_mistake
 from tests.training.tiny import make_images, tiny_recipe
 
 OPTIONS = {
@@ -27,14 +28,10 @@ OPTIONS = {
 }
 
 
-def commands():
-    return next(action for action in make_parser()._actions if action.dest == "command").choices
-
-
 def test_the_commands_and_their_options_are_exactly_these():
     found = {
         name: {option for action in parser._actions for option in action.option_strings if option.startswith("--")}
-        for name, parser in commands().items()
+        for name, parser in make_parser().commands.items()
     }
     assert found == OPTIONS
 
@@ -45,25 +42,6 @@ def test_every_command_has_help(name, capsys):
         main([name, "--help"])
     assert stop.value.code == 0
     assert f"usage: halonet {name}" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("words", "rest", "overrides"),
-    [
-        (["train", "--schedule.epochs", "3"], ["train"], ["--schedule.epochs", "3"]),
-        (["train", "x", "--a.b=1", "c.d-e=2"], ["train", "x"], ["--a.b=1", "c.d-e=2"]),
-        (
-            ["train", "my/recipe.yaml", "--run-dir", "runs/a.b"],
-            ["train", "my/recipe.yaml", "--run-dir", "runs/a.b"],
-            [],
-        ),
-        (["train", "recipe.yaml"], ["train", "recipe.yaml"], []),
-        (["train", "--a.b"], ["train"], ["--a.b"]),
-        (["info", "--a.b=1"], ["info", "--a.b=1"], []),
-    ],
-)
-def test_fields_of_the_recipe_are_told_from_other_words(words, rest, overrides):
-    assert split_overrides(words) == (rest, overrides)
 
 
 def test_info_prints_the_models_beside_the_paper(capsys):
@@ -84,20 +62,11 @@ def test_info_speaks_json(capsys):
     assert {row["backend"] for row in shown["backends"]} == {"cpu", "triton", "composite", "reference"}
 
 
-def test_recipes_lists_all_and_prints_one(capsys):
-    assert main(["recipes"]) == 0
-    listed = capsys.readouterr().out
-    assert "imagenet/h7" in listed
-    assert "not yet run" in listed
-    assert main(["recipes", "imagenet/h7"]) == 0
-    assert "name: imagenet/h7" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["info", "h9"], r"unknown model 'h9'\. .*Known: "),
-        (["info", "h0", "--image-size", "0"], "image_size is 0, but must be from 1 to 16,384"),
+        (["info", "h0", "--image-size", "0"], "--image-size is 0, but must be from 1 to 16,384"),
         (["train", "fashion_mnst"], "unknown recipe 'fashion_mnst'. Did you mean 'fashion_mnist'"),
         (["train", "--schedule.epoch", "3"], "unknown key 'schedule.epoch'. Did you mean 'schedule.epochs'"),
         (["train", "--schedule.epochs", "many"], "schedule.epochs"),
@@ -110,9 +79,12 @@ def test_recipes_lists_all_and_prints_one(capsys):
         ),
         (["train", "--resume", "nowhere", "--resume-or-start"], "--resume and --resume-or-start exclude each other"),
         (["train", "--run-dir", "/proc/run"], "cannot write into run folder /proc/run"),
-        (["predict", "nowhere", "a.png", "--save-maps", "/dev/null/maps"], "/dev/null is a file, not a folder"),
+        (["predict", __file__, __file__, "--save-maps", "/dev/null/maps"], "/dev/null is a file, not a folder"),
         (["evaluate", "nowhere"], "nowhere"),
         (["predict", "nowhere", "no_image.png"], "no_image.png"),
+        (["evaluate", __file__, "--batch-size", "0"], "--batch-size is 0, but must be from 1|at least 1"),
+        (["evaluate", __file__, "--workers", "-1"], "--workers is -1, but must be from 0"),
+        (["predict", __file__, __file__, "--top-k", "0"], "--top-k is 0, but must be"),
         (["recipes", "h1"], "unknown recipe 'h1'"),
     ],
 )
@@ -173,11 +145,11 @@ def test_a_mistake_found_by_a_loading_process_is_one_line_too(recipe, tmp_path, 
 )
 def test_a_signal_ends_any_command_with_one_line_and_its_status(number, line, status, capsys, monkeypatch):
     for module, name, words in (
-        ("halonet.training.evaluation", "load_checkpoint", ["evaluate", "a"]),
-        ("halonet.data", "find_images", ["predict", "a", "b"]),
-        ("halonet.detection.evaluation", "load_detector", ["detect", "evaluate", "a"]),
-        ("halonet.detection.prediction", "load_detector", ["detect", "predict", "a", __file__]),
-        ("halonet.detection.checkpoint", "load_detector", ["detect", "export", "a", "/tmp/a.onnx"]),
+        ("halonet.training.evaluation", "load_checkpoint", ["evaluate", __file__]),
+        ("halonet.data", "find_images", ["predict", __file__, __file__]),
+        ("halonet.detection.evaluation", "load_detector", ["detect", "evaluate", __file__]),
+        ("halonet.detection.prediction", "load_detector", ["detect", "predict", __file__, __file__]),
+        ("halonet.detection.checkpoint", "load_detector", ["detect", "export", __file__, "/tmp/a.onnx"]),
         ("halonet.benchmark.operator", "check_tasks", ["benchmark", "operator"]),
     ):
         with monkeypatch.context() as patch:
@@ -206,15 +178,15 @@ def test_a_missing_extra_is_named(capsys, monkeypatch):
     for name in names:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "pydantic", None)
-    assert main(["recipes"]) == 2
+    assert main(["recipes", "fashion_mnist"]) == 2
     assert f"halonet: recipes needs pydantic: {command_for_extra('train')}" in capsys.readouterr().err
 
 
 def test_an_internal_error_keeps_its_traceback_and_says_where_to_report(monkeypatch):
-    def fail(options, overrides):
+    def fail(options):
         raise ZeroDivisionError("our fault")
 
-    monkeypatch.setattr("halonet.cli.run_info", fail)
+    monkeypatch.setattr("halonet_cli.info.run_info", fail)
     with pytest.raises(ZeroDivisionError, match="our fault") as caught:
         main(["info"])
     (note,) = caught.value.__notes__
@@ -223,14 +195,40 @@ def test_an_internal_error_keeps_its_traceback_and_says_where_to_report(monkeypa
 
 
 def test_what_json_cannot_say_is_no_traceback(monkeypatch, capsys):
-    monkeypatch.setattr("halonet.cli.run_info", lambda options, overrides: print_json({"loss": float("nan")}))
+    monkeypatch.setattr("halonet_cli.info.run_info", lambda options: print_json({"loss": float("nan")}))
     assert main(["info", "--json"]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == "halonet: a figure is NaN or infinite, which JSON cannot say: look at it without --json\n"
 
 
-def test_the_module_runs_as_a_program():
-    shown = subprocess.run([sys.executable, "-m", "halonet.cli", "info", "h9"], capture_output=True, text=True)
-    assert shown.returncode == 2
-    assert "Traceback" not in shown.stderr
+@pytest.mark.parametrize("package", ["halonet", "halonet_cli"])
+def test_the_package_runs_as_a_program(package, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["halonet", "train", "h9"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_module(package, run_name="__main__")
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.startswith("halonet: unknown recipe 'h9'")
+
+
+@pytest.mark.usefixtures("default_signals")
+@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_while_halonet_is_imported_is_one_line(tmp_path, name, status):
+    (tmp_path / "halonet").mkdir()
+    (tmp_path / "halonet" / "__init__.py").write_text(f"import os, signal\nos.kill(os.getpid(), signal.{name})\n")
+    # An editable installation's finder comes before the path.
+    program = (
+        "import sys; from importlib.machinery import PathFinder; from halonet_cli.main import main; "
+        "sys.meta_path.insert(0, PathFinder); sys.exit(main(['info']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(tmp_path)}
+    )
+    assert done.returncode == status
+    assert done.stderr == f"halonet: interrupted by {'Ctrl-C' if name == 'SIGINT' else name}\n"
+
+
+def test_a_reader_that_has_had_enough_is_no_error():
+    program = f"{sys.executable} -m halonet_cli recipes | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("0\n", "")

@@ -1,24 +1,18 @@
-"""`halonet benchmark`: parse, call one function, print."""
+"""`halonet benchmark` and its commands."""
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from halonet.errors import UserError
-
-AddCommand = Callable[[Any, str, Callable[[argparse.Namespace, list[str]], None], str], argparse.ArgumentParser]
+from halonet_cli.parser import UsageError, add_command, add_commands
 
 
-def add_benchmarks(parser: argparse.ArgumentParser, add_command: AddCommand) -> None:
-    """Add the benchmarks to the parser of `halonet benchmark`.
-
-    Args:
-        parser: That parser.
-        add_command: Makes a command's parser of the list of commands, its name, its function and its summary.
-    """
-    kinds = parser.add_subparsers(dest="benchmark", required=True, metavar="WHAT")
+def add(commands: Any) -> None:
+    """Add the benchmarks."""
+    parser = add_command(commands, "benchmark", None, "time and memory of the operator and of whole networks")
+    kinds = add_commands(parser, "benchmark", "WHAT")
 
     operator = add_command(kinds, "operator", run_operator, "race the bare operator against its peers")
     operator.add_argument(
@@ -84,13 +78,13 @@ def _add_settings(parser: argparse.ArgumentParser, batch: int | list[int], repea
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the record, or append to it")
 
 
-def run_operator(options: argparse.Namespace, overrides: list[str]) -> None:
+def run_operator(options: argparse.Namespace) -> None:
     """Race the operator, print the table, write what was asked for."""
     from halonet.benchmark import operator
     from halonet.benchmark.contestants import find_peers
     from halonet.benchmark.peak import measure_peak
     from halonet.benchmark.sizes import find_sizes
-    from halonet.errors import unknown_name
+    from halonet.errors import UserError, unknown_name
 
     _check_outputs(options)
     settings = _settings(options, options.batch)
@@ -116,7 +110,7 @@ def run_operator(options: argparse.Namespace, overrides: list[str]) -> None:
     _finish(rows, record, options, peak=vars(peak))
 
 
-def run_model(options: argparse.Namespace, overrides: list[str]) -> None:
+def run_model(options: argparse.Namespace) -> None:
     """Race networks, print the table, write what was asked for."""
     from halonet.benchmark import model
     from halonet.benchmark.operator import check_tasks
@@ -134,7 +128,7 @@ def run_model(options: argparse.Namespace, overrides: list[str]) -> None:
     _finish(rows, record, options)
 
 
-def run_memory(options: argparse.Namespace, overrides: list[str]) -> None:
+def run_memory(options: argparse.Namespace) -> None:
     """Measure one step of each network, print the table, write what was asked for."""
     from halonet.benchmark import model
     from halonet.benchmark.operator import check_tasks
@@ -148,7 +142,7 @@ def run_memory(options: argparse.Namespace, overrides: list[str]) -> None:
     _finish(rows, record, options)
 
 
-def run_tune(options: argparse.Namespace, overrides: list[str]) -> None:
+def run_tune(options: argparse.Namespace) -> None:
     """Try cuts of the Triton kernels, print proposals for their table, write what was asked for."""
     from dataclasses import asdict
 
@@ -171,7 +165,7 @@ def run_tune(options: argparse.Namespace, overrides: list[str]) -> None:
         print(f"written to {options.output}")
 
 
-def run_claims(options: argparse.Namespace, overrides: list[str]) -> None:
+def run_claims(options: argparse.Namespace) -> None:
     """Train what has no record yet, and print a line about each run."""
     from functools import partial
 
@@ -182,7 +176,7 @@ def run_claims(options: argparse.Namespace, overrides: list[str]) -> None:
     check_output_folder(options.output)
     shard = runner.parse_shard(options.shard)
     if options.minutes is not None and not 0 < options.minutes < float("inf"):
-        raise UserError(f"--minutes is {options.minutes}; it must be a finite number above 0")
+        raise UsageError(f"--minutes is {options.minutes}; it must be a finite number above 0")
     runner.require_committed_code()
     runner.run_quietly()
     report = partial(print, flush=True)
@@ -215,7 +209,7 @@ def _settings(options: argparse.Namespace, batch: int) -> Any:
 
 def _refuse_together(options: argparse.Namespace, one: str, other: str) -> None:
     if getattr(options, one) and getattr(options, other):
-        raise UserError(f"--{one} and --{other} exclude each other; give one of them")
+        raise UsageError(f"--{one} and --{other} exclude each other; give one of them")
 
 
 def _check_outputs(options: argparse.Namespace) -> None:
