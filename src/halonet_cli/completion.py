@@ -26,7 +26,7 @@ def make_completion(parser: Parser, shell: str) -> str:
         "bash": f'_halonet_recipes() {{ compgen -W "{recipes}" -- "$1"; compgen -f -- "$1"; }}',
         "zsh": f'_halonet_recipes() {{ _alternative "recipes:recipe:({recipes})" "files:file:_files"; }}',
     }
-    return shtab.complete(parser, shell, preamble=preamble)
+    return shtab.complete(parser, shell, preamble=preamble)  # pyright: ignore[reportArgumentType] - a str by its default
 
 
 def _complete_files(parser: Parser) -> None:

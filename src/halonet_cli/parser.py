@@ -101,7 +101,8 @@ def find_command(parser: Parser, argv: Sequence[str]) -> Parser:
         if not parser.commands or word.startswith("-"):
             return parser
         if word not in parser.commands:
-            raise UsageError(unknown_name("command", word, parser.commands))
+            within = [f"{name} {word}" for name, group in parser.commands.items() if word in group.commands]
+            raise UsageError(unknown_name("command", word, [*parser.commands, *within]))
         parser = parser.commands[word]
     if parser.commands:
         parser.error(f"give a command: {', '.join(parser.commands)}")

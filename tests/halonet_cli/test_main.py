@@ -1,21 +1,15 @@
-import json
 import os
-import re
 import runpy
 import signal
 import subprocess
 import sys
 
 import pytest
-import torch
 
 from halonet.installation import command_for_extra
-from halonet.ops import cpu_library
-from halonet.training import to_yaml
 from halonet_cli.console import print_json
 from halonet_cli.main import main, make_parser
 from tests.halonet_cli.mistakes import assert_a_users_mistake
-from tests.training.tiny import make_images, tiny_recipe
 
 OPTIONS = {
     "train": {"--help", "--resume", "--resume-or-start", "--run-dir"},
@@ -42,24 +36,6 @@ def test_every_command_has_help(name, capsys):
         main([name, "--help"])
     assert stop.value.code == 0
     assert f"usage: halonet {name}" in capsys.readouterr().out
-
-
-def test_info_prints_the_models_beside_the_paper(capsys):
-    assert main(["info", "h1", "h3"]) == 0
-    shown = capsys.readouterr().out
-    assert re.search(r"^h1 +256 +59 +8\.1 +8\.1 +2\.88 +0\.76 +\d+ %$", shown, re.MULTILINE)
-    assert re.search(r"^h3 +320 +65 +11\.8 +12\.3 ", shown, re.MULTILINE)
-    taken = "composite" if cpu_library.MISSING else "cpu"
-    assert re.search(rf"^{taken} +cpu", shown, re.MULTILINE)
-
-
-def test_info_speaks_json(capsys):
-    assert main(["info", "h0", "--image-size", "97", "--json"]) == 0
-    shown = json.loads(capsys.readouterr().out)
-    assert shown["versions"]["torch"] == torch.__version__
-    assert [row["name"] for row in shown["models"]] == ["h0"]
-    assert shown["models"][0]["image_size"] == 97
-    assert {row["backend"] for row in shown["backends"]} == {"cpu", "triton", "composite", "reference"}
 
 
 @pytest.mark.parametrize(
@@ -92,48 +68,6 @@ def test_a_users_mistake_is_one_line_and_status_2(words, message, capsys, tmp_pa
     assert_a_users_mistake(words, message, capsys, tmp_path, monkeypatch)
 
 
-@pytest.fixture
-def recipe(tmp_path):
-    path = tmp_path / "tiny.yaml"
-    path.write_text(to_yaml(tiny_recipe(make_images(tmp_path / "images"), epochs=1)))
-    return path
-
-
-def test_training_and_resuming_print_what_the_run_gave(recipe, tmp_path, capsys):
-    assert main(["train", str(recipe), "--run-dir", str(tmp_path / "run")]) == 0
-    trained = capsys.readouterr().out.splitlines()[-2:]
-    assert re.match(
-        r"top-1 [\d.]+ % \(95 % interval [\d.]+ to [\d.]+\), loss .* on 8 images of .* after 1 epochs", trained[0]
-    )
-    assert "model.safetensors" in trained[1]
-    assert main(["train", "--resume", str(tmp_path / "run")]) == 0
-    assert capsys.readouterr().out.splitlines() == trained
-
-
-def test_a_note_is_one_line_and_no_mistake(recipe, tmp_path, capsys):
-    run = tmp_path / "run"
-    assert main(["train", str(recipe), "--run-dir", str(run)]) == 0
-    (run / "result.json").unlink()
-    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
-    torch.save(checkpoint | {"finished": False}, run / "checkpoints" / "last.ckpt")
-    (run / "recipe.yaml").write_text((run / "recipe.yaml").read_text().replace("a test", "another test"))
-    capsys.readouterr()
-    assert main(["train", "--resume", str(run)]) == 0
-    notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("halonet")]
-    assert len(notes) == 1
-    assert re.fullmatch("halonet: note: the resumed run will not end .*: recipe.yaml was edited", notes[0])
-
-
-def test_a_mistake_found_by_a_loading_process_is_one_line_too(recipe, tmp_path, capsys):
-    broken = tmp_path / "images" / "train" / "left" / "0.png"
-    broken.write_bytes(broken.read_bytes()[:60])
-    assert main(["train", str(recipe), "--run-dir", str(tmp_path / "run"), "--data.workers", "1"]) == 2
-    shown = capsys.readouterr().err
-    assert "Traceback" not in shown
-    assert shown.splitlines()[-1].startswith("halonet: ")
-    assert str(broken) in shown.splitlines()[-1]
-
-
 @pytest.mark.usefixtures("default_signals")
 @pytest.mark.parametrize(
     ("number", "line", "status"),
@@ -158,16 +92,6 @@ def test_a_signal_ends_any_command_with_one_line_and_its_status(number, line, st
                 patch.setattr("halonet.data.find_images", lambda paths: paths)
             assert main(words) == status
         assert capsys.readouterr().err == f"halonet: {line}\n"
-
-
-def test_a_run_is_started_or_resumed_by_one_command_line(recipe, tmp_path, capsys):
-    words = ["train", str(recipe), "--run-dir", str(tmp_path / "run"), "--resume-or-start"]
-    assert main(words) == 0
-    first = capsys.readouterr().out.splitlines()[-2:]
-    assert main(words) == 0
-    assert capsys.readouterr().out.splitlines() == first
-    assert main([*words, "schedule.epochs=2"]) == 2
-    assert "holds a run of another recipe (schedule.epochs 1 -> 2)" in capsys.readouterr().err
 
 
 def test_a_missing_extra_is_named(capsys, monkeypatch):

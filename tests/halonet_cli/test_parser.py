@@ -12,6 +12,7 @@ from halonet_cli.parser import UsageError
             ["detect", "eval"],
             "unknown command 'eval'. Did you mean 'evaluate'? Known: train, evaluate, predict",
         ),
+        (["export", "a", "b"], "unknown command 'export'. Did you mean 'detect export'? Known: train, evaluate"),
         ([], "give a command: train, evaluate, predict, info, recipes, detect, benchmark (see halonet --help)"),
         (["benchmark"], "give a command: operator, model, memory, tune, claims (see halonet benchmark --help)"),
         (["train", "--epochs", "3"], "unknown flag '--epochs'. Did you mean --schedule.epochs? (see halonet train --"),
