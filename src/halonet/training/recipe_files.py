@@ -159,8 +159,8 @@ class RecipeFiles:
         path = folder / wanted
         if asked_by and not os.path.exists(path):
             raise RecipeFileError(
-                f"{asked_by}: base is {path}, but there is no such file: give its path from the folder of {asked_by}, "
-                "or a name that `halonet recipes` lists"
+                f"{asked_by}: base is {path}, but there is no such file: give its path from the file that names it, or "
+                "a name that `halonet recipes` lists"
             )
         keys = self._read(path, str(path))
         if "variations" in keys:
