@@ -26,8 +26,8 @@ END = "<!-- end of speed -->"
 INTRODUCTION = """\
 # Benchmarks
 
-Written by `tools/make_benchmark_page.py` from the records in `results/`. Measured on CPUs; no GPU has run this version
-yet, and the GPU figures are owed. Milliseconds are of shared two-core machines and serve only the ratios.
+Written by `tools/make_benchmark_page.py` from the records in `results/`. Measured on CPUs, and on an H100 where a
+heading says so. A CPU's milliseconds are of shared two-core machines and serve only the ratios.
 
 `halonet benchmark operator`, `model` and `memory` repeat all of it on your machine; `--output FILE` keeps a record, and
 appends to it when run again. How they measure:
@@ -44,20 +44,32 @@ appends to it when run again. How they measure:
 - `training` is forward and backward with fresh gradients, `forward` and `inference` are without gradients.
 - An operator's bound is matrix FLOPs / the measured rate of a large product + exponentials / the measured rate of
   `torch.exp` in the cache, of pairs of query and key inside the image only: two products forward, five backward, the
-  products with the position tables, and one exponential for each pair and pass.
+  products with the position tables, and one exponential for each pair and pass. On a GPU, whose units work at the same
+  time, it is the largest of FLOPs, exponentials and bytes, each over its measured rate.
 - A network's bound is the same network with attention replaced by its values: what remains if attention took no time.
-- Memory is the peak of a fresh process above what inputs and weights take, on a CPU (Linux).
+- Memory is the peak of a fresh process above what inputs and weights take: the process's own on a CPU (Linux), and what
+  PyTorch allocated on a GPU.
 """
 
 
 class Section(NamedTuple):
-    """A part of the page: the record's name in `results/`, the heading, and what is asked."""
+    """A part of the page.
+
+    Attributes:
+        file: The record's name in `results/`.
+        title: The heading.
+        text: What is asked.
+        part: Which of the file's sections holds the record, where `tools/measure_gpu.py` wrote the file.
+    """
 
     file: str
     title: str
     text: str
+    part: str | None = None
 
 
+H100 = "gpu/2026-11-27"
+NEWER = "Stage 4 and stage 3's strided layer are faster since, by the cuts that were timed that day (`results/gpu`)."
 SECTIONS = (
     Section("benchmark_operator.json", "The operator and its peers", "H1's stages at 256 px."),
     Section(
@@ -94,15 +106,46 @@ SECTIONS = (
         "On another machine, each at the size it is made for.",
     ),
     Section("benchmark_memory.json", "Memory of a step", "Activations and gradients, without optimizer."),
+    Section(
+        f"{H100}/measured.json", "On an H100: the operator and its peers", f"H1's stages at 256 px. {NEWER}", "operator"
+    ),
+    Section(
+        f"{H100}/measured.json",
+        "On an H100: strided layers",
+        f"Those of H1 at 256 px. {NEWER}",
+        "operator_strided_sizes",
+    ),
+    Section(
+        f"{H100}/measured.json",
+        "On an H100: strided attention and pooling",
+        "Attention at every second pixel, and attention at every pixel followed by 2 x 2 average pooling.",
+        "strided_or_pooled",
+    ),
+    Section(
+        f"{H100}/measured.json",
+        "On an H100: relaxed and centered windows",
+        "Does it cost to give each query its own window?",
+        "relaxed_or_centered",
+    ),
+    Section(
+        f"{H100}/measured.json",
+        "On an H100: growth with the image",
+        "The same number of pixels in every batch.",
+        "growth_with_the_image",
+    ),
+    Section(f"{H100}/networks.json", "On an H100: networks", "Images of 256 px, inference.", "networks"),
+    Section(
+        f"{H100}/memory.json", "On an H100: memory of a step", "Activations and gradients, without optimizer.", "memory"
+    ),
 )
 
 COMPILED = "triton_compiled.json"
 PREDICTED = """\
 ## Predicted, not measured: the Triton kernels
 
-These counts come from no GPU; what one measured is in `results/gpu`. The kernels were compiled by
-`tools/compile_triton.py`, which reads registers and shared memory from the compiled code and counts the instructions
-that a thread executes in its disassembly; with the nominal rates of
+These counts come from no GPU; what one measured is above and in `results/gpu`. The kernels were compiled with the cuts
+that the search proposed, before any was measured, by `tools/compile_triton.py`, which reads registers and shared memory
+from the compiled code and counts the instructions that a thread executes in its disassembly; with the nominal rates of
 an H100 (132 multiprocessors at 1.7 GHz, 4 instructions, 2048 multiply-adds of bf16 and 16 exponentials a clock on each,
 3 TB/s) they give the milliseconds that each part would take if it alone counted. A kernel takes at least the largest of
 them; instructions are issued in every clock only in theory, and two thirds of it is what a good kernel reaches. Bytes
@@ -114,15 +157,15 @@ OWED = """\
 
 Whoever has one runs these, in this order, and commits what they write to `results/`:
 
-1. `pytest tests/ops -m gpu`, then `pytest tests/ops/halo_attention/test_triton.py`: the operator's suite, large sizes,
-   poisoned memory, equal bits of two runs, and compute-sanitizer where it is installed. Hundreds of kernels are
-   compiled: pytest-xdist's `-n 12` makes minutes of it. Where PyTorch, Triton and pytest are all there is, add
-   `-o addopts=--import-mode=importlib -o filterwarnings=default`, and set `PYTHONPATH=src`.
-2. `python tools/measure_gpu.py`: within some minutes, the operator beside timm, the composite, NATTEN and
-   FlexAttention; whole networks beside timm's, compiled and not; memory; growth with the image; the card's own limits.
-3. `halonet benchmark tune --sizes h1/stage1 h1/stage2-strided h1/stage3 h1/stage4 --output results/tune.json`: whether
-   another cut of the kernels is faster than the one in the table, some minutes for each size. What it proposes goes
-   into `ops/halo_attention/triton/configurations.py`.
+1. After a change of the kernels: `pytest tests/ops -m gpu`, then `pytest tests/ops/halo_attention/test_triton.py`: the
+   operator's suite, large sizes, poisoned memory, equal bits of two runs, and compute-sanitizer where it is installed.
+   Hundreds of kernels are compiled: pytest-xdist's `-n 12` makes minutes of it. Where PyTorch, Triton and pytest
+   are all there is, add `-o addopts=--import-mode=importlib -o filterwarnings=default`, and set `PYTHONPATH=src`.
+2. `python tools/measure_gpu.py --sections networks networks_compiled operator_beside_compiled accelerate
+   networks_of_21k operator_of_h0_to_h7`, and all of it where NATTEN is installed: what the H100 had no time for on this
+   version, training of whole networks first.
+3. `halonet benchmark tune --sizes h4 --output results/tune.json`: whether other cuts are faster for wider heads and in
+   fp32; all layers of H1 have been tuned in bf16.
 4. `python tools/time_detectors.py --device cuda` and `python tools/overfit_detector.py COCO --photos 50`.
 5. Training with several GPUs, by DDP and FSDP, through the Triton kernels.
 """
@@ -134,7 +177,7 @@ def make_page(results: Path = RESULTS) -> str:
     """Write the page from the records that are there."""
     parts = [INTRODUCTION]
     for section in SECTIONS:
-        record = read_record(results / section.file)
+        record = read_record(results / section.file, section.part)
         if record is not None:
             parts.append(f"## {section.title}\n\n{section.text}\n\n{table(record)}\n{absent(record)}{origin(record)}\n")
     compiled = read_record(results / COMPILED)
@@ -209,9 +252,12 @@ def make_speed(results: Path = RESULTS) -> str:
     return "\n\n".join(parts)
 
 
-def read_record(path: Path) -> dict[str, Any] | None:
-    """Read a record, or None if there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+def read_record(path: Path, part: str | None = None) -> dict[str, Any] | None:
+    """Read a record, or that of a section of a file, or None if there is none."""
+    if not path.exists():
+        return None
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return found if part is None else found["sections"][part]["record"]
 
 
 def collect(record: dict[str, Any]) -> dict[tuple[str, str, str], Figures]:
@@ -325,7 +371,10 @@ def origin(record: dict[str, Any]) -> str:
     count = f"{len(runs)} runs" if len(runs) > 1 else "One run"
     when = f", {times[0]}" + (f" to {times[-1]}" if len(times) > 1 else "") if times else ""
     settings = ", ".join(f"{name} {value}" for name, value in record["settings"].items())
-    machine = ", ".join(record["machine"].values())
+    on_gpu = "accelerator" in record["machine"]
+    machine = ", ".join(
+        what for name, what in record["machine"].items() if not (on_gpu and name == "halonet cpu backend")
+    )
     repeats = ", ".join(dict.fromkeys(str(run["repeats"]) for run in record["runs"]))
     return prose(
         f"{count}{when}: {machine}; {settings}; medians of {repeats}; torch {every('torch')}, "

@@ -13,9 +13,9 @@ import tempfile
 from pathlib import Path
 
 from halonet.data import load_detection_source
-from halonet.detection import DetectionRecipe, train
+from halonet.detection import train
 from halonet.training import resolve
-from halonet.training.engine import read_result
+from halonet.training.run import read_result
 
 OVERRIDES = [
     "description=A Mask R-CNN with attention in its last stage learns a few photos by heart.",
@@ -78,7 +78,7 @@ def main() -> None:
             f"schedule.drops=[{options.steps * 4 // 5}]",
             *options.overrides,
         ]
-        run = train(resolve("detection/nuclei", overrides, DetectionRecipe), options.run_dir or Path(place) / "run")
+        run = train(resolve("detection/nuclei", overrides), options.run_dir or Path(place) / "run")
         result = read_result(run)
     photos = f"the first {options.photos} photos of {options.data.name}"
     result["data"] = f"{photos} without instances under {options.smallest:g} px" if options.smallest else photos

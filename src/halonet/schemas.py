@@ -11,7 +11,7 @@ import pydantic.dataclasses
 from pydantic import ConfigDict, ValidationError
 from pydantic_core import CoreSchema, ErrorDetails, core_schema
 
-from halonet.rules import Complaint, RuleError, alternatives, build, hints_of, missing, must_be
+from halonet.rules import Complaint, RuleError, build, hints_of, missing, must_be, must_be_one_of
 
 CONFIG = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
@@ -123,7 +123,8 @@ def _complaints(detail: ErrorDetails, hint: Any) -> list[Complaint]:
     if kind == "rule":
         words = context["words"]
     elif kind == "literal_error":
-        words = alternatives([each.strip("'") for each in context["expected"].replace(" or ", ", ").split(", ")])
+        names = [each.strip("'") for each in context["expected"].replace(" or ", ", ").split(", ")]
+        return [must_be_one_of(key, detail["input"], names)]
     else:
         words = _WORDS.get(kind) or detail["msg"].removeprefix("Input should be ")
     return [must_be(key, detail["input"], words)]

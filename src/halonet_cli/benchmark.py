@@ -176,7 +176,7 @@ def run_claims(options: argparse.Namespace) -> None:
     check_output_folder(options.output)
     shard = runner.parse_shard(options.shard)
     if options.minutes is not None and not 0 < options.minutes < float("inf"):
-        raise UsageError(f"--minutes is {options.minutes}; it must be a finite number above 0")
+        raise UsageError(f"--minutes is {options.minutes}, but must be a finite number above 0")
     runner.require_committed_code()
     runner.run_quietly()
     report = partial(print, flush=True)

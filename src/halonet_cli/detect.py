@@ -51,25 +51,19 @@ def add(commands: Any) -> None:
 
 def run_train(options: argparse.Namespace) -> None:
     """Train or resume, then say what was written."""
-    from halonet.detection.recipe import DetectionRecipe
-    from halonet.detection.run import describe_result, resume, train
+    from halonet.detection.task import Detection
     from halonet.training.recipes import resolve
 
     initial = [] if options.init is None else [f"model.init={options.init}"]
     run_training(
-        options,
-        begin=lambda recipe, changes, folder, or_resume: train(
-            resolve(recipe, [*changes, *initial], DetectionRecipe), folder, or_resume=or_resume
-        ),
-        resume=resume,
-        describe=describe_result,
+        options, lambda: resolve(options.recipe, [*options.changes, *initial], task="detection"), Detection.describe
     )
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
     """Measure, then print the figures."""
     from halonet.detection.evaluation import evaluate
-    from halonet.detection.run import describe_value
+    from halonet.detection.task import describe_value
 
     result = evaluate(
         options.checkpoint,

@@ -25,8 +25,8 @@ def add(commands: Any) -> None:
 
 def run_evaluate(options: argparse.Namespace) -> None:
     """Measure, then print the figures."""
+    from halonet.training.classification import data_of
     from halonet.training.evaluation import describe_accuracy, evaluate
-    from halonet.training.run import data_of
 
     result = evaluate(
         options.checkpoint,

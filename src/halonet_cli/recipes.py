@@ -25,10 +25,9 @@ def check_recipes(options: argparse.Namespace) -> None:
 def run_recipes(options: argparse.Namespace) -> None:
     """List the recipes, or print one."""
     if options.recipe is not None:
-        from halonet.detection.recipe import resolve_any
-        from halonet.training.recipes import to_yaml
+        from halonet.training.recipes import resolve, to_yaml
 
-        print(to_yaml(resolve_any(options.recipe)), end="")
+        print(to_yaml(resolve(options.recipe)), end="")
         return
     rows = list_recipes()
     if options.json:

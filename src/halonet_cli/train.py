@@ -88,43 +88,38 @@ def check_train(options: argparse.Namespace) -> None:
 
 def run_train(options: argparse.Namespace) -> None:
     """Train or resume, then say what was written."""
+    from halonet.training.classification import Classification, require_asked_for
     from halonet.training.recipes import resolve
-    from halonet.training.run import describe_result, require_asked_for, resume, train
 
-    def begin(name: str, changes: list[str], folder: Path | None, or_resume: bool) -> Path:
-        recipe = resolve(name, changes)
-        require_asked_for(recipe.data.source, _as_dictionary(changes).get("data.source"), f"recipe {name}")
-        return train(recipe, folder, or_resume=or_resume)
+    def read() -> Any:
+        recipe = resolve(options.recipe, options.changes, task="classification")
+        asked = _as_dictionary(options.changes).get("data.source")
+        require_asked_for(recipe.data.source, asked, f"recipe {options.recipe}")
+        return recipe
 
-    run_training(options, begin=begin, resume=resume, describe=describe_result)
+    run_training(options, read, Classification.describe)
 
 
 def run_training(
-    options: argparse.Namespace,
-    *,
-    begin: Callable[[str, list[str], Path | None, bool], Path],
-    resume: Callable[..., Path],
-    describe: Callable[[dict[str, Any]], str],
+    options: argparse.Namespace, read: Callable[[], Any], describe: Callable[[dict[str, Any]], str]
 ) -> None:
     """Train or resume, then say what was written, in the first of several processes.
 
     Args:
         options: As `add_training_flags` makes them.
-        begin: Trains a recipe with its changes into a folder, or completes the same run there if it may, and returns
-            the folder.
-        resume: Completes the run in a folder, and returns the folder.
+        read: Gives the recipe, with its changes.
         describe: Puts a result into a line.
 
     Raises:
         UserError: The training fails.
     """
-    from halonet.training.engine import read_result
+    from halonet.training.run import read_result, resume, train
     from halonet.training.session import is_first_process
 
     if options.resume is not None:
         folder = resume(options.resume, **options.changes_on_resume)
     else:
-        folder = begin(options.recipe, options.changes, options.run_dir, options.resume_or_start)
+        folder = train(read(), options.run_dir, or_resume=options.resume_or_start)
     if not is_first_process():
         return
     print(printable(describe(read_result(folder))))

@@ -184,7 +184,7 @@ def refuse(capsys, path, *words):
             ["--smoke", "--device", "cpu", "--sections", "operators"],
             "unknown section 'operators'. Did you mean 'operator'",
         ),
-        (["--smoke", "--device", "cpu", "--minutes", "-1"], "--minutes is -1.0; it must be at least 0"),
+        (["--smoke", "--device", "cpu", "--minutes", "-1"], "--minutes is -1.0, but must be at least 0"),
         (
             ["--smoke", "--device", "cpu", "--dtype", "int8"],
             "dtype is 'int8', but must be float64, float32, bfloat16 or float16",

@@ -207,7 +207,7 @@ def test_what_cannot_be_asked_is_refused(options, message):
 
 
 def test_an_impossible_image_is_refused():
-    with pytest.raises(UserError, match="--image-size is 0; it must be at least 1"):
+    with pytest.raises(UserError, match="--image-size is 0, but must be at least 1"):
         rows_of(groups(["tiny28"])[0], image_size=0)
 
 

@@ -5,6 +5,11 @@ import pytest
 from tools import make_benchmark_page
 from tools.make_benchmark_page import PAGE, README, RESULTS, SECTIONS, make_page, make_speed, split_readme
 
+GPU_PARTS = {
+    file: {section.part for section in SECTIONS if section.file == file}
+    for file in {section.file for section in SECTIONS if section.part}
+}
+
 
 def test_the_page_is_up_to_date():
     assert PAGE.read_text(encoding="utf-8") == make_page()
@@ -52,6 +57,23 @@ def test_figures_are_medians_over_runs_with_their_spread(results):
         "3 runs, 2026-01-01 to 2026-01-03: abacus; batch 4; medians of 3; torch 2.15, timm 1.0; commit `abc`"
         in " ".join(page.split())
     )
+
+
+def test_a_gpus_records_are_sections_of_one_file_and_name_no_cpu_backend(results):
+    record = json.loads((results / "benchmark_operator.json").read_text())
+    record["machine"] |= {"accelerator": "loom", "halonet cpu backend": "not here"}
+    file = next(section.file for section in SECTIONS if section.part == "operator")
+    (results / file).parent.mkdir(parents=True)
+    (results / file).write_text(json.dumps({"sections": {part: {"record": record} for part in GPU_PARTS[file]}}))
+    section = make_page(results).partition("## On an H100: the operator and its peers")[2].partition("## ")[0]
+    assert "| h1/stage1 | forward | timm | 3.00 (2.00 to 4.00) |" in section
+    assert "2026-01-03: abacus, loom; batch 4" in " ".join(section.split())
+
+
+def test_every_complete_section_of_a_gpus_file_is_on_the_page():
+    for file, parts in GPU_PARTS.items():
+        sections = json.loads((RESULTS / file).read_text(encoding="utf-8"))["sections"]
+        assert {name for name, section in sections.items() if section["record"]["runs"]} == parts
 
 
 def test_records_that_do_not_exist_are_left_out(tmp_path):

@@ -1,13 +1,12 @@
 import json
 
-from halonet.detection.recipe import resolve_any
-from halonet.training import list_recipes
+from halonet.training import list_recipes, resolve
 from halonet_cli.main import main
 
 
 def test_the_list_is_what_the_recipes_say(capsys):
     assert main(["recipes", "--json"]) == 0
-    recipes = [resolve_any(name) for name in list_recipes()]
+    recipes = [resolve(name) for name in list_recipes()]
     expected = [{"name": r.name, "reproduces": r.reproduces, "result": r.provenance.result} for r in recipes]
     assert json.loads(capsys.readouterr().out) == expected
 

@@ -170,7 +170,7 @@ class HaloAttention(nn.Module):
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Make queries [batch, Hq, Wq, heads, d_qk], keys and values [batch, H, W, heads, d] of a feature map."""
         if x.dim() != 4 or x.shape[1] != self.channels:
-            raise UserError(f"input has shape {list(x.shape)}; it must be [batch, {self.channels}, rows, columns]")
+            raise UserError(f"input has shape {list(x.shape)}, but must be [batch, {self.channels}, rows, columns]")
         x = x.permute(0, 2, 3, 1)
         if self.position == "absolute":
             rows, columns = x.shape[1:3]

@@ -74,8 +74,10 @@ def merge(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     merged = copy.deepcopy(values)
     for key, change in changes.items():
         below = merged.get(key)
-        both = isinstance(below, dict) and isinstance(change, dict)
-        merged[key] = merge(below, change) if both else copy.deepcopy(change)
+        if isinstance(below, dict) and isinstance(change, dict):
+            merged[key] = merge(below, change)
+        else:
+            merged[key] = copy.deepcopy(change)
     return merged
 
 

@@ -179,7 +179,7 @@ def test_the_command_prints_a_line_for_each_run(data, tmp_path, capsys):
     [
         (["--row", "nothing"], "unknown row of the plan 'nothing'"),
         (["--shard", "3/2"], "--shard is 3/2"),
-        (["--minutes", "0"], "--minutes is 0.0; it must be a finite number above 0"),
+        (["--minutes", "0"], "--minutes is 0.0, but must be a finite number above 0"),
         (["--minutes", "nan"], "--minutes is nan"),
         (["--data", "nowhere"], "nowhere is not a folder"),
     ],

@@ -116,7 +116,7 @@ def test_the_most_zeros_are_accepted() -> None:
 def test_what_64_bits_cannot_count_is_refused(backend: Backend, name: str) -> None:
     query, key, value, *_ = Size("plain", "", IMAGE, 2, 1, tables="none").inputs()
     for number in (MOST + 1, 2**63, 10**5000):
-        with pytest.raises(UserError, match=rf"{name} is .*; it must be at most 2\*\*60") as caught:
+        with pytest.raises(UserError, match=rf"{name} is .*, but must be at most 2\*\*60") as caught:
             backend.attend(query, key, value, **({"block_size": 2, "halo_size": 1} | {name: number}))
         assert len(str(caught.value)) < 200
 

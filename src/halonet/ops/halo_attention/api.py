@@ -298,7 +298,7 @@ def _factor(scale: float | None, query: Tensor) -> float:
 def _check_tensors(tensors: dict[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
-            raise UserError(f"{name} is of type {type(tensor).__name__}; it must be a torch.Tensor")
+            raise UserError(f"{name} is of type {type(tensor).__name__}, but must be a torch.Tensor")
         if tensor.dim() != 5:
             layout = "[batch, rows, columns, heads, channels]"
             raise UserError(f"{name} has shape {_shape(tensor)}; it must have five axes {layout}")
@@ -316,7 +316,7 @@ def _check(
     named = {"query": query, "key": key} | ({} if value is None else {"value": value})
     for name, tensor in named.items():
         if tensor.dtype not in DTYPES:
-            raise UserError(f"{name} is {tensor.dtype}; it must be float64, float32, bfloat16 or float16")
+            raise UserError(f"{name} is {tensor.dtype}, but must be float64, float32, bfloat16 or float16")
         if tensor.dtype != query.dtype:
             raise UserError(f"{name} is {tensor.dtype} but query is {query.dtype}; they must share one dtype")
         if tensor.device != query.device:
@@ -369,14 +369,14 @@ def _check_tables(
     }
     for name, (table, axis) in tables.items():
         if not isinstance(table, Tensor):
-            raise UserError(f"{name} is of type {type(table).__name__}; it must be a torch.Tensor")
+            raise UserError(f"{name} is of type {type(table).__name__}, but must be a torch.Tensor")
         if table.dim() != 2 or table.shape[0] != axis.table_length:
             raise UserError(
                 f"{name} has shape {_shape(table)}; with block {axis.block} and halo {axis.halo} it must be "
                 f"[2 * (block + halo) - 1, width] = [{axis.table_length}, width]"
             )
         if table.dtype not in (query.dtype, torch.float32):
-            raise UserError(f"{name} is {table.dtype}; it must be {query.dtype}, like query, or torch.float32")
+            raise UserError(f"{name} is {table.dtype}, but must be {query.dtype}, like query, or torch.float32")
         if table.device != query.device:
             raise UserError(f"{name} is on {table.device} but query is on {query.device}; move them together")
     widths, d_qk = (row_embedding.shape[1], column_embedding.shape[1]), query.shape[-1]
@@ -389,9 +389,9 @@ def _check_tables(
 
 def _check_positions(positions: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
     if not isinstance(positions, Tensor):
-        raise UserError(f"positions is of type {type(positions).__name__}; it must be a torch.Tensor")
+        raise UserError(f"positions is of type {type(positions).__name__}, but must be a torch.Tensor")
     if positions.dim() != 2 or positions.shape[1] != 2 or positions.dtype not in INTEGERS:
-        raise UserError(f"positions is {positions.dtype} {_shape(positions)}; it must be integers of shape [P, 2]")
+        raise UserError(f"positions is {positions.dtype} {_shape(positions)}, but must be integers of shape [P, 2]")
     rows, columns = positions.to(query.device).long().unbind(1)
     height, width = query.shape[1], query.shape[2]
     outside = (rows < 0) | (rows >= height) | (columns < 0) | (columns >= width)
