@@ -21,8 +21,8 @@ import triton
 
 from halonet.benchmark.sizes import Size
 from halonet.benchmark.tune import candidates
-from halonet.ops.halo_attention.triton import configurations
-from halonet.ops.halo_attention.triton.configurations import (
+from halonet.ops.attention.triton import configurations
+from halonet.ops.attention.triton.configurations import (
     ARCHITECTURES,
     TABLE,
     Cell,

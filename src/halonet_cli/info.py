@@ -21,7 +21,7 @@ def run_info(options: argparse.Namespace) -> None:
 
     import halonet
     from halonet.models import describe_model
-    from halonet.ops.halo_attention import describe_backends
+    from halonet.ops.attention import describe_backends
     from halonet.rules import Side, check_arguments
 
     check_arguments(image_size=(options.image_size, Side | None))

@@ -17,7 +17,7 @@ from halonet.benchmark.networks import (
     values_only,
 )
 from halonet.errors import UserError
-from halonet.ops.halo_attention import api
+from halonet.ops.attention import backends
 from tests.models.timm_networks import small_layer
 
 
@@ -31,10 +31,10 @@ def calls(monkeypatch):
             called.append(name)
             return backend.run(*tensors, **numbers)
 
-        return api.Backend(run, backend.refusal, backend.summary)
+        return backends.Backend(run, backend.refusal, backend.summary)
 
-    for name, backend in list(api.BACKENDS.items()):
-        monkeypatch.setitem(api.BACKENDS, name, count(name, backend))
+    for name, backend in list(backends.BACKENDS.items()):
+        monkeypatch.setitem(backends.BACKENDS, name, count(name, backend))
     return called
 
 

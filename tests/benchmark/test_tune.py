@@ -11,7 +11,7 @@ from halonet.benchmark.settings import Settings
 from halonet.benchmark.sizes import Size
 from halonet.benchmark.tune import Trial, candidates, propose, tune
 from halonet.errors import UserError
-from halonet.ops.halo_attention.triton.configurations import Cell, Configuration
+from halonet.ops.attention.triton.configurations import Cell, Configuration
 from halonet_cli.main import main
 
 SIZE = Size(rows=4, columns=4, heads=1, query_channels=16, value_channels=16, block=4, halo=1)
@@ -61,7 +61,7 @@ def test_every_kernel_is_tried_in_its_present_cut_and_in_others(monkeypatch: pyt
 @interpreted
 def test_a_cut_that_computes_something_else_takes_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    from halonet.ops.halo_attention.triton import launch
+    from halonet.ops.attention.triton import launch
 
     real = launch.forward_launch
 
@@ -82,7 +82,7 @@ def test_a_cut_that_computes_something_else_takes_no_part(monkeypatch: pytest.Mo
 @interpreted
 def test_a_cut_that_leaves_something_unwritten_takes_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    from halonet.ops.halo_attention.triton import launch
+    from halonet.ops.attention.triton import launch
 
     real = launch.launch_for_queries
 
@@ -99,7 +99,7 @@ def test_a_cut_that_leaves_something_unwritten_takes_no_part(monkeypatch: pytest
 
 
 def test_candidates_are_legal_cuts() -> None:
-    from halonet.ops.halo_attention.triton.configurations import TABLE
+    from halonet.ops.attention.triton.configurations import TABLE
 
     for cell, cuts in TABLE.items():
         tried = candidates(cell)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from halonet.errors import UserError, unknown_name
 from halonet.layers import HaloAttention
 from halonet.models import HALONETS, create_model
-from halonet.ops.halo_attention import gradients
+from halonet.ops.attention import gradients
 
 TIMM = "timm/"
 # The modules that call the operator, by its name in them.

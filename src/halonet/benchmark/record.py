@@ -18,7 +18,7 @@ import torch
 import halonet
 from halonet.benchmark.settings import Settings
 from halonet.errors import UserError
-from halonet.ops.halo_attention import describe_backends
+from halonet.ops.attention import describe_backends
 from halonet.training.files import check_output_file, write_atomically
 
 PACKAGES = ("torch", "triton", "timm", "natten", "halonet-pytorch")
@@ -84,7 +84,7 @@ def describe_machine() -> dict[str, str]:
         names = [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
         processor = names[0] if names else processor
     machine = {"processor": processor, "torch instructions": torch.backends.cpu.get_cpu_capability()}
-    backends = {row["backend"]: row["what it is"] for row in describe_backends()}
+    backends = {row["backend"]: row["summary"] for row in describe_backends()}
     machine["halonet cpu backend"] = backends["cpu"]  # with its instruction set, or why it is not there
     if torch.cuda.is_available():
         machine["accelerator"] = torch.cuda.get_device_name()

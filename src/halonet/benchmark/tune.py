@@ -1,7 +1,7 @@
 """Which cut of the Triton kernels is the fastest on this GPU: `halonet benchmark tune`.
 
 Candidates run in turns, after they were checked to compute what the table's configuration computes. What comes out is
-a proposal for `ops/halo_attention/triton/configurations.py`: kernels are never chosen at run time, for that would
+a proposal for `ops/attention/triton/configurations.py`: kernels are never chosen at run time, for that would
 change bits from day to day.
 """
 
@@ -19,12 +19,12 @@ from halonet.benchmark.race import race
 from halonet.benchmark.settings import Settings
 from halonet.benchmark.sizes import Size
 from halonet.errors import UserError
-from halonet.ops.halo_attention.api import BACKENDS
-from halonet.ops.halo_attention.registration import Inputs
+from halonet.ops.attention.backends import BACKENDS
+from halonet.ops.attention.registration import Inputs
 
 if TYPE_CHECKING:
-    from halonet.ops.halo_attention.triton.configurations import Cell, Configuration
-    from halonet.ops.halo_attention.triton.launch import Launch
+    from halonet.ops.attention.triton.configurations import Cell, Configuration
+    from halonet.ops.attention.triton.launch import Launch
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def candidates(cell: "Cell", stages: Sequence[int] = (1, 2)) -> list["Configurat
     Returns:
         Cuts that leave a thread a few scores, at most 64, or 16 in fp32, whose exact products take no matrix unit.
     """
-    from halonet.ops.halo_attention.triton.configurations import Configuration
+    from halonet.ops.attention.triton.configurations import Configuration
 
     tiles = [(8, 8), (4, 8), (4, 4)] if cell.kernel == "keys" else [(4, 16), (2, 16), (1, 16)]
     widest = cell.channels == 256
@@ -92,8 +92,8 @@ def tune(
     reason = BACKENDS["triton"].refusal(*inputs[:3], size.geometry)
     if reason:
         raise UserError(f"there is nothing to tune here: {reason}")
-    from halonet.ops.halo_attention.triton.configurations import architecture_of, cell_for, configuration_for, fit
-    from halonet.ops.halo_attention.triton.problem import make_problem
+    from halonet.ops.attention.triton.configurations import architecture_of, cell_for, configuration_for, fit
+    from halonet.ops.attention.triton.problem import make_problem
 
     scale = size.query_channels**-0.5
     problem = make_problem(inputs, size.geometry, scale)
@@ -143,7 +143,7 @@ def _refusal(
 
 def _kernels(inputs: Inputs, size: Size, scale: float) -> dict[str, "Callable[[Configuration], Cut]"]:
     """How each kernel is cut."""
-    from halonet.ops.halo_attention.triton.launch import forward_launch, launch_for_keys, launch_for_queries
+    from halonet.ops.attention.triton.launch import forward_launch, launch_for_keys, launch_for_queries
 
     output = inputs.query.new_empty(*inputs.query.shape[:4], inputs.value.shape[4])
     log_sum = inputs.query.new_empty(inputs.query.shape[:4], dtype=torch.float32)

@@ -12,8 +12,8 @@ from halonet.errors import UserError
 from halonet.layers.projection import Projection, divided
 from halonet.ops import attention_weights, halo_attention
 from halonet.ops.arguments import choice, finite_number, pair, whole_number
-from halonet.ops.halo_attention.api import backend_names, backend_of_context
-from halonet.ops.halo_attention.geometry import make_geometry
+from halonet.ops.attention.backends import backend_names, backend_of_context
+from halonet.ops.attention.geometry import make_geometry
 from halonet.ops.transforms import is_traced, is_transformed
 
 POSITIONS = ("relative", "absolute", "none")
