@@ -25,7 +25,7 @@ with INTERPRETER:
     import halonet  # noqa: F401
 
     with patch.object(sys, "meta_path", NO_CHECKS):
-        from halonet.ops.halo_attention.triton import launch  # noqa: F401
+        from halonet.ops.attention.triton import launch  # noqa: F401
 
 
 @pytest.fixture(autouse=True)

@@ -110,5 +110,5 @@ def test_only_so_many_complaints_are_shown():
 
 def test_arguments_of_a_call_are_checked_together():
     check_arguments(layers=(3, Annotated[int, within(least=1)]))
-    with pytest.raises(RuleError, match="call: layers is 0, but must be at least 1"):
+    with pytest.raises(RuleError, match="layers is 0, but must be at least 1"):
         check_arguments(layers=(0, Annotated[int, within(least=1)]), name=("x", Text))

@@ -25,9 +25,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from halonet.cli import main as halonet
-from halonet.training import engine, run  # noqa: F401 - forked children need not import them
+from halonet.training import run
 from halonet.training.lock import LOCK_FILE
+from halonet_cli.main import main as halonet
 
 CHANGES = {
     "model.num_classes": 2,
@@ -186,7 +186,7 @@ def traces(folder: Path) -> dict[str, Any]:
     """All of a finished run that must not depend on what happened to it."""
     checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     state = checkpoint["current_model_state"]
-    result = engine.read_result(folder)
+    result = run.read_result(folder)
     return {
         "log": (folder / "log.jsonl").read_text(),
         "weights": hashlib.sha256(b"".join(state[name].numpy().tobytes() for name in sorted(state))).hexdigest(),

@@ -158,7 +158,7 @@ OWED = """\
 
 Whoever has one runs these, in this order, and commits what they write to `results/`:
 
-1. After a change of the kernels: `pytest tests/ops -m gpu`, then `pytest tests/ops/halo_attention/test_triton.py`: the
+1. After a change of the kernels: `pytest tests/ops -m gpu`, then `pytest tests/ops/attention/test_triton.py`: the
    operator's suite, large sizes, poisoned memory, equal bits of two runs, and compute-sanitizer where it is installed.
    Hundreds of kernels are compiled: pytest-xdist's `-n 12` makes minutes of it. Where PyTorch, Triton and pytest
    are all there is, add `-o addopts=--import-mode=importlib -o filterwarnings=default`, and set `PYTHONPATH=src`.

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from pages import ROOT, markdown_table, write_pages
 
 from halonet.detection import DetectionRecipe
-from halonet.detection.recipe import resolve_any
-from halonet.training import Recipe, list_recipes
+from halonet.training import Recipe, list_recipes, resolve
 
 PAGE = ROOT / "docs/recipes.md"
 
@@ -31,9 +30,14 @@ SECTIONS = {
 INTRODUCTION = """\
 # Recipes
 
-A recipe is one experiment in one YAML file. `halonet train NAME` runs it, any of its values can be given anew
-(`--schedule.epochs 10`), and `halonet recipes NAME` prints it in full. The files lie in `src/halonet/recipes/`; what
-the paper does not state is marked "ours" in them.
+A recipe is one experiment. `halonet train NAME` runs it, any of its values can be given anew (`--schedule.epochs 10`),
+and `halonet recipes NAME` prints it in full. The files lie in `src/halonet/recipes/`; what the paper does not state is
+marked "ours" in them.
+
+A file holds one recipe, or the recipes of one study under `variations:`, so that a study is read on one page:
+`imagenet/windows/b4_h1` is the variation `b4_h1` in `imagenet/windows.yaml`. What stands beside `variations:` holds for
+all of them. A recipe with a `base:` is that other recipe, but for the values that it states; a recipe of your own can
+have one too, see [training](training.md#recipes-and-overrides).
 
 The recipes for ImageNet take `data/imagenet`, a folder with the folders `train` and `val`, each with a folder a class;
 `--data.source FOLDER` names another. They train on all of `train`, choose nothing, and measure `top1` once, on `val`.
@@ -65,4 +69,4 @@ def make_page(recipes: Sequence[Recipe | DetectionRecipe]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(write_pages(__doc__, lambda: {PAGE: make_page([resolve_any(name) for name in list_recipes()])}))
+    sys.exit(write_pages(__doc__, lambda: {PAGE: make_page([resolve(name) for name in list_recipes()])}))

@@ -14,8 +14,8 @@ import torch
 
 from halonet.data.sources import is_named
 from halonet.errors import UserError
-from halonet.training.engine import read_result
 from halonet.training.evaluation import evaluate
+from halonet.training.run import read_result
 from halonet.training.weights import load_checkpoint, read_weights, save_weights
 
 FOLDER = Path(__file__).parents[1] / "src/halonet/models/weights"

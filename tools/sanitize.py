@@ -23,7 +23,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 LIBRARIES = ("libasan.so", "libubsan.so", "libstdc++.so")
 OPTIONS = "detect_leaks=0:allocator_may_return_null=1:abort_on_error=1:detect_stack_use_after_return=1"
-TESTS = ["tests/ops/test_batch_norm.py", "tests/ops/halo_attention"]
+TESTS = ["tests/ops/test_batch_norm.py", "tests/ops/attention"]
 # Those of other backends, those that start compilers, which the sanitizers would follow, and those of the last bits.
 LEFT_OUT = "triton or composite or compile or default_compiler or timm or processes or forked or rounding"
 
@@ -162,8 +162,8 @@ def call_library(generator: random.Random) -> str:
     import torch
 
     from halonet.ops import cpu_library
-    from halonet.ops.halo_attention import cpu, registration
-    from halonet.ops.halo_attention.geometry import make_geometry
+    from halonet.ops.attention import cpu, registration
+    from halonet.ops.attention.geometry import make_geometry
 
     sides, block, halo = (generator.randint(1, 9), generator.randint(1, 9)), generator.randint(1, 4), 2
     query = torch.randn(2, *sides, 2, 8)

@@ -44,6 +44,11 @@ def unknown_name(kind: str, name: str, known: Iterable[str], section: str = "") 
     names = sorted(known)
     if len(name) > LONGEST_NAME:
         name = f"{name[:LONGEST_NAME]}..."
-    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f" Did you mean {section + nearest[0]!r}?" if nearest else ""
-    return f"unknown {kind} {section + name!r}.{hint} Known: {', '.join(section + each for each in names)}."
+    known_names = ", ".join(section + each for each in names)
+    return f"unknown {kind} {section + name!r}.{nearest_name(name, names, section)} Known: {known_names}."
+
+
+def nearest_name(name: str, known: Iterable[str], section: str = "") -> str:
+    """Ask whether another name was meant; empty if none is near."""
+    nearest = difflib.get_close_matches(name[:LONGEST_NAME], list(known), n=1, cutoff=0.5)
+    return f" Did you mean {section + nearest[0]!r}?" if nearest else ""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, Union
 
-from halonet.errors import UserError, unknown_name
+from halonet.errors import UserError, nearest_name, unknown_name
 
 MOST_SHOWN = 20  # complaints of one file; more of them help nobody
 
@@ -65,6 +65,10 @@ class Complaint:
             return unknown_name("key", name, self.known, section + dot)
         return f"{self.key or 'it'} {self.text}"
 
+    def error(self) -> "RuleError":
+        """The error that says nothing else."""
+        return RuleError.of("", [self])
+
     def under(self, section: str) -> "Complaint":
         """The same complaint, its key counted from outside of the section."""
         return dataclasses.replace(self, key=".".join(filter(None, (section, self.key))))
@@ -77,14 +81,15 @@ class RuleError(UserError):
 
     @classmethod
     def of(cls, source: str, complaints: Sequence[Complaint]) -> "RuleError":
-        """Word complaints about one source: one of them on one line, more of them on a line each."""
+        """Word complaints about one source, if it has a name: one on one line, more on a line each."""
+        prefix = f"{source}: " if source else ""
         if len(complaints) == 1:
-            error = cls(f"{source}: {complaints[0]}")
+            error = cls(f"{prefix}{complaints[0]}")
         else:
             lines = [f"  {complaint}" for complaint in complaints[:MOST_SHOWN]]
             if len(complaints) > MOST_SHOWN:
                 lines.append(f"  and {len(complaints) - MOST_SHOWN} more")
-            error = cls("\n".join([f"{source}: {len(complaints)} mistakes", *lines]))
+            error = cls("\n".join([f"{prefix}{len(complaints)} mistakes", *lines]))
         error.complaints = tuple(complaints)
         return error
 
@@ -92,6 +97,17 @@ class RuleError(UserError):
 def must_be(key: str, value: Any, words: str) -> Complaint:
     """Word the complaint about a value."""
     return Complaint(key, f"is {shown(value)}, but must be {words}")
+
+
+def must_be_one_of(key: str, value: Any, names: Sequence[str]) -> Complaint:
+    """Word the complaint about a name, with the nearest of those that there are."""
+    hint = nearest_name(value, names) if isinstance(value, str) else ""
+    return Complaint(key, f"is {shown(value)}, but must be {alternatives(names)}{'.' + hint if hint else ''}")
+
+
+def wrong(key: str, value: Any, words: str) -> "RuleError":
+    """Make the error about one value, see `must_be`."""
+    return must_be(key, value, words).error()
 
 
 def missing(key: str) -> Complaint:
@@ -217,7 +233,7 @@ def check_arguments(**arguments: tuple[Any, Any]) -> None:
     """
     complaints = [each for name, (value, hint) in arguments.items() for each in check_value(hint, value, name)[1]]
     if complaints:
-        raise RuleError.of("call", complaints)
+        raise RuleError.of("", complaints)
 
 
 def build(cls: type[FieldsT], values: Any) -> FieldsT:
@@ -295,8 +311,8 @@ def check_value(hint: Any, value: Any, key: str) -> tuple[Any, list[Complaint]]:
         value, complaints = check_value(inner, value, key)
         return value, [Complaint(each.key, f"{each.text}, or null") for each in complaints]
     if origin is Literal:
-        holds, words = type(value) is type(parts[0]) and value in parts, alternatives(parts)
-        return value, [] if holds else [must_be(key, value, words)]
+        holds = type(value) is type(parts[0]) and value in parts
+        return value, [] if holds else [must_be_one_of(key, value, [str(part) for part in parts])]
     if origin is tuple:
         return _check_items(parts, value, key)
     if hint is Any or dataclasses.is_dataclass(hint) or typing.get_origin(hint) is dict:
@@ -309,7 +325,7 @@ def check_value(hint: Any, value: Any, key: str) -> tuple[Any, list[Complaint]]:
 def shown(value: Any) -> str:
     """Show a value on one line, cut short if it is long."""
     try:
-        return _Shown().repr(value)
+        return " ".join(_Shown().repr(value).split())
     except ValueError:  # Python refuses to print integers of over 4,300 digits
         return "a number of thousands of digits" if isinstance(value, int) else f"a {type(value).__name__}"
 

@@ -11,7 +11,7 @@ import pydantic.dataclasses
 from pydantic import ConfigDict, ValidationError
 from pydantic_core import CoreSchema, ErrorDetails, core_schema
 
-from halonet.rules import Complaint, RuleError, alternatives, build, hints_of, missing, must_be
+from halonet.rules import Complaint, RuleError, build, hints_of, missing, must_be, must_be_one_of
 
 CONFIG = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
@@ -123,7 +123,8 @@ def _complaints(detail: ErrorDetails, hint: Any) -> list[Complaint]:
     if kind == "rule":
         words = context["words"]
     elif kind == "literal_error":
-        words = alternatives([each.strip("'") for each in context["expected"].replace(" or ", ", ").split(", ")])
+        names = [each.strip("'") for each in context["expected"].replace(" or ", ", ").split(", ")]
+        return [must_be_one_of(key, detail["input"], names)]
     else:
         words = _WORDS.get(kind) or detail["msg"].removeprefix("Input should be ")
     return [must_be(key, detail["input"], words)]
@@ -132,15 +133,15 @@ def _complaints(detail: ErrorDetails, hint: Any) -> list[Complaint]:
 def _known_beside(place: tuple[int | str, ...], hint: Any) -> tuple[str, ...]:
     """The keys of the record that holds a place."""
     for part in place[:-1]:
-        hint = _bare(hint)
+        hint = bare(hint)
         if dataclasses.is_dataclass(hint):
             hint = hints_of(typing.cast(type, hint))[str(part)]
         else:  # the values of a dictionary, or the items of a list
             hint = typing.get_args(hint)[1 if typing.get_origin(hint) is dict else 0]
-    return tuple(hints_of(_bare(hint)))
+    return tuple(hints_of(bare(hint)))
 
 
-def _bare(hint: Any) -> Any:
+def bare(hint: Any) -> Any:
     """An annotation without its rules, and without null."""
     while typing.get_origin(hint) in (Annotated, typing.Union, types.UnionType):
         hint = next(part for part in typing.get_args(hint) if part is not types.NoneType)

@@ -183,7 +183,7 @@ def test_a_size_that_timm_refuses_is_listed_and_ours_runs():
 
 
 def test_an_impossible_image_is_refused():
-    with pytest.raises(UserError, match="--image-size is 0; it must be at least 1"):
+    with pytest.raises(UserError, match="--image-size is 0, but must be at least 1"):
         rows_of(groups(["tiny28"])[0], image_size=0)
 
 

@@ -14,7 +14,7 @@ from halonet.benchmark.networks import (
 )
 from halonet.benchmark.peers import relative_error
 from halonet.errors import UserError
-from halonet.ops.halo_attention import api
+from halonet.ops.attention import backends
 from tests.models.timm_networks import small_layer
 
 
@@ -28,10 +28,10 @@ def calls(monkeypatch):
             called.append(name)
             return backend.run(*tensors, **numbers)
 
-        return api.Backend(run, backend.refusal, backend.summary)
+        return backends.Backend(run, backend.refusal, backend.summary)
 
-    for name, backend in list(api.BACKENDS.items()):
-        monkeypatch.setitem(api.BACKENDS, name, count(name, backend))
+    for name, backend in list(backends.BACKENDS.items()):
+        monkeypatch.setitem(backends.BACKENDS, name, count(name, backend))
     return called
 
 
@@ -61,8 +61,8 @@ def test_the_bound_of_an_accelerated_layer_is_its_values_where_queries_stand(cal
 
 def test_the_backend_of_the_bound_is_gone_afterwards_even_after_an_error():
     with pytest.raises(KeyError, match=VALUES_ONLY), attention_replaced_by_values():
-        raise KeyError(*(name for name in api.BACKENDS if name == VALUES_ONLY))
-    assert list(api.BACKENDS) == ["cpu", "triton", "composite", "reference"]
+        raise KeyError(*(name for name in backends.BACKENDS if name == VALUES_ONLY))
+    assert list(backends.BACKENDS) == ["cpu", "triton", "composite", "reference"]
 
 
 def test_queries_and_keys_of_the_bound_have_zero_gradients():

@@ -7,8 +7,8 @@ from halonet.benchmark import suite
 from halonet.benchmark.record import Row
 from halonet.benchmark.sizes import SIZES
 from halonet.benchmark.suite import BYTES_OF_WINDOWS, FULL, SMOKE, largest_batch, make_sections
-from halonet.cli import main, make_parser
-from tests.command_line import assert_a_users_mistake
+from halonet_cli.main import main, make_parser
+from tests.halonet_cli.mistakes import assert_a_users_mistake
 
 
 @pytest.fixture(autouse=True)
@@ -157,9 +157,9 @@ def test_another_process_measures_the_rest_after_the_device_is_lost(plant, clock
     answers = iter([False, True])
     monkeypatch.setattr(suite, "is_lost", lambda device: next(answers))
     called = []
-    monkeypatch.setattr("halonet.benchmark.command_line.os.execv", lambda program, words: called.append(words))
+    monkeypatch.setattr("halonet_cli.benchmark.os.execv", lambda program, words: called.append(words))
     smoke(tmp_path / "gpu.json", "--minutes", "4", "--sections", "operator", "networks", "memory")
-    assert called[0][1:3] == ["-m", "halonet.cli"]
+    assert called[0][1:3] == ["-m", "halonet_cli"]
     options = make_parser().parse_args(called[0][3:])
     assert options.sections == ["memory"]
     assert options.minutes == 2.5

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_tools
 
+from halonet.data import coco_masks
 from halonet.data.coco_masks import FAR, FEW_POINTS, LONGEST, decompress, mask_faults, run_lengths, sound_strings
 
 HEIGHT, WIDTH = 13, 17
@@ -21,7 +22,7 @@ def is_sound(string, pixels):
         return False
 
 
-def test_strings_are_judged_together_as_the_decoder_judges_each():
+def test_strings_are_judged_together_as_the_decoder_judges_each(monkeypatch: pytest.MonkeyPatch):
     generator = np.random.default_rng(1)
     strings = random_strings(300)
     for place in range(0, 300, 2):  # every second one is damaged
@@ -33,6 +34,8 @@ def test_strings_are_judged_together_as_the_decoder_judges_each():
     strings += ["", "é", "?", "oooooooooooooooo0", "P", "0", "1" * 40]
     pixels = np.full(len(strings), HEIGHT * WIDTH)
     expected = [is_sound(string, HEIGHT * WIDTH) for string in strings]
+    assert sound_strings(strings, pixels).tolist() == expected
+    monkeypatch.setattr(coco_masks, "TOGETHER", 7)
     assert sound_strings(strings, pixels).tolist() == expected
     assert 100 < sum(expected) < 200
     assert sound_strings([], np.zeros(0, np.int64)).tolist() == []

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from halonet.detection import resume, train
-from halonet.training import engine
-from halonet.training.engine import read_result
+from halonet.training import run as running
+from halonet.training.run import read_result
 from tests.detection.tiny import make_scenes, tiny_recipe
 from tests.training.interrupted_runs import Killer, digest, in_a_child
 
@@ -25,7 +25,7 @@ def attempt(folder: Path, data: Path, workers: int, kill: str) -> int:
 
     def work() -> None:
         moment, _, number = kill.rpartition(" ")
-        engine.draw_curves = lambda *_, **__: None
+        running.draw_curves = lambda *_, **__: None
         callbacks = [Killer(moment, int(number or 0))]
         if (folder / "recipe.yaml").exists():
             resume(folder, callbacks=callbacks)

@@ -5,10 +5,9 @@ import safetensors.torch
 import torch
 
 import halonet
+from halonet.detection import DetectionData, DetectionDataSection, Detector
 from halonet.detection.checkpoint import initialize, load_detector
-from halonet.detection.datamodule import DetectionData
 from halonet.detection.mask_rcnn import FasterRCNN
-from halonet.detection.run import build_detector
 from halonet.errors import UserError, UserNote
 from halonet.training.weights import describe, load_checkpoint, read_weights, save_weights
 from tests.detection.test_mask_rcnn import tiny_detector
@@ -16,7 +15,8 @@ from tests.detection.tiny import BACKBONE, tiny_augmentation, tiny_recipe
 
 
 def saved(detector, path, scenes):
-    data = DetectionData(str(scenes), tiny_augmentation(), batch_size=2)
+    section = DetectionDataSection(source=str(scenes), augmentation=tiny_augmentation())
+    data = DetectionData(section, batch_size=2)
     save_weights(path, detector.state_dict(), describe(detector, data))
     return path
 
@@ -122,13 +122,13 @@ def test_a_detector_of_boxes_loads_as_one(box_run):
 
 
 def test_detectors_of_boxes_and_of_masks_begin_one_another(box_run, finished_run, scenes, box_scenes):
-    boxes = build_detector(tiny_recipe(box_scenes, masks=False)).network
+    boxes = Detector.of(tiny_recipe(box_scenes, masks=False)).network
     initialize(boxes, finished_run)
     with_masks, _ = load_detector(finished_run)
     state = with_masks.state_dict()
     assert all(torch.equal(each, state[name]) for name, each in boxes.state_dict().items())
 
-    masks = build_detector(tiny_recipe(scenes)).network
+    masks = Detector.of(tiny_recipe(scenes)).network
     before = {name: each.clone() for name, each in masks.state_dict().items()}
     with pytest.warns(UserNote, match="draws no masks: the layers that do start anew"):
         initialize(masks, box_run)

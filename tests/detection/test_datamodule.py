@@ -3,13 +3,14 @@ import json
 import pytest
 import torch
 
-from halonet.detection.datamodule import DetectionData
+from halonet.detection import DetectionData, DetectionDataSection
 from halonet.errors import UserError
 from tests.detection.tiny import make_scenes, tiny_augmentation
 
 
-def data(source, **changes):
-    return DetectionData(str(source), tiny_augmentation(), **({"batch_size": 2} | changes))
+def data(source, batch_size=2, masks=True, **section):
+    section = DetectionDataSection(source=str(source), augmentation=tiny_augmentation(), **section)
+    return DetectionData(section, batch_size=batch_size, masks=masks)
 
 
 def test_training_batches_are_lists_of_images_and_targets(scenes):

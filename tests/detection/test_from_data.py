@@ -3,8 +3,8 @@ import json
 
 import pytest
 
-from halonet.detection import DetectionRecipe, build_data, fill_in, from_data
-from halonet.detection.from_data import FOLLOWING, LONGEST, SIDES, estimate_seconds
+from halonet.detection import DetectionData, fill_in, from_data
+from halonet.detection.from_data import LONGEST, SIDES, estimate_seconds
 from halonet.errors import UserError
 from halonet.training import resolve, to_yaml
 from tests.detection.tiny import make_scenes, tiny_recipe, without_masks
@@ -18,7 +18,7 @@ def no_clock(request, monkeypatch):
 
 
 def photos(*overrides):
-    return resolve("detection/photos", overrides, DetectionRecipe)
+    return resolve("detection/photos", overrides)
 
 
 def fill(folder, *overrides):
@@ -34,7 +34,7 @@ def value(recipe, key):
 
 def test_a_folder_of_boxes_is_enough(box_scenes):
     recipe, said = fill(box_scenes)
-    assert not [key for key in FOLLOWING if value(recipe, key) is None]
+    assert recipe.missing_values() == []
     assert recipe.model.masks is False
     assert (recipe.model.num_classes, recipe.data.test_split) == (2, "validation")
     assert (recipe.optimizer.batch_size, recipe.optimizer.learning_rate) == (4, 0.02)
@@ -49,7 +49,7 @@ def test_a_folder_of_boxes_is_enough(box_scenes):
 
 def test_ten_validations_are_made_of_few_images(box_scenes):
     recipe, _ = fill(box_scenes)
-    data = build_data(recipe)
+    data = DetectionData.of(recipe)
     assert len(data.train_dataset()) // 4 == pytest.approx(40, abs=2)
 
 
@@ -110,7 +110,7 @@ def test_images_are_held_out_where_there_is_no_validation_split(tmp_path):
     recipe, said = fill(folder)
     assert "no validation split of its own, so 20 % of the images, drawn by their names, are held out" in said[0]
     assert "8 images to train on" in said[0]
-    assert len(build_data(recipe).evaluation_dataset("validation")) == 2
+    assert len(DetectionData.of(recipe).evaluation_dataset("validation")) == 2
 
 
 def test_the_estimate_is_of_training_and_validation(box_scenes):
@@ -123,7 +123,7 @@ def test_the_estimate_is_of_training_and_validation(box_scenes):
 def test_the_filled_in_recipe_reads_back_the_same(box_scenes, tmp_path):
     recipe, _ = fill(box_scenes)
     (tmp_path / "recipe.yaml").write_text(to_yaml(recipe))
-    assert resolve(tmp_path / "recipe.yaml", schema=DetectionRecipe) == recipe
+    assert resolve(tmp_path / "recipe.yaml") == recipe
 
 
 def test_values_that_are_missing_are_named():
@@ -132,4 +132,4 @@ def test_values_that_are_missing_are_named():
     ):
         fill_in(photos())
     with pytest.raises(UserError, match=r"leaves model\.num_classes, .*schedule\.drops null: take them from the data"):
-        build_data(photos("data.source=somewhere"))
+        DetectionData.of(photos("data.source=somewhere"))

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 import halonet
-from halonet.detection import evaluate, resume, train
-from halonet.detection.run import build_data, build_detector, describe_result
+from halonet.detection import DetectionData, Detector, evaluate, resume, train
+from halonet.detection.task import Detection
 from halonet.errors import UserError
-from halonet.training.engine import read_result
 from halonet.training.recipes import to_yaml
+from halonet.training.run import read_result
 from halonet.training.weights import describe, read_weights, save_weights
 from tests.detection.tiny import BACKBONE, tiny_recipe
 
@@ -33,7 +33,7 @@ def test_a_run_leaves_its_files(finished_run: Path):
     assert result["images"] == 3
     assert set(result["per_class"]) == {"box", "disc"}
     assert result["evaluator"] == "pycocotools"
-    assert "steps" in describe_result(result)
+    assert "steps" in Detection.describe(result)
 
 
 def test_the_log_has_losses_and_average_precision(finished_run: Path):
@@ -51,7 +51,7 @@ def test_a_run_of_boxes_tells_nothing_of_masks(box_run: Path):
     assert {path.name for path in box_run.iterdir()} >= {"curves.png", "detections.json", "precision_recall.png"}
     result = read_result(box_run)
     assert not [name for name in result if "mask" in name]
-    assert "mask" not in describe_result(result)
+    assert "mask" not in Detection.describe(result)
     first, epoch = lines(box_run, "train")[0], lines(box_run, "epoch")[0]
     parts = ("objectness", "rpn_box_reg", "classifier", "box_reg")
     assert first["loss"] == pytest.approx(sum(first[f"loss_{part}"] for part in parts), rel=1e-5)
@@ -61,9 +61,9 @@ def test_a_run_of_boxes_tells_nothing_of_masks(box_run: Path):
 
 
 def test_training_metrics_are_means_over_the_images(scenes: Path, monkeypatch: pytest.MonkeyPatch):
-    task = build_detector(tiny_recipe(scenes)).train()
+    task = Detector.of(tiny_recipe(scenes)).train()
     monkeypatch.setattr(task, "log", lambda *_, **__: None)
-    batches = list(build_data(tiny_recipe(scenes)).train_dataloader())
+    batches = list(DetectionData.of(tiny_recipe(scenes)).train_dataloader())
     losses = [task.training_step(batch, number).item() for number, batch in enumerate(batches)]
     assert task.local_epoch_metrics()["loss"] == pytest.approx(sum(losses) / len(losses))
 
@@ -93,7 +93,7 @@ def test_two_processes_train_and_measure_as_one_run(scenes: Path, tmp_path: Path
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*launcher, "-m", "halonet.cli", *words], capture_output=True, text=True, env=environment, check=False
+        [*launcher, "-m", "halonet_cli", *words], capture_output=True, text=True, env=environment, check=False
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("written to") == 1
@@ -109,7 +109,7 @@ def test_a_resumed_run_needs_its_initial_weights_no_more(scenes: Path, tmp_path:
     init = tmp_path / "classifier.safetensors"
     save_weights(init, classifier.state_dict(), describe(classifier))
     recipe = tiny_recipe(scenes, steps=3, init=str(init))
-    body = build_detector(recipe).network.pyramid.body
+    body = Detector.of(recipe).network.pyramid.body
     assert body.state_dict().keys() < classifier.state_dict().keys()
 
     import lightning

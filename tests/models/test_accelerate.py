@@ -239,5 +239,5 @@ def test_a_layer_that_was_wrapped_after_is_not_torn_out() -> None:
 @pytest.mark.usefixtures("untyped")
 @pytest.mark.parametrize("function", [halonet.accelerate, halonet.restore, halonet.accelerated_layers])
 def test_what_is_no_module_is_refused(function: Any) -> None:
-    with pytest.raises(TypeError, match="model is of type str; it must be a torch.nn.Module, such as timm"):
+    with pytest.raises(TypeError, match="model is of type str, but must be a torch.nn.Module, such as timm"):
         function("halonet26t")

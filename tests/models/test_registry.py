@@ -133,7 +133,7 @@ def test_arguments_of_the_wrong_type_or_range_are_told_all_at_once(untyped):
     with pytest.raises(UserError) as caught:
         create_model("h0", num_classes=-1, in_chans=0, drop_rate=2)
     assert str(caught.value).splitlines() == [
-        "call: 3 mistakes",
+        "3 mistakes",
         "  num_classes is -1, but must be from 0 to 1,000,000",
         "  in_chans is 0, but must be from 1 to 1,024",
         "  drop_rate is 2, but must be at least 0 and below 1",

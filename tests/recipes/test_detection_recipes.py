@@ -6,8 +6,7 @@ import pytest
 import torch
 
 import halonet
-from halonet.detection import DetectionRecipe, build_detector
-from halonet.detection.recipe import resolve_any
+from halonet.detection import DetectionRecipe, Detector
 from halonet.training import list_recipes, resolve, to_yaml
 from halonet.training.recipes import task_of
 
@@ -25,7 +24,7 @@ COMPLETE = [name for name in DETECTORS if name != "detection/photos"]  # the res
 
 
 def read(name: str) -> DetectionRecipe:
-    return resolve(f"detection/{name}", schema=DetectionRecipe)
+    return resolve(f"detection/{name}")
 
 
 def test_there_is_a_recipe_for_every_row_of_table_5_and_three_of_our_own():
@@ -63,10 +62,10 @@ def test_large_scale_jitter_differs_in_scale_and_length_alone():
 
 @pytest.mark.parametrize("name", COMPLETE)
 def test_a_recipe_builds_its_detector(name: str):
-    recipe = resolve_any(name)
+    recipe = resolve(name)
     assert isinstance(recipe, DetectionRecipe)
     with torch.device("meta"):
-        network = build_detector(recipe, initialized=True).network
+        network = Detector.of(recipe, initialized=True).network
     assert network.config.backbone.depths
     if recipe.model.name in halonet.HALONETS and not recipe.model.overrides:
         assert network.config.backbone == halonet.HALONETS[recipe.model.name]
@@ -74,9 +73,9 @@ def test_a_recipe_builds_its_detector(name: str):
 
 @pytest.mark.parametrize("name", DETECTORS)
 def test_a_recipe_reads_back_the_same(name: str, tmp_path: Path):
-    recipe = resolve(name, ["optimizer.weight_decay=1.23456789e-7"], DetectionRecipe)
+    recipe = resolve(name, ["optimizer.weight_decay=1.23456789e-7"])
     (tmp_path / "recipe.yaml").write_text(to_yaml(recipe))
-    assert resolve(tmp_path / "recipe.yaml", schema=DetectionRecipe) == recipe
+    assert resolve(tmp_path / "recipe.yaml") == recipe
 
 
 @pytest.mark.parametrize("name", TABLE_5)

@@ -17,9 +17,8 @@ from typing import Any, NoReturn
 import lightning
 import torch
 
-from halonet.training import checkpoints, engine, files, run
-from halonet.training.engine import read_result
-from halonet.training.run import resume, train
+from halonet.training import checkpoints, classification, files, run
+from halonet.training.run import read_result, resume, train
 from tests.training.tiny import make_images, tiny_recipe
 
 ACCUMULATE = 2
@@ -93,8 +92,8 @@ def attempt(folder: Path, data: Path, workers: int, kill: str) -> int:
         if moment == "renaming":
             files.os.replace = on_call(int(number), os.replace, die)
         if moment == "result":
-            run.evaluate = die
-        engine.draw_curves = lambda *_: None  # a third of the time, and nothing here looks at it
+            classification.evaluate = die
+        run.draw_curves = lambda *_: None  # a third of the time, and nothing here looks at it
         callbacks = [Killer(moment, int(number or 0))]
         if (folder / "recipe.yaml").exists():
             resume(folder, callbacks=callbacks)

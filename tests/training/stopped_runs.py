@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
-from halonet.cli import main as halonet
-from halonet.training import ClassificationData, Classifier, engine, run, to_yaml
+from halonet.training import ClassificationData, Classifier, classification, run, to_yaml
+from halonet_cli.main import main as halonet
 from tests.training.interrupted_runs import ACCUMULATE, on_call, traces
 from tests.training.tiny import make_images, tiny_recipe
 
@@ -41,7 +41,7 @@ PLACES: dict[str, tuple[Any, str]] = {
     "micro-batch": (Classifier, "training_step"),
     "validation": (Classifier, "validation_step"),
     "writing": (torch, "save"),
-    "measurement": (run, "evaluate"),
+    "measurement": (classification, "evaluate"),
 }
 
 
@@ -73,7 +73,7 @@ def command(words: list[str], errors: Path, prepare: Callable[[], object]) -> in
             signal.signal(SIGHUP, signal.SIG_DFL)  # which nohup ignores
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
-            engine.draw_curves = lambda *_, **__: None
+            run.draw_curves = lambda *_, **__: None
             prepare()
             status = halonet(words)
         except BaseException:

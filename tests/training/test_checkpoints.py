@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from halonet.errors import UserError
-from halonet.training import Classifier, checkpoints
+from halonet.training import Classifier, OptimizerSection, ScheduleSection, checkpoints
 from halonet.training.checkpoints import AtomicCheckpointIO, BestCheckpoint, StepCheckpoint, differences, environment
 from tests.training.interrupted_runs import SCENARIOS
 
@@ -97,7 +97,9 @@ def test_the_best_checkpoint_is_the_first_of_equals(tmp_path: Path, untyped_call
     trainer = Saves(1)
     trainer.sanity_checking = False
     callback = BestCheckpoint(tmp_path / "best.ckpt")
-    classifier = Classifier(torch.nn.Identity())
+    classifier = Classifier(
+        torch.nn.Identity(), OptimizerSection(learning_rate=0.1), ScheduleSection(epochs=1, warmup_epochs=0.0)
+    )
     for epoch, top1 in enumerate([50.0, 60.0, 60.0, 55.0]):
         trainer.current_epoch = trainer.global_step = epoch
         classifier.validation_metrics = {"top1": top1}

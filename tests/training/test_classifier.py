@@ -7,7 +7,16 @@ from torch import Tensor, nn
 
 import halonet
 from halonet.data import AugmentationConfig
-from halonet.training import ClassificationData, Classifier, load_checkpoint, train
+from halonet.training import (
+    ClassificationData,
+    Classifier,
+    DataSection,
+    OptimizerSection,
+    RegularizationSection,
+    ScheduleSection,
+    load_checkpoint,
+    train,
+)
 from tests.training.tiny import NETWORK, make_images, tiny_recipe
 
 # What Lightning warns of in a plain Trainer: its own use of PyTorch, no worker processes, no validation.
@@ -19,8 +28,20 @@ pytestmark = [
 AUGMENTATION = AugmentationConfig(image_size=8, in_chans=1, mean=(0.4,), std=(0.2,), train_crop="none", crop_pct=1.0)
 
 
-def network() -> nn.Module:
-    return halonet.create_model("h0", num_classes=2, in_chans=1, **NETWORK)
+def classifier(*, warmup_epochs: float = 0.0, label_smoothing: float = 0.0, seed: int = 0, **optimizer) -> Classifier:
+    return Classifier(
+        halonet.create_model("h0", num_classes=2, in_chans=1, **NETWORK),
+        OptimizerSection(**{"learning_rate": 0.1} | optimizer),
+        ScheduleSection(epochs=2, warmup_epochs=warmup_epochs),
+        regularization=RegularizationSection(label_smoothing=label_smoothing),
+        seed=seed,
+    )
+
+
+def data_of(images: Path, batch_size: int = 4, **section) -> ClassificationData:
+    return ClassificationData(
+        DataSection(source=str(images), augmentation=AUGMENTATION, **section), batch_size=batch_size
+    )
 
 
 def plain_trainer(folder: Path, **options) -> lightning.Trainer:
@@ -49,8 +70,8 @@ class Recorder(lightning.Callback):
 
 
 def test_a_plain_trainer_fits_and_tests_it_and_its_checkpoint_loads(images: Path, tmp_path: Path):
-    data = ClassificationData(str(images), AUGMENTATION, batch_size=4)
-    model = Classifier(network(), learning_rate=0.05)
+    data = data_of(images)
+    model = classifier(learning_rate=0.05)
     trainer = plain_trainer(tmp_path, max_epochs=2)
     trainer.fit(model, data)
     assert {"loss", "validation_loss", "validation_top1", "validation_top5"} <= set(trainer.callback_metrics)
@@ -78,9 +99,9 @@ def test_it_overfits_eight_images(tmp_path: Path):
 
 
 def test_the_learning_rate_warms_up_and_ends_at_the_final_fraction_of_the_peak(images: Path, tmp_path: Path):
-    data = ClassificationData(str(images), AUGMENTATION, batch_size=4, validation_split=None)
+    data = data_of(images, validation_split=None)
     recorder = Recorder()
-    model = Classifier(network(), learning_rate=0.5, warmup_epochs=0.5)
+    model = classifier(learning_rate=0.5, warmup_epochs=0.5)
     plain_trainer(tmp_path, max_epochs=2, callbacks=[recorder], enable_checkpointing=False).fit(model, data)
     assert len(recorder.learning_rates) == 12
     assert recorder.learning_rates[:4] == pytest.approx([0.5 / 3, 1 / 3, 0.5, 0.5])
@@ -88,12 +109,12 @@ def test_the_learning_rate_warms_up_and_ends_at_the_final_fraction_of_the_peak(i
 
 
 def test_the_schedule_counts_optimizer_steps_not_micro_batches(images: Path, tmp_path: Path):
-    data = ClassificationData(str(images), AUGMENTATION, batch_size=8, validation_split=None)
+    data = data_of(images, batch_size=8, validation_split=None)
     recorder = Recorder()
     trainer = plain_trainer(
         tmp_path, max_epochs=2, callbacks=[recorder], enable_checkpointing=False, accumulate_grad_batches=2
     )
-    trainer.fit(Classifier(network(), learning_rate=0.5, warmup_epochs=1.0), data)
+    trainer.fit(classifier(learning_rate=0.5, warmup_epochs=1.0), data)
     assert trainer.global_step == 6
     assert recorder.learning_rates[::2] == recorder.learning_rates[1::2]
     middle = 0.5 * (1 + 1 / 128) / 2
@@ -103,11 +124,11 @@ def test_the_schedule_counts_optimizer_steps_not_micro_batches(images: Path, tmp
 def test_each_batch_has_its_own_random_numbers_whatever_came_before(images: Path, tmp_path: Path):
     runs = []
     for state in (1, 2):
-        data = ClassificationData(str(images), AUGMENTATION, batch_size=4, validation_split=None)
+        data = data_of(images, validation_split=None)
         recorder = Recorder()
         trainer = plain_trainer(tmp_path, max_epochs=2, callbacks=[recorder], enable_checkpointing=False)
         torch.manual_seed(state)
-        trainer.fit(Classifier(network(), seed=5), data)
+        trainer.fit(classifier(seed=5), data)
         runs.append(torch.cat(recorder.noise))
     assert torch.equal(*runs)
     assert len(runs[0].unique()) == 12
@@ -115,8 +136,8 @@ def test_each_batch_has_its_own_random_numbers_whatever_came_before(images: Path
 
 def test_gains_biases_and_position_tables_are_spared_from_weight_decay(images: Path, tmp_path: Path):
     def decayed(decay: str) -> dict[str, float]:
-        model = Classifier(network(), weight_decay=0.25, decay=decay)
-        data = ClassificationData(str(images), AUGMENTATION, batch_size=4, validation_split=None)
+        model = classifier(weight_decay=0.25, decay=decay)
+        data = data_of(images, validation_split=None)
         trainer = plain_trainer(tmp_path, limit_train_batches=1, enable_checkpointing=False)
         trainer.fit(model, data)
         groups = trainer.optimizers[0].param_groups
@@ -136,10 +157,10 @@ def test_label_smoothing_is_for_training_alone(images: Path, tmp_path: Path):
     losses = []
     for smoothing in (0.0, 0.5):
         torch.manual_seed(0)
-        model = Classifier(network(), learning_rate=1e-9, label_smoothing=smoothing)
+        model = classifier(learning_rate=1e-9, label_smoothing=smoothing)
         nn.init.normal_(model.network.classifier.weight)
         trainer = plain_trainer(tmp_path, enable_checkpointing=False)
-        trainer.fit(model, ClassificationData(str(images), AUGMENTATION, batch_size=4))
+        trainer.fit(model, data_of(images))
         losses.append((trainer.callback_metrics["loss"], trainer.callback_metrics["validation_loss"]))
     assert losses[0][0] != losses[1][0]
     torch.testing.assert_close(losses[0][1], losses[1][1], rtol=1e-4, atol=0.0)

@@ -7,13 +7,16 @@ from torch import Tensor
 
 from halonet.data import AugmentationConfig
 from halonet.errors import UserError
-from halonet.training import ClassificationData
+from halonet.training import ClassificationData, DataSection
 
 AUGMENTATION = AugmentationConfig(image_size=8, in_chans=1, mean=(0.4,), std=(0.2,), train_crop="pad", padding=2)
 
 
-def data_of(images: Path, **options) -> ClassificationData:
-    return ClassificationData(str(images), AUGMENTATION, **{"batch_size": 4, "seed": 1} | options)
+def data_of(
+    images: Path, *, batch_size: int = 4, num_classes: int | None = None, seed: int = 1, **section
+) -> ClassificationData:
+    data = DataSection(**{"source": str(images), "augmentation": AUGMENTATION} | section)
+    return ClassificationData(data, batch_size=batch_size, num_classes=num_classes, seed=seed)
 
 
 def training_batches(data: ClassificationData) -> list[tuple[Tensor, Tensor]]:

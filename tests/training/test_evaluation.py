@@ -5,9 +5,9 @@ import pytest
 
 from halonet.errors import UserError
 from halonet.training import evaluate, predict
-from halonet.training.engine import read_result
 from halonet.training.evaluation import choose_device, describe_accuracy, match_classes
 from halonet.training.metrics import wilson_interval
+from halonet.training.run import read_result
 from halonet.training.weights import read_weights, save_weights
 
 

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from halonet.cli import main
 from halonet.errors import UserError, UserNote
-from halonet.training import Recipe, build_data, fill_in, from_data, resolve
-from halonet.training.from_data import missing_values
+from halonet.training import ClassificationData, Recipe, fill_in, from_data, resolve
+from halonet_cli.main import main
 from tests.training.tiny import tiny_recipe
 
 
@@ -46,7 +45,7 @@ def filled(folder: Path, *overrides: str) -> tuple[Recipe, str]:
 
 def test_what_is_null_follows_from_the_data_and_is_told(photographs: Path, times: dict[int, float]):
     recipe, said = filled(photographs)
-    assert missing_values(recipe) == []
+    assert recipe.missing_values() == []
     assert (recipe.model.name, recipe.model.num_classes, recipe.model.in_chans) == ("mini32", 2, 3)
     assert recipe.data.augmentation.image_size == 96
     assert recipe.data.test_split == "validation"
@@ -55,7 +54,7 @@ def test_what_is_null_follows_from_the_data_and_is_told(photographs: Path, times
     assert "34 images to train on in 2 classes (cat 17, dog 17); shorter side 100 px, read as RGB" in said
     assert "15 % of each class, drawn by the files' names and the seed 0, are held out" in said
     assert "estimated time: 1 seconds" in said
-    for key in missing_values(resolve("photos")):
+    for key in resolve("photos").missing_values():
         assert re.search(rf"--{key} \S", said)
 
 
@@ -134,7 +133,7 @@ def test_without_a_folder_the_flag_is_named():
 
 def test_a_recipe_with_nulls_builds_nothing(photographs: Path):
     with pytest.raises(UserError, match=r"leaves model.name, .* null: .*fill_in"):
-        build_data(resolve("photos", [f"data.source={photographs}"]))
+        ClassificationData.of(resolve("photos", [f"data.source={photographs}"]))
 
 
 def test_files_that_are_no_images_are_all_named_before_the_work(photographs: Path, tmp_path: Path, capsys):
@@ -201,4 +200,4 @@ def test_color_that_becomes_gray_is_noted(photographs: Path):
     recipe = tiny_recipe(photographs, batch_size=4)
     data = dataclasses.replace(recipe.data, test_split="validation")
     with pytest.warns(UserNote, match="has images in color, which become gray because data.augmentation.in_chans is 1"):
-        build_data(dataclasses.replace(recipe, data=data)).setup("fit")
+        ClassificationData.of(dataclasses.replace(recipe, data=data)).setup("fit")

@@ -4,12 +4,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from halonet.cli import main
 from halonet.data import build_transform, open_image
 from halonet.errors import UserError
 from halonet.training import load_checkpoint, predict
 from halonet.training.evaluation import preprocessing
 from halonet.training.weights import read_weights, save_weights
+from halonet_cli.main import main
 
 
 def test_each_image_is_labeled_as_the_network_says(finished_run: Path, images: Path):

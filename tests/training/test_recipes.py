@@ -7,8 +7,9 @@ import pytest
 
 from halonet.errors import UserError, UserNote
 from halonet.training import list_recipes, resolve, to_yaml
-from halonet.training.recipe import Recipe
+from halonet.training.recipe import NOT_YET_RUN, ProvenanceSection, Recipe
 from halonet.training.recipes import task_of
+from halonet.training.yaml_text import parse_yaml
 from tests.training.tiny import NETWORK, tiny_recipe
 
 # Nine levels of ten aliases each stand for a billion values.
@@ -135,7 +136,7 @@ def test_a_wrong_override_is_told_with_the_key_and_the_rule(override: str, messa
         ("a: &a [*a]", "an alias stands for what holds it"),
         ("a: \0", "is not valid YAML: unacceptable character"),
         pytest.param("a: 1\n" * 100_000, "has over 200,000 letters: no recipe is so long", id="long"),
-        ("task: {a: b}", "is a recipe of {'a': 'b'}, which is for no command"),
+        ("task: {a: b}", "is a recipe of {'a': 'b'}, which is no task"),
     ],
 )
 def test_a_wrong_file_is_told_with_its_name(text: str, message: str, tmp_path: Path):
@@ -234,12 +235,12 @@ def test_an_unknown_recipe_is_told_with_the_nearest():
 
 def test_a_recipe_of_another_task_is_refused_with_the_command_that_runs_it():
     with pytest.raises(UserError, match="recipe detection/r50se is a recipe of detection.*halonet detect train"):
-        resolve("detection/r50se")
+        resolve("detection/r50se", task="classification")
 
 
 def test_a_recipe_of_no_known_task_is_refused(tmp_path: Path):
     (tmp_path / "odd.yaml").write_text("task: juggling")
-    with pytest.raises(UserError, match="is a recipe of juggling, which is for no command: known are classification"):
+    with pytest.raises(UserError, match="is a recipe of juggling, which is no task: known are classification"):
         resolve(tmp_path / "odd.yaml")
 
 
@@ -247,3 +248,102 @@ def test_a_batch_that_follows_from_the_data_has_no_rate_in_proportion_yet():
     assert resolve("imagenet/h0", ["optimizer.batch_size=null"]).optimizer.batch_size is None
     with pytest.warns(UserNote, match="a rate in proportion to the batch is"):
         resolve("imagenet/h0", ["optimizer.batch_size=1024"])
+
+
+def mine(folder: Path, text: str, **others: str) -> Path:
+    for name, other in others.items():
+        (folder / f"{name}.yaml").write_text(other)
+    (folder / "mine.yaml").write_text(text)
+    return folder / "mine.yaml"
+
+
+def test_a_recipe_is_its_base_but_for_what_it_says(tmp_path: Path):
+    recipe = resolve(mine(tmp_path, "base: imagenet/h4\nschedule: {epochs: 90}"), ["schedule.warmup_epochs=3"])
+    base = resolve("imagenet/h4")
+    assert (recipe.name, recipe.description, recipe.reproduces) == ("mine", "", "")
+    assert recipe.schedule == dataclasses.replace(base.schedule, epochs=90, warmup_epochs=3)
+    for section in ("model", "data", "optimizer", "regularization", "ema", "engine"):
+        assert getattr(recipe, section) == getattr(base, section)
+
+
+def test_what_a_base_gave_is_not_said_of_the_recipe(tmp_path: Path):
+    assert resolve("fashion_mnist").provenance.result != NOT_YET_RUN
+    assert resolve(mine(tmp_path, "base: fashion_mnist")).provenance == ProvenanceSection()
+
+
+def test_a_resolved_recipe_needs_no_base(tmp_path: Path):
+    recipe = resolve(mine(tmp_path, "base: imagenet/components/resnet50_ls_ra\nengine: {seed: 1}"))
+    text = to_yaml(recipe)
+    assert "base" not in parse_yaml(text, "it")
+    (tmp_path / "mine.yaml").write_text(text)
+    assert resolve(tmp_path / "mine.yaml") == recipe
+
+
+@pytest.mark.parametrize(
+    ("text", "file", "message"),
+    [
+        ("base: base.yaml\nshedule: {epochs: 3}", "mine", "unknown key 'shedule'. Did you mean 'schedule'?"),
+        ("base: base.yaml\nschedule: 3", "mine", "schedule is 3, but must be a section with keys of its own"),
+        ("base: base.yaml\nschedule: null", "mine", "schedule is None, but must be a section with keys of its own"),
+        ("base: unknown_key.yaml\nschedule: {epochs: 3}", "unknown_key", "unknown key 'schedule.epcohs'"),
+        ("base: no_section.yaml\nschedule: {epochs: 3}", "no_section", "schedule is 3, but must be a section"),
+        ("base: middle.yaml", "unknown_key", "unknown key 'schedule.epcohs'"),
+        ("base: not_yaml.yaml", "not_yaml", "is not valid YAML"),
+        ("base: incomplete.yaml\nmodel: {name: h0}", "incomplete", "model is missing: add it"),
+    ],
+)
+def test_a_mistake_is_told_with_the_file_that_has_it(text: str, file: str, message: str, tmp_path: Path):
+    others = {
+        "base": "base: imagenet/h0",
+        "unknown_key": "base: imagenet/h0\nschedule: {epcohs: 3}",
+        "no_section": "base: imagenet/h0\nschedule: 3",
+        "middle": "base: unknown_key.yaml",
+        "not_yaml": "a: [1",
+        "incomplete": "schedule: {epochs: 3}",
+    }
+    with pytest.raises(UserError) as caught:
+        resolve(mine(tmp_path, text, **others))
+    first, *rest = str(caught.value).splitlines()
+    assert first.startswith(f"{tmp_path / file}.yaml")
+    assert message in str(caught.value)
+    assert bool(rest) == (file == "incomplete")
+
+
+@pytest.mark.parametrize(
+    ("base", "message"),
+    [
+        ("imagenet/h9", "unknown base 'imagenet/h9'. Did you mean 'imagenet/h"),
+        ("gone.yaml", "gone.yaml, but there is no such file"),
+        ("mine.yaml", "mine.yaml is its own base"),
+        ("detection/r50se", "is a recipe of classification, but its base, recipe detection/r50se, is one of detection"),
+        ("[imagenet/h0]", "base is ['imagenet/h0'], but must be the name of a recipe, such as imagenet/h0"),
+    ],
+)
+def test_a_wrong_base_is_refused(base: str, message: str, tmp_path: Path):
+    with pytest.raises(UserError) as caught:
+        resolve(mine(tmp_path, f"task: classification\nbase: {base}"))
+    assert str(tmp_path / "mine.yaml") in str(caught.value)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_recipe_with_a_base_of_detection_is_one_of_detection(tmp_path: Path):
+    path = mine(tmp_path, "base: detection/r50se")
+    assert task_of(path) == "detection"
+    with pytest.raises(UserError, match="mine.yaml is a recipe of detection, which is for halonet detect train"):
+        resolve(path, task="classification")
+
+
+def test_a_batch_that_alone_differs_from_the_base_is_told_too(tmp_path: Path):
+    alone = "base: imagenet/h0\noptimizer: {batch_size: 1024}"
+    with pytest.warns(UserNote, match="batch_size is 1024 in place of 4096, but .* a rate in proportion .* is 0.4"):
+        resolve(mine(tmp_path, alone))
+    with pytest.warns(UserNote, match="batch_size is 512 in place of 4096"):
+        resolve(mine(tmp_path, "base: alone.yaml", alone=alone), ["optimizer.batch_size=512"])
+    resolve(mine(tmp_path, alone), ["optimizer.learning_rate=0.4"])
+    resolve(mine(tmp_path, "base: imagenet/h0\noptimizer: {batch_size: 1024, learning_rate: 0.4}"))
+    with pytest.warns(UserNote, match="batch_size is 512 in place of 1024"):
+        resolve(
+            mine(tmp_path, "base: both.yaml", both=alone.replace("}", ", learning_rate: 0.4}")),
+            ["optimizer.batch_size=512"],
+        )

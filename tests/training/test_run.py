@@ -14,15 +14,23 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import halonet
-from halonet.cli import main
 from halonet.errors import DivergedError, UserError, UserNote
-from halonet.training import checkpoints, list_recipes, load_checkpoint, resolve, resume, run, to_yaml, train
+from halonet.training import (
+    checkpoints,
+    classification,
+    list_recipes,
+    load_checkpoint,
+    resolve,
+    resume,
+    to_yaml,
+    train,
+)
 from halonet.training.checkpoints import AtomicCheckpointIO
-from halonet.training.engine import read_result
-from halonet.training.from_data import missing_values
+from halonet.training.classifier import Classifier
 from halonet.training.lock import locked
 from halonet.training.recipes import task_of
-from halonet.training.run import build_classifier
+from halonet.training.run import read_result
+from halonet_cli.main import main
 from tests.training.tiny import make_images, tiny_recipe
 
 LAST = "checkpoints/last.ckpt"
@@ -65,7 +73,7 @@ def test_a_run_folder_holds_all_that_was_promised(finished_run: Path, images: Pa
         assert curves.width > 1000
     result = read_result(finished_run)
     assert result.keys() >= {"top1", "top5", "loss", "images_per_second", "parameters", "seconds"}
-    network = build_classifier(tiny_recipe(images)).network
+    network = Classifier.of(tiny_recipe(images)).network
     assert result["parameters"] == sum(parameter.numel() for parameter in network.parameters())
     assert result["images"] == 8
     assert (result["data"], result["split"], result["epochs"], result["seed"]) == (str(images), "test", 3, 0)
@@ -271,7 +279,8 @@ def test_a_run_is_started_or_resumed_by_the_same_call(
 def test_what_follows_from_the_data_is_taken_from_the_run_that_goes_on(
     images: Path, stopped_run: Path, finished_run: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(run, "fill_in", lambda recipe, say: recipe)  # would choose anew, by a clock among other things
+    # It would choose anew, by a clock among other things.
+    monkeypatch.setattr(classification, "fill_in", lambda recipe, say: recipe)
     recipe = tiny_recipe(images)
     null = dataclasses.replace(
         recipe,
@@ -312,8 +321,8 @@ def test_a_run_whose_folder_will_not_last_names_no_resume(
 
 
 def test_an_absurd_loss_is_no_result(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    measure = run.evaluate
-    monkeypatch.setattr(run, "evaluate", lambda *_, **__: measure(*_, **__) | {"loss": 9_218_755.0})
+    measure = classification.evaluate
+    monkeypatch.setattr(classification, "evaluate", lambda *_, **__: measure(*_, **__) | {"loss": 9_218_755.0})
     with pytest.raises(DivergedError, match="the test loss is 9.219e.06 at the end, above 100 times"):
         train(tiny_recipe(images), tmp_path / "run")
     assert not (tmp_path / "run" / "result.json").exists()
@@ -394,7 +403,7 @@ def test_a_moved_run_resumes(stopped_run: Path, finished_run: Path, tmp_path: Pa
     assert_same_end(tmp_path / "moved", finished_run)
 
 
-COMPLETE = [name for name in list_recipes() if task_of(name) == "classification" and not missing_values(resolve(name))]
+COMPLETE = [name for name in list_recipes() if task_of(name) == "classification" and not resolve(name).missing_values()]
 
 
 def test_a_data_set_that_only_a_file_names_is_not_fetched(images: Path, tmp_path: Path, capsys, monkeypatch):
@@ -423,5 +432,5 @@ def test_a_data_set_that_the_command_line_names_is_asked_for(images: Path, tmp_p
 @pytest.mark.parametrize("name", COMPLETE)
 def test_every_recipe_builds_its_network(name: str):
     with torch.device("meta"):
-        network = build_classifier(resolve(name)).network
+        network = Classifier.of(resolve(name)).network
     assert isinstance(network, halonet.HaloNet)

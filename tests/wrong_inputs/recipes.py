@@ -25,6 +25,12 @@ TEXTS = {
     BOMB: "its aliases written out",
     "a: \0": "not valid YAML",
     "task: juggling": "recipe of juggling",
+    "base: 3": "base is 3, but must be the name of a recipe",
+    "base: imagenet/h9": "unknown base 'imagenet/h9'. Did you mean",
+    "base: gone.yaml": "but there is no such file",
+    "base: mine.yaml": "is its own base",
+    "base: imagenet/h0\nvariations: {a: {}}": "has variations, which only recipes of the package have",
+    "base: detection/r50se\ntask: classification": "is one of detection",
 }
 
 

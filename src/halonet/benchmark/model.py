@@ -109,7 +109,7 @@ def measure(
         UserError: If the image size is below 1, or the group's baseline cannot run.
     """
     if image_size is not None and image_size < 1:
-        raise UserError(f"--image-size is {image_size}; it must be at least 1 pixel")
+        raise UserError(f"--image-size is {image_size}, but must be at least 1 pixel")
     for group in groups:
         for settings in every:
             for task in tasks:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from halonet.errors import UserError, unknown_name
 from halonet.layers import HaloAttention
 from halonet.models import HALONETS, create_model
-from halonet.ops.halo_attention import gradients
-from halonet.ops.halo_attention.api import BACKENDS, Backend
-from halonet.ops.halo_attention.geometry import Geometry
+from halonet.ops.attention import gradients
+from halonet.ops.attention.backends import BACKENDS, Backend
+from halonet.ops.attention.geometry import Geometry
 
 TIMM = "timm/"
 VALUES_ONLY = "values_only"

@@ -26,7 +26,7 @@ from halonet.benchmark.settings import Settings
 from halonet.benchmark.sizes import Size
 from halonet.benchmark.timing import calls_per_sample, time_calls
 from halonet.errors import UserNote
-from halonet.ops.halo_attention.geometry import Axis
+from halonet.ops.attention.geometry import Axis
 
 SIDE_OF_PRODUCT = 2048
 SIDE_ON_ACCELERATORS = 8192  # a smaller product leaves a part of a large GPU idle

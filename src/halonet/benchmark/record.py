@@ -21,7 +21,7 @@ import torch
 import halonet
 from halonet.benchmark.settings import Settings
 from halonet.errors import UserError
-from halonet.ops.halo_attention import describe_backends
+from halonet.ops.attention import describe_backends
 from halonet.training.files import check_output_file, write_atomically
 
 PACKAGES = ("torch", "triton", "timm", "natten", "halonet-pytorch")

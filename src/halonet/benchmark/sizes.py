@@ -5,7 +5,7 @@ from typing import Any
 
 from halonet.errors import UserError, unknown_name
 from halonet.models.config import HALONETS, HaloNetConfig, scaled
-from halonet.ops.halo_attention.geometry import Geometry, make_geometry
+from halonet.ops.attention.geometry import Geometry, make_geometry
 
 FAMILY = ("h0", "h1", "h2", "h3", "h4", "h5", "h6", "h7")
 

@@ -225,10 +225,10 @@ class _Fields:
         crowd = annotation.setdefault("iscrowd", 0)
         if type(crowd) is not int or crowd not in (0, 1):
             if not (isinstance(crowd, bool) or self._mend(annotation, "iscrowd", int)):
-                return f"has the iscrowd {crowd!r:.40}, but it must be 0 or 1"
+                return f"has the iscrowd {crowd!r:.40}, but must be 0 or 1"
             annotation["iscrowd"] = int(annotation["iscrowd"])
             if annotation["iscrowd"] not in (0, 1):
-                return f"has the iscrowd {crowd!r:.40}, but it must be 0 or 1"
+                return f"has the iscrowd {crowd!r:.40}, but must be 0 or 1"
         box = annotation.get("bbox")
         if type(box) is not list or len(box) != 4 or not self._numbers(box):
             return f"has the bbox {box!r:.80}, but must have four numbers: x, y, width and height in pixels"

@@ -15,6 +15,7 @@ from halonet.data.images import PIXEL_LIMIT
 FARTHEST = 2**20  # pixels; pycocotools draws a polygon's edges point by point, however far they lead
 LONGEST = 2**21  # pixels that the edges of one polygon may take together
 DIGITS = 6  # of five bits; more make a number beyond any image
+TOGETHER = 512  # strings that are read at once: their numbers fit into a processor's cache
 
 NO_MASK = "without a mask"
 NEITHER = "whose mask is neither polygons nor run lengths (size and counts)"
@@ -112,6 +113,11 @@ def sound_strings(strings: Sequence[str], pixels: Int64[np.ndarray, " masks"]) -
     """
     if not len(strings):
         return np.ones(0, bool)
+    if len(strings) > TOGETHER:
+        parts = range(0, len(strings), TOGETHER)
+        return np.concatenate(
+            [sound_strings(strings[part : part + TOGETHER], pixels[part : part + TOGETHER]) for part in parts]
+        )
     # A character beyond ASCII becomes one that is no digit.
     text = "".join(string if string.isascii() else "~" * len(string) for string in strings)
     codes = np.frombuffer(text.encode(), np.uint8) - np.uint8(ord("0"))  # what is below "0" wraps

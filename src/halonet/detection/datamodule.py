@@ -4,7 +4,8 @@ import dataclasses
 from typing import Any
 
 from halonet.data.coco import DetectionSource, load_detection_source
-from halonet.data.detection import DetectionAugmentation, KeyedDetections, build_detection_transform, collate
+from halonet.data.detection import KeyedDetections, build_detection_transform, collate
+from halonet.detection.recipe import DetectionDataSection, DetectionRecipe
 from halonet.errors import UserError
 from halonet.training.keyed_data import KeyedData
 
@@ -17,49 +18,30 @@ class DetectionData(KeyedData):
     detector takes padding for image.
 
     Args:
-        data: As `halonet.data.load_detection_source` takes it.
-        augmentation: Image size, channels, normalization and the training augmentations.
+        data: Which images, and what training does to them.
         batch_size: Images per optimizer step, over all processes and accumulated micro-batches.
-        validation_split: The split of `data` that is validated on; None for no validation.
-        test_split: The split that the test takes.
-        repeats: How often an epoch takes each image.
-        skip_empty: Whether training leaves out images without instances.
         masks: Whether instances have masks; False reads none.
-        hold_out: The share of the training images held out as the split "validation", where the data has none.
-        workers: Processes that load images; 0 loads in this one.
         seed: Of order and augmentation.
     """
 
-    def __init__(
-        self,
-        data: str,
-        augmentation: DetectionAugmentation,
-        *,
-        batch_size: int = 16,
-        validation_split: str | None = "validation",
-        test_split: str = "validation",
-        repeats: int = 1,
-        skip_empty: bool = True,
-        masks: bool = True,
-        hold_out: float | None = None,
-        workers: int = 0,
-        seed: int = 0,
-    ):
-        super().__init__(
-            data,
-            batch_size=batch_size,
-            validation_split=validation_split,
-            test_split=test_split,
-            workers=workers,
-            seed=seed,
-        )
-        self.collate = collate
-        self.augmentation = augmentation
-        self.repeats = repeats
-        self.skip_empty = skip_empty
+    collate = staticmethod(collate)
+    data: DetectionDataSection
+
+    def __init__(self, data: DetectionDataSection, *, batch_size: int = 16, masks: bool = True, seed: int = 0):
+        super().__init__(data, batch_size=batch_size, seed=seed)
         self.masks = masks
-        self.hold_out = hold_out
         self._sources: dict[tuple[str, bool], DetectionSource] = {}
+
+    @classmethod
+    def of(cls, recipe: DetectionRecipe) -> "DetectionData":
+        """Make the data module of a recipe; nothing is read yet.
+
+        Raises:
+            UserError: The recipe is incomplete.
+        """
+        recipe.require_complete()
+        batch_size = recipe.optimizer.batch_size
+        return cls(recipe.data, batch_size=batch_size, masks=recipe.draws_masks, seed=recipe.engine.seed)
 
     @property
     def class_names(self) -> list[str]:
@@ -82,9 +64,14 @@ class DetectionData(KeyedData):
                 one batch.
         """
         super().setup(stage)
-        for split in {self.validation_split if stage != "test" else None, self.test_split if stage != "fit" else None}:
+        for split in {
+            self.data.validation_split if stage != "test" else None,
+            self.data.test_split if stage != "fit" else None,
+        }:
             if split is not None and not self.evaluation_source(split).ground_truth["annotations"]:
-                raise UserError(f"split {split!r} of {self.data!r} has no instances, so nothing can be measured on it")
+                raise UserError(
+                    f"split {split!r} of {self.data.source!r} has no instances, so nothing can be measured on it"
+                )
 
     def evaluation_source(self, split: str) -> DetectionSource:
         """The images of a split with their ground truth, those without instances included."""
@@ -92,32 +79,32 @@ class DetectionData(KeyedData):
 
     def train_dataset(self) -> KeyedDetections:
         """The augmented images, by (epoch, index)."""
-        transform = build_detection_transform(self.augmentation, train=True)
-        return KeyedDetections(self._train_source(), transform, self.seed, train=True, repeats=self.repeats)
+        transform = build_detection_transform(self.data.augmentation, train=True)
+        return KeyedDetections(self._train_source(), transform, self.seed, train=True, repeats=self.data.repeats)
 
     def evaluation_dataset(self, split: str) -> KeyedDetections:
         """The images of a split as evaluation takes them, by index."""
-        transform = build_detection_transform(self.augmentation, train=False)
+        transform = build_detection_transform(self.data.augmentation, train=False)
         return KeyedDetections(self.evaluation_source(split), transform, self.seed, train=False)
 
     def describe(self) -> dict[str, Any]:
         """What a checkpoint must say: `preprocessing`, the classes' names and categories, and which data it was."""
         source = self._train_source()
         return {
-            "preprocessing": dataclasses.asdict(self.augmentation),
+            "preprocessing": dataclasses.asdict(self.data.augmentation),
             "class_names": list(source.class_names),
             "category_ids": list(source.category_ids),
-            "data": self.data,
-            "hold_out": self.hold_out,
-            "test_split": self.test_split,
+            "data": self.data.source,
+            "hold_out": self.data.hold_out,
+            "test_split": self.data.test_split,
         }
 
     def _train_source(self) -> DetectionSource:
-        return self._source("train", skip_empty=self.skip_empty)
+        return self._source("train", skip_empty=self.data.skip_empty)
 
     def _source(self, split: str, skip_empty: bool) -> DetectionSource:
         if (split, skip_empty) not in self._sources:
             self._sources[split, skip_empty] = load_detection_source(
-                self.data, split, skip_empty=skip_empty, masks=self.masks, hold_out=self.hold_out or 0.0
+                self.data.source, split, skip_empty=skip_empty, masks=self.masks, hold_out=self.data.hold_out or 0.0
             )
         return self._sources[split, skip_empty]

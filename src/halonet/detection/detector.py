@@ -1,17 +1,21 @@
 """The LightningModule of detection: one training step, and average precision after each epoch."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from halonet.data import derive_seed
 from halonet.detection.average_precision import average_precision
+from halonet.detection.checkpoint import initialize
 from halonet.detection.datamodule import DetectionData
 from halonet.detection.evaluation import KINDS
 from halonet.detection.mask_rcnn import FasterRCNN
+from halonet.detection.recipe import DetectionRecipe, StepSchedule
 from halonet.detection.results import to_results
-from halonet.training.task import Batch, Task
+from halonet.training.module import Batch, TrainingModule
+from halonet.training.recipe import OptimizerSection
 
 BOX_LOSSES = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg")
 LOSSES = (*BOX_LOSSES, "loss_mask")
@@ -19,19 +23,15 @@ TARGETS = ("boxes", "labels", "masks")
 VALIDATED = ("ap", "ap50")
 
 
-class Detector(Task):
+class Detector(TrainingModule):
     """Trains a Mask R-CNN with Nesterov SGD under a schedule of steps; needs a `DetectionData`.
 
-    A run under `halonet.detection.train` can be killed at any moment and resumed to the same bits: the samples of
-    anchors and boxes draw from a stream seeded anew for every batch.
+    Samples of anchors and boxes draw from the stream of each batch, see `TrainingModule`.
 
     Args:
         network: The detector.
-        factor: From an optimizer step, counted from 0, to the learning rate as a fraction of the peak.
-        learning_rate: The peak, for the whole batch.
-        momentum: Nesterov's.
-        weight_decay: L2 penalty.
-        decay: `matrices` spares tensors with fewer than two axes and the position tables; `all` spares none.
+        optimizer: Learning rate, momentum and weight decay.
+        schedule: Of the learning rate; how many steps there are is the Trainer's to say.
         seed: Of the samples.
 
     Training metrics are `loss` and its five parts, as torchvision names them. Validation logs `validation_box_ap`,
@@ -43,22 +43,29 @@ class Detector(Task):
     summed = 1 + len(LOSSES)
     score = "mask_ap"
 
-    def __init__(
-        self,
-        network: FasterRCNN,
-        *,
-        factor: Callable[[int], float],
-        learning_rate: float = 0.02,
-        momentum: float = 0.9,
-        weight_decay: float = 4e-5,
-        decay: Literal["matrices", "all"] = "matrices",
-        seed: int = 0,
-    ):
-        super().__init__(
-            network, learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay, decay=decay, seed=seed
-        )
-        self._factor = factor
+    def __init__(self, network: FasterRCNN, optimizer: OptimizerSection, schedule: StepSchedule, *, seed: int = 0):
+        super().__init__(network, optimizer, seed=seed)
+        self.schedule = schedule
         self._results: list[dict[str, Any]] = []
+
+    @staticmethod
+    def of(recipe: DetectionRecipe, *, initialized: bool = False) -> "Detector":
+        """Make what trains a recipe's detector, whose weights are drawn from the recipe's seed or read from a file.
+
+        Args:
+            recipe: A complete one.
+            initialized: Whether a checkpoint will be loaded, so that the recipe's initial weights need not be read.
+
+        Raises:
+            UserError: The recipe is incomplete, or the initial weights cannot be read or do not fit.
+        """
+        recipe.require_complete()
+        torch.manual_seed(derive_seed(recipe.engine.seed))
+        network = recipe.model.build(recipe.data.augmentation)
+        if recipe.model.init is not None and not initialized:
+            initialize(network, recipe.model.init)
+        kind = Detector if recipe.draws_masks else BoxDetector
+        return kind(network, recipe.optimizer, recipe.schedule, seed=recipe.engine.seed)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The sum of the losses of proposals, boxes and masks, each a mean over the batch."""
@@ -100,8 +107,8 @@ class Detector(Task):
         return {name: loss / images for name, loss in zip(("loss", *self.losses), losses, strict=True)}
 
     def factors(self, total_steps: int) -> Callable[[int], float]:
-        """The schedule that the task was given."""
-        return lambda step: self._factor(step)  # a plain function, which checkpoints leave out
+        """The steps of the schedule."""
+        return lambda step: self.schedule.factor(step)  # a plain function, which checkpoints leave out
 
     def describe_metrics(self, metrics: dict[str, float]) -> str:
         """The loss, or the average precision."""
@@ -122,8 +129,8 @@ class Detector(Task):
 
     @property
     def _split(self) -> str:
-        assert self._data.validation_split is not None
-        return self._data.validation_split
+        assert self._data.data.validation_split is not None
+        return self._data.data.validation_split
 
     def _of_all_processes(self) -> list[dict[str, Any]]:
         if self.trainer.world_size == 1:

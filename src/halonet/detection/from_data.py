@@ -13,48 +13,20 @@ import torch
 
 from halonet.console import printable
 from halonet.data.coco import CocoImages, available_detection_splits, load_detection_source
+from halonet.detection.datamodule import DetectionData
+from halonet.detection.detector import Detector
 from halonet.detection.recipe import DetectionRecipe
 from halonet.errors import UserError
 from halonet.training.evaluation import choose_device
-from halonet.training.from_data import (
-    LONGEST,
-    MOST_CLASSES_NAMED,
-    in_words,
-    missing_values,
-    require_filled_in as require_values,
-    value_of,
-)
+from halonet.training.from_data import LONGEST, MOST_CLASSES_NAMED, in_words
+from halonet.training.recipe import replaced, value_of
 
-# Values that may be null in a recipe, and follow from the data; `model.masks` does so with `model.num_classes`.
-FOLLOWING = (
-    "model.num_classes",
-    "model.detections_per_image",
-    "data.augmentation.min_size",
-    "data.augmentation.max_size",
-    "data.augmentation.jitter_size",
-    "data.test_split",
-    "data.repeats",
-    "optimizer.batch_size",
-    "optimizer.learning_rate",
-    "schedule.steps",
-    "schedule.warmup_steps",
-    "schedule.drops",
-)
 SIDES = (768, 640, 512, 384, 320, 256)  # pixels of the longer side
 SMALLEST_OBJECT = 16  # pixels of the network's input, the side of the smallest anchor
 BATCH = 4
 RATE_PER_IMAGE = 0.005  # the embedded nuclei learn at 0.02 in batches of 4
 FEWEST_STEPS, MOST_STEPS, EPOCHS = 400, 2_000, 40
 VALIDATIONS = 10  # in a run; each takes every image of its split
-
-
-def require_filled_in(recipe: DetectionRecipe) -> None:
-    """Refuse a recipe with values that still have to follow from the data.
-
-    Raises:
-        UserError: It names them.
-    """
-    require_values(recipe, FOLLOWING, "halonet.detection")
 
 
 def fill_in(recipe: DetectionRecipe, *, say: Callable[[str], None] = print) -> DetectionRecipe:
@@ -80,14 +52,14 @@ def fill_in(recipe: DetectionRecipe, *, say: Callable[[str], None] = print) -> D
             f"recipe {recipe.name}: data.source is null: name your folder of images, with annotations in COCO's "
             "format, with --data.source DIR"
         )
-    missing = missing_values(recipe, FOLLOWING)
+    missing = recipe.missing_values()
     if not missing:
         return recipe
     splits = available_detection_splits(data.source, hold_out=data.hold_out or 0.0)
     source = _open(recipe)
     if recipe.model.masks is None and recipe.model.num_classes is None:
         missing.insert(0, "model.masks")
-        recipe = _replaced(recipe, "model", masks=source.has_masks and source.without_mask == 0)
+        recipe = replaced(recipe, "model", masks=source.has_masks and source.without_mask == 0)
         source = _open(recipe)
     say(f"{printable(data.source)}: {_describe(source)}; {_describe_splits(recipe, splits)}")
     recipe = _with_numbers(recipe, source, splits)
@@ -113,17 +85,17 @@ def _with_numbers(recipe: DetectionRecipe, source: CocoImages, splits: tuple[str
     most = max(Counter(entry["image_id"] for entry in source.ground_truth["annotations"]).values(), default=0)
     found = recipe.model.detections_per_image or max(100, math.ceil(2 * most / 100) * 100)
     test_split = recipe.data.test_split or ("test" if "test" in splits else "validation")
-    recipe = _replaced(
+    recipe = replaced(
         recipe,
         "model",
         num_classes=recipe.model.num_classes or len(source.class_names),
         detections_per_image=found,
     )
-    recipe = _replaced(recipe, "data", test_split=test_split, repeats=repeats)
-    recipe = _replaced(recipe, "optimizer", batch_size=batch, learning_rate=rate)
+    recipe = replaced(recipe, "data", test_split=test_split, repeats=repeats)
+    recipe = replaced(recipe, "optimizer", batch_size=batch, learning_rate=rate)
     warmup = min(100, steps // 8) if schedule.warmup_steps is None else schedule.warmup_steps
     drops = (max(1, round(0.8 * steps)),) if schedule.drops is None else schedule.drops
-    return _replaced(recipe, "schedule", steps=steps, warmup_steps=warmup, drops=drops)
+    return replaced(recipe, "schedule", steps=steps, warmup_steps=warmup, drops=drops)
 
 
 def _wanted_side(source: CocoImages) -> int:
@@ -162,7 +134,7 @@ def _fitting(recipe: DetectionRecipe, wanted: int, say: Callable[[str], None]) -
         part = min(1.0, LONGEST / seconds)
         steps, warmup = max(1, int(part * schedule.steps)), int(part * schedule.warmup_steps)
         drops = tuple(max(1, round(part * drop)) for drop in schedule.drops)
-        recipe = _replaced(recipe, "schedule", steps=steps, warmup_steps=warmup, drops=drops)
+        recipe = replaced(recipe, "schedule", steps=steps, warmup_steps=warmup, drops=drops)
         seconds *= part
     say(f"estimated time: {in_words(seconds)}, from a few steps timed here")
     return recipe
@@ -177,7 +149,7 @@ def _with_side(recipe: DetectionRecipe, side: int) -> DetectionRecipe:
         max_size=largest,
         jitter_size=given.jitter_size or side,
     )
-    return _replaced(recipe, "data", augmentation=augmentation)
+    return replaced(recipe, "data", augmentation=augmentation)
 
 
 def estimate_seconds(recipe: DetectionRecipe) -> float:
@@ -189,26 +161,23 @@ def estimate_seconds(recipe: DetectionRecipe) -> float:
     Returns:
         Seconds, validation included.
     """
-    from halonet.detection.run import build_data, build_detector
-
-    data = build_data(recipe)
-    task = build_detector(recipe, initialized=True)
+    data = DetectionData.of(recipe)
     device = choose_device("cpu" if recipe.engine.accelerator == "cpu" else "auto")
-    task.network.to(device)
-    step = _time_steps(recipe, data.train_dataset(), task, device)
+    detector = Detector.of(recipe, initialized=True).network.to(device)
+    step = _time_steps(recipe, data.train_dataset(), detector, device)
     validation = 0.0
-    if data.validation_split is not None:
-        images = data.evaluation_dataset(data.validation_split)
-        validation = _time_image(images, task, device) * len(images)
+    if recipe.data.validation_split is not None:
+        images = data.evaluation_dataset(recipe.data.validation_split)
+        validation = _time_image(images, detector, device) * len(images)
     an_epoch = len(data.train_dataset()) // recipe.optimizer.batch_size
     return recipe.schedule.steps * step + math.ceil(recipe.schedule.steps / max(1, an_epoch)) * validation
 
 
-def _time_steps(recipe: DetectionRecipe, dataset: Any, task: Any, device: torch.device, repeats: int = 3) -> float:
+def _time_steps(recipe: DetectionRecipe, dataset: Any, detector: Any, device: torch.device, repeats: int = 3) -> float:
     """Seconds of an optimizer step with its images, the median of some after one to warm up."""
     batch = recipe.optimizer.batch_size // recipe.optimizer.accumulate
-    optimizer = torch.optim.SGD(task.network.parameters(), lr=1e-6)
-    task.network.train()
+    optimizer = torch.optim.SGD(detector.parameters(), lr=1e-6)
+    detector.train()
     times = []
     for repeat in range(1 + repeats):
         start = time.perf_counter()
@@ -217,7 +186,7 @@ def _time_steps(recipe: DetectionRecipe, dataset: Any, task: Any, device: torch.
             {name: each.to(device) for name, each in target.items() if name != "image_id"} for _, target in items
         ]
         optimizer.zero_grad()
-        losses = task.network([image.to(device) for image, _ in items], targets)
+        losses = detector([image.to(device) for image, _ in items], targets)
         torch.stack(list(losses.values())).sum().backward()
         optimizer.step()
         if device.type != "cpu":
@@ -227,13 +196,13 @@ def _time_steps(recipe: DetectionRecipe, dataset: Any, task: Any, device: torch.
 
 
 @torch.inference_mode()
-def _time_image(dataset: Any, task: Any, device: torch.device) -> float:
+def _time_image(dataset: Any, detector: Any, device: torch.device) -> float:
     """Seconds to find what is in an image."""
-    task.network.eval()
+    detector.eval()
     times = []
     for index in range(min(2, len(dataset))):
         start = time.perf_counter()
-        task.network.detect([dataset[index][0].to(device)])
+        detector.detect([dataset[index][0].to(device)])
         times.append(time.perf_counter() - start)
     return min(times)
 
@@ -266,10 +235,6 @@ def _describe_splits(recipe: DetectionRecipe, splits: tuple[str, ...]) -> str:
     return (
         f"no validation split of its own, so {100 * part:g} % of the images, drawn by their names, are held out as one"
     )
-
-
-def _replaced(recipe: DetectionRecipe, section: str, **values: Any) -> DetectionRecipe:
-    return dataclasses.replace(recipe, **{section: dataclasses.replace(getattr(recipe, section), **values)})
 
 
 def _shown(value: Any) -> str:

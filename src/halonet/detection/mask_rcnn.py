@@ -36,13 +36,12 @@ ScoreThreshold = Annotated[float, within(least=0, below=1)]
 
 
 @record
-class DetectorConfig:
-    """What a Faster or Mask R-CNN is built from.
+class DetectorSettings:
+    """What a Faster or Mask R-CNN is built from, beside its backbone.
 
     The defaults are torchvision's, which are those of arXiv:1703.06870 with a feature pyramid.
 
     Attributes:
-        backbone: The HaloNet under the pyramid.
         batch_norm: Of the backbone: "batch" learns and takes the statistics of each batch, "synchronized" likewise over
             all processes, "frozen" keeps what the initial weights came with.
         frozen_stages: How many of the backbone's first stages, with the stem, do not learn.
@@ -54,12 +53,8 @@ class DetectorConfig:
         boxes_per_image: Proposals that the boxes' loss samples from an image.
         score_threshold: Detections of a lower score are dropped.
         detections_per_image: At most so many are kept, the best.
-
-    Raises:
-        RuleError: Values break rules; it names all of them.
     """
 
-    backbone: Annotated[HaloNetConfig, Plain()]
     batch_norm: BatchNorm = "batch"
     frozen_stages: FrozenStages = 0
     pyramid_channels: Channels = 256
@@ -70,6 +65,20 @@ class DetectorConfig:
     boxes_per_image: Samples = 512
     score_threshold: ScoreThreshold = 0.05
     detections_per_image: Samples = 100
+
+
+@record
+class DetectorConfig(DetectorSettings):
+    """All that a Faster or Mask R-CNN is built from, see `DetectorSettings`.
+
+    Attributes:
+        backbone: The HaloNet under the pyramid.
+
+    Raises:
+        RuleError: Values break rules; it names all of them.
+    """
+
+    backbone: Annotated[HaloNetConfig, Plain()]
 
     def __post_init__(self) -> None:
         check_together(self, fitting_stages(self.frozen_stages, self.backbone))

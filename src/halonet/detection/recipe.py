@@ -1,51 +1,29 @@
 """A recipe of detection: one experiment as a typed record. What it shares with classification is that one's."""
 
-from dataclasses import field
-from pathlib import Path
+from dataclasses import field, fields
 from typing import Annotated, Any, Literal
 
 from halonet.data.detection import DetectionAugmentation
 from halonet.data.nullable import OrNull
-from halonet.detection.mask_rcnn import AnchorScale, BatchNorm, FrozenStages, Samples, ScoreThreshold, fitting_stages
+from halonet.detection.mask_rcnn import DetectorSettings, FasterRCNN, Samples, create_detector, fitting_stages
 from halonet.models.config import Classes, InChans
-from halonet.rules import Channels, Count, FilledText, Text, Workers, check_together, within
+from halonet.rules import Count, FilledText, Workers, check_together, within
 from halonet.schemas import record
-from halonet.training.recipe import (
-    EmaSection,
-    EngineSection,
-    Fraction,
-    Name,
-    OptimizerSection,
-    ProvenanceSection,
-    Recipe,
-    check_model,
-    common_rules,
-)
-from halonet.training.recipes import resolve, task_of
+from halonet.training.recipe import AnyRecipe, Fraction, check_model
 
 
 @record
-class DetectorSection:
-    """The detector, as `halonet.detection.create_detector` takes it; the fields it shares have that one's defaults.
+class BackboneSection:
+    """The backbone of a detector, and what it tells apart.
 
     Attributes:
-        name: The backbone, a row of `halonet.HALONETS`.
+        name: A row of `halonet.HALONETS`.
         num_classes: Of the data, without background; null follows from the data.
         in_chans: Channels of an image.
         init: A checkpoint of a classifier, for the backbone, or of a detector; null draws all weights.
         overrides: Other fields of the backbone's config.
-        masks: Whether it draws masks (Mask R-CNN) or finds boxes alone (Faster R-CNN); null draws them, or follows
-            from the data if `num_classes` does.
-        batch_norm: Of the backbone: "batch", "synchronized" over all processes, or "frozen".
-        frozen_stages: How many of the backbone's first stages, with the stem, do not learn.
-        pyramid_channels: Width of the feature pyramid.
-        box_channels: Width of the two layers that judge a box.
-        mask_channels: Width of the four convolutions that draw a mask.
-        anchor_scale: Side of a square anchor, in pixels of its level.
-        anchors_per_image: Anchors that the proposals' loss samples from an image.
-        boxes_per_image: Proposals that the boxes' loss samples from an image.
-        score_threshold: Detections of a lower score are dropped.
-        detections_per_image: At most so many are kept, the best; null follows from the data.
+        masks: Whether the detector draws masks (Mask R-CNN) or finds boxes alone (Faster R-CNN); null draws them, or
+            follows from the data if `num_classes` does.
     """
 
     name: str
@@ -54,19 +32,36 @@ class DetectorSection:
     init: FilledText | None = None
     overrides: dict[str, Any] = field(default_factory=dict)
     masks: bool | None = None
-    batch_norm: BatchNorm = "batch"
-    frozen_stages: FrozenStages = 0
-    pyramid_channels: Channels = 256
-    box_channels: Channels = 1024
-    mask_channels: Channels = 256
-    anchor_scale: AnchorScale = 8.0
-    anchors_per_image: Samples = 256
-    boxes_per_image: Samples = 512
-    score_threshold: ScoreThreshold = 0.05
+
+
+@record
+class DetectorSection(DetectorSettings, BackboneSection):
+    """The detector.
+
+    Attributes:
+        detections_per_image: As in `DetectorSettings`; null follows from the data.
+    """
+
     detections_per_image: OrNull[Samples] = 100
 
     def __post_init__(self) -> None:
         check_together(self, fitting_stages(self.frozen_stages, check_model(self)))
+
+    def build(self, augmentation: DetectionAugmentation) -> FasterRCNN:
+        """Make the detector, its weights drawn at random.
+
+        Args:
+            augmentation: How images are scaled and normalized.
+        """
+        settings = {each.name: getattr(self, each.name) for each in fields(DetectorSettings)}
+        return create_detector(
+            self.name,
+            self.num_classes,
+            augmentation,
+            masks=self.masks is not False,
+            backbone_overrides=self.overrides,
+            **settings,
+        )
 
 
 @record
@@ -124,64 +119,46 @@ class StepSchedule:
 
 
 @record
-class DetectionRecipe:
-    """One experiment.
-
-    Attributes:
-        name: Its path among the recipes, without suffix; a file elsewhere is named by its stem.
-        task: What is trained.
-        description: What is trained, and how.
-        reproduces: Which figure of the paper, or that it is our own.
-        provenance: What it took and gave here.
-        model: The detector.
-        data: The images.
-        optimizer: Nesterov SGD.
-        schedule: The learning rate over the run.
-        ema: The average of the weights.
-        engine: How the computer does it.
+class DetectionRecipe(AnyRecipe):
+    """One experiment of detection, see `halonet.training.recipe.AnyRecipe`.
 
     Raises:
         RuleError: Values break rules; it names all of them.
     """
 
-    name: Name = ""
+    # `model.masks` follows too, if `model.num_classes` does.
+    follow_from_data = (
+        "model.num_classes",
+        "model.detections_per_image",
+        "data.augmentation.min_size",
+        "data.augmentation.max_size",
+        "data.augmentation.jitter_size",
+        "data.test_split",
+        "data.repeats",
+        "optimizer.batch_size",
+        "optimizer.learning_rate",
+        "schedule.steps",
+        "schedule.warmup_steps",
+        "schedule.drops",
+    )
+
     task: Literal["detection"] = "detection"
-    description: Text = ""
-    reproduces: Text = ""
-    provenance: ProvenanceSection = field(default_factory=ProvenanceSection)
     model: DetectorSection
     data: DetectionDataSection
-    optimizer: OptimizerSection
     schedule: StepSchedule
-    ema: EmaSection = field(default_factory=EmaSection)
-    engine: EngineSection = field(default_factory=EngineSection)
 
-    def __post_init__(self) -> None:
+    @property
+    def draws_masks(self) -> bool:
+        """Whether the detector is a Mask R-CNN: unless the recipe says that it is not."""
+        return self.model.masks is not False
+
+    def _rules(self) -> dict[str, tuple[bool, str]]:
         schedule = self.schedule
-        check_together(
-            self,
-            common_rules(self)
-            | {
-                "schedule.warmup_steps": (
-                    None in (schedule.warmup_steps, schedule.steps) or schedule.warmup_steps <= schedule.steps,
-                    f"from 0 to schedule.steps, which is {schedule.steps}",
-                ),
-                "schedule.drops": (
-                    list(schedule.drops or ()) == sorted(schedule.drops or ()),
-                    "steps in ascending order",
-                ),
-            },
-        )
-
-
-def resolve_any(name_or_path: str | Path) -> Recipe | DetectionRecipe:
-    """Read a recipe of either task, see `halonet.training.resolve`.
-
-    Args:
-        name_or_path: A packaged recipe's name, or a YAML file.
-
-    Raises:
-        UserError: As there.
-    """
-    schema = DetectionRecipe if task_of(name_or_path) == "detection" else Recipe
-    return resolve(name_or_path, schema=schema)
+        drops = list(schedule.drops or ())
+        return {
+            "schedule.warmup_steps": (
+                None in (schedule.warmup_steps, schedule.steps) or schedule.warmup_steps <= schedule.steps,
+                f"from 0 to schedule.steps, which is {schedule.steps}",
+            ),
+            "schedule.drops": (drops == sorted(drops), "steps in ascending order"),
+        }

@@ -20,7 +20,7 @@ class GlobalPool(nn.Module):
     def __init__(self, kind: str = "avg") -> None:
         super().__init__()
         if kind not in ("avg", ""):
-            raise ValueError(f"global_pool is {kind!r}; it must be 'avg', or '' for none")
+            raise ValueError(f"global_pool is {kind!r}, but must be 'avg', or '' for none")
         self.kind = kind
 
     def forward(self, x: Float[Tensor, "batch channels rows columns"]) -> Float[Tensor, "batch channels *rest"]:

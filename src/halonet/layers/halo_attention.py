@@ -12,8 +12,8 @@ from halonet.errors import UserError
 from halonet.layers.projection import Projection, divided
 from halonet.ops import attention_weights, halo_attention
 from halonet.ops.arguments import choice, finite_number, pair, whole_number
-from halonet.ops.halo_attention.api import backend_names, backend_of_context
-from halonet.ops.halo_attention.geometry import make_geometry
+from halonet.ops.attention.backends import backend_names, backend_of_context
+from halonet.ops.attention.geometry import make_geometry
 from halonet.ops.transforms import is_traced, is_transformed
 
 POSITIONS = ("relative", "absolute", "none")
@@ -170,7 +170,7 @@ class HaloAttention(nn.Module):
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Make queries [batch, Hq, Wq, heads, d_qk], keys and values [batch, H, W, heads, d] of a feature map."""
         if x.dim() != 4 or x.shape[1] != self.channels:
-            raise UserError(f"input has shape {list(x.shape)}; it must be [batch, {self.channels}, rows, columns]")
+            raise UserError(f"input has shape {list(x.shape)}, but must be [batch, {self.channels}, rows, columns]")
         x = x.permute(0, 2, 3, 1)
         if self.position == "absolute":
             rows, columns = x.shape[1:3]

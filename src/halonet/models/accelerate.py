@@ -151,7 +151,7 @@ def accelerated_layers(model: nn.Module) -> list[str]:
 def _check(model: object) -> None:
     if not isinstance(model, nn.Module):
         raise TypeError(
-            f"model is of type {type(model).__name__}; it must be a torch.nn.Module, such as timm.create_model gives"
+            f"model is of type {type(model).__name__}, but must be a torch.nn.Module, such as timm.create_model gives"
         )
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, NamedTuple
 
 from halonet.layers.bottleneck import ACTIVATIONS
 from halonet.layers.halo_attention import EMBEDDINGS, POSITIONS
-from halonet.ops.halo_attention.geometry import BORDERS
+from halonet.ops.attention.geometry import BORDERS
 from halonet.rules import Channels, Complaint, RuleError, Side, check_fields, length, must_be, one_of, within
 
 

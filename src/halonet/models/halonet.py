@@ -125,7 +125,7 @@ class HaloNet(nn.Module):
             ValueError: If another `output_fmt` is asked for.
         """
         if output_fmt != "NCHW":
-            raise ValueError(f"output_fmt is {output_fmt!r}; it must be 'NCHW'")
+            raise ValueError(f"output_fmt is {output_fmt!r}, but must be 'NCHW'")
         wanted, last = feature_take_indices(len(self.stages) + 1, as_list(indices))
         x = self._run_stem(x)
         features = [x] if 0 in wanted else []

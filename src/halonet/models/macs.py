@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from halonet.layers.halo_attention import HaloAttention
 from halonet.models.halonet import HaloNet
-from halonet.ops.halo_attention.geometry import Axis, make_axis
+from halonet.ops.attention.geometry import Axis, make_axis
 
 
 @dataclass

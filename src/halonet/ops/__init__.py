@@ -1,6 +1,6 @@
 """Operators: halo attention, in every backend."""
 
-from halonet.ops.halo_attention import (
+from halonet.ops.attention import (
     attention_weights as attention_weights,
     halo_attention as halo_attention,
     use_backend as use_backend,

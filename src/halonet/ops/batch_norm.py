@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from halonet.ops import cpu_library
-from halonet.ops.halo_attention.api import backend_of_context
+from halonet.ops.attention.backends import backend_of_context
 from halonet.ops.transforms import is_transformed
 
 ACTIVATIONS = ("none", "silu", "relu")  # numbered as in csrc/call.h

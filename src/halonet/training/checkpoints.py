@@ -19,7 +19,7 @@ from halonet.errors import UserError, UserNote
 from halonet.interrupts import Interrupted, Interrupts, name_of
 from halonet.training.checksums import DamagedFileError, save_with_checksum
 from halonet.training.files import write_atomically
-from halonet.training.task import Batch, Task
+from halonet.training.module import Batch, TrainingModule
 from halonet.training.weights import read_checkpoint
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
@@ -206,7 +206,7 @@ class BestCheckpoint(lightning.Callback):
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Save if this validation beat all before."""
-        assert isinstance(pl_module, Task)
+        assert isinstance(pl_module, TrainingModule)
         name, score = f"validation_{pl_module.score}", pl_module.validation_metrics[pl_module.score]
         if not trainer.sanity_checking and score > self.best.get(name, -1.0):
             self.best = {"epoch": trainer.current_epoch, name: score}

@@ -2,34 +2,29 @@
 
 import math
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import halonet
+from halonet.data import derive_seed
 from halonet.training.metrics import classification_sums, sum_dtype, summarize
+from halonet.training.module import Batch, TrainingModule
+from halonet.training.recipe import OptimizerSection, Recipe, RegularizationSection, ScheduleSection
 from halonet.training.schedule import learning_rate_factor
-from halonet.training.task import Batch, Task
 
 
-class Classifier(Task):
+class Classifier(TrainingModule):
     """Trains any image classifier with Nesterov SGD under a warm-up and a cosine, stepped per optimizer step.
 
-    Works with a plain `lightning.Trainer`. A run under `halonet.training.train` can be killed at any moment
-    and resumed to the same bits: dropout and stochastic depth draw from a stream seeded anew for every batch,
-    and the sums behind the training metrics are part of the checkpoint.
+    Dropout and stochastic depth draw from the stream of each batch, see `TrainingModule`.
 
     Args:
         network: Maps images [batch, channels, height, width] to logits [batch, classes].
-        learning_rate: The peak, for the whole batch.
-        momentum: Nesterov's.
-        weight_decay: L2 penalty.
-        decay: `matrices` spares tensors with fewer than two axes (gains and biases) and those that the
-            network's `no_weight_decay()` names; `all` spares none. The paper does not say.
-        warmup_epochs: Of linear warm-up; may be a fraction.
-        final_fraction: Of the peak, used by the last step.
-        label_smoothing: Of the training loss; evaluation uses none.
+        optimizer: Learning rate, momentum and weight decay.
+        schedule: Of the learning rate; how many epochs there are is the Trainer's to say.
+        regularization: Smooths the labels of the training loss; evaluation smooths none.
         seed: Of dropout and stochastic depth.
 
     The progress bar of a plain Trainer shows the loss. Training metrics are `loss`, the smoothed one that is
@@ -43,23 +38,42 @@ class Classifier(Task):
     def __init__(
         self,
         network: nn.Module,
+        optimizer: OptimizerSection,
+        schedule: ScheduleSection,
         *,
-        learning_rate: float = 0.1,
-        momentum: float = 0.9,
-        weight_decay: float = 2e-5,
-        decay: Literal["matrices", "all"] = "matrices",
-        warmup_epochs: float = 0.0,
-        final_fraction: float = 1 / 128,
-        label_smoothing: float = 0.0,
+        regularization: RegularizationSection = RegularizationSection(),  # noqa: B008 - frozen
         seed: int = 0,
     ):
-        super().__init__(
-            network, learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay, decay=decay, seed=seed
-        )
-        self.warmup_epochs = warmup_epochs
-        self.final_fraction = final_fraction
-        self.label_smoothing = label_smoothing
+        super().__init__(network, optimizer, seed=seed)
+        self.schedule = schedule
+        self.regularization = regularization
         self._evaluation_sums = torch.zeros(4)
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> "Classifier":
+        """Make what trains a recipe's network, whose weights are drawn from the recipe's seed.
+
+        Raises:
+            UserError: The recipe is incomplete.
+        """
+        recipe.require_complete()
+        model = recipe.model
+        torch.manual_seed(derive_seed(recipe.engine.seed))
+        network = halonet.create_model(
+            model.name,
+            num_classes=model.num_classes,
+            in_chans=model.in_chans,
+            drop_rate=model.drop_rate,
+            drop_path_rate=model.drop_path_rate,
+            **model.overrides,
+        )
+        return cls(
+            network,
+            recipe.optimizer,
+            recipe.schedule,
+            regularization=recipe.regularization,
+            seed=recipe.engine.seed,
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute the logits.
@@ -76,7 +90,7 @@ class Classifier(Task):
         """The mean smoothed cross-entropy of a batch."""
         images, targets = batch
         logits = self(images)
-        loss = F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
+        loss = F.cross_entropy(logits, targets, label_smoothing=self.regularization.label_smoothing)
         right = (logits.detach().argmax(1) == targets).sum()
         self.add([loss.detach() * len(targets), right], len(targets))
         self.log("loss", loss, prog_bar=True)
@@ -117,8 +131,8 @@ class Classifier(Task):
     def factors(self, total_steps: int) -> Callable[[int], float]:
         """A linear warm-up, then a cosine."""
         steps_per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
-        warmup_steps = round(self.warmup_epochs * steps_per_epoch)
-        return lambda step: learning_rate_factor(step, warmup_steps, total_steps, self.final_fraction)
+        warmup_steps = round(self.schedule.warmup_epochs * steps_per_epoch)
+        return lambda step: learning_rate_factor(step, warmup_steps, total_steps, self.schedule.final_fraction)
 
     def describe_metrics(self, metrics: dict[str, float]) -> str:
         """Loss and accuracy."""

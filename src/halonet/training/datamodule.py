@@ -4,12 +4,13 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from halonet.data import AugmentationConfig, ImageSource, KeyedDataset, build_transform, load_source
+from halonet.data import ImageSource, KeyedDataset, build_transform, load_source
 from halonet.data.shrunk import ShrunkImages
 from halonet.data.sources import available_splits, is_named
 from halonet.data.survey import survey
 from halonet.errors import UserError, note_once
 from halonet.training.keyed_data import KeyedData
+from halonet.training.recipe import DataSection, Recipe
 
 
 class ClassificationData(KeyedData):
@@ -20,53 +21,35 @@ class ClassificationData(KeyedData):
     the images are already shared out.
 
     Args:
-        data: A named data set or a folder, as `halonet.data.load_source` takes it.
-        augmentation: Image size, channels, normalization and the training augmentations.
-        root: The folder that a named data set lies in, see `halonet.data.load_source`.
-        train_images: How many training images to keep; None keeps all.
-        num_classes: How many classes the network tells apart, to be checked in `setup`; None leaves that out.
-        hold_out: The part of each class to hold out where there is no validation split, see `load_source`.
-        shrink: Scale images down as they are read, to a shorter side of this many times `augmentation.image_size`, and
-            keep them in memory; None leaves them as they are.
+        data: Which images, and what training does to them.
         batch_size: Images per optimizer step, over all processes and accumulated micro-batches.
-        validation_split: The split of `data` that is validated on; None for no validation.
-        test_split: The split that the test takes.
-        workers: Processes that load images; 0 loads in this one.
+        num_classes: How many classes the network tells apart, to be checked in `setup`; None leaves that out.
         seed: Of order and augmentation, and of what is held out.
     """
 
-    def __init__(
-        self,
-        data: str,
-        augmentation: AugmentationConfig,
-        *,
-        root: str | Path | None = None,
-        train_images: int | None = None,
-        num_classes: int | None = None,
-        hold_out: float | None = None,
-        shrink: float | None = None,
-        batch_size: int = 128,
-        validation_split: str | None = "validation",
-        test_split: str = "test",
-        workers: int = 0,
-        seed: int = 0,
-    ):
-        super().__init__(
-            data,
-            batch_size=batch_size,
-            validation_split=validation_split,
-            test_split=test_split,
-            workers=workers,
-            seed=seed,
-        )
-        self.augmentation = augmentation
-        self.root = None if root is None else Path(root)
-        self.train_images = train_images
+    data: DataSection
+
+    def __init__(self, data: DataSection, *, batch_size: int = 128, num_classes: int | None = None, seed: int = 0):
+        super().__init__(data, batch_size=batch_size, seed=seed)
         self.num_classes = num_classes
-        self.hold_out = hold_out
-        self.shrink = shrink
+        self.root = None if data.root is None else Path(data.root)
         self._sources: dict[str, ImageSource] = {}
         self._checked: set[str] = set()
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> "ClassificationData":
+        """Make the data module of a recipe; nothing is read yet.
+
+        Raises:
+            UserError: The recipe is incomplete.
+        """
+        recipe.require_complete()
+        return cls(
+            recipe.data,
+            batch_size=recipe.optimizer.batch_size,
+            num_classes=recipe.model.num_classes,
+            seed=recipe.engine.seed,
+        )
 
     @property
     def class_names(self) -> list[str]:
@@ -85,11 +68,11 @@ class ClassificationData(KeyedData):
         """
         wanted: list[tuple[str, str | None]] = []
         if stage != "test":
-            wanted += [("data.source", "train"), ("data.validation_split", self.validation_split)]
+            wanted += [("data.source", "train"), ("data.validation_split", self.data.validation_split)]
         if stage in ("test", None):
-            wanted.append(("data.test_split", self.test_split))
+            wanted.append(("data.test_split", self.data.test_split))
         splits = {split: key for key, split in wanted if split is not None}
-        available = available_splits(self.data, root=self.root)
+        available = available_splits(self.data.source, root=self.root)
         problems = [
             f"{key} takes the split {split!r}, but the data has {', '.join(available)}"
             for split, key in splits.items()
@@ -98,8 +81,10 @@ class ClassificationData(KeyedData):
         if "train" in splits and "train" in available:
             problems += self._problems_of_training()
         if problems:
-            remedy = f"set them, or let them follow from the data: halonet train photos --data.source {self.data}"
-            raise UserError(f"{self.data!r} does not fit: {'; '.join(problems)}: {remedy}")
+            remedy = (
+                f"set them, or let them follow from the data: halonet train photos --data.source {self.data.source}"
+            )
+            raise UserError(f"{self.data.source!r} does not fit: {'; '.join(problems)}: {remedy}")
         self._check_images([split for split in splits if split not in self._checked])
 
     def _problems_of_training(self) -> list[str]:
@@ -121,22 +106,22 @@ class ClassificationData(KeyedData):
         """Read the headers of the images of splits; files that cannot be read are named before the work."""
         if not splits:
             return
-        found = survey([self._source(split) for split in splits], self.data)
+        found = survey([self._source(split) for split in splits], self.data.source)
         self._checked |= set(splits)
-        if found.in_color and self.augmentation.in_chans == 1 and not is_named(self.data):
+        if found.in_color and self.data.augmentation.in_chans == 1 and not is_named(self.data.source):
             note_once(
-                f"{self.data} has images in color, which become gray because data.augmentation.in_chans is 1; "
-                f"for color: halonet train photos --data.source {self.data}"
+                f"{self.data.source} has images in color, which become gray because data.augmentation.in_chans is 1; "
+                f"for color: halonet train photos --data.source {self.data.source}"
             )
 
     def train_dataset(self) -> KeyedDataset:
         """The augmented images, by (epoch, index)."""
-        transform = build_transform(self.augmentation, train=True)
+        transform = build_transform(self.data.augmentation, train=True)
         return KeyedDataset(self._source("train"), transform, self.seed, train=True)
 
     def evaluation_dataset(self, split: str) -> KeyedDataset:
         """The images of a split as evaluation takes them, by index."""
-        transform = build_transform(self.augmentation, train=False)
+        transform = build_transform(self.data.augmentation, train=False)
         return KeyedDataset(self._source(split), transform, self.seed, train=False)
 
     def describe(self) -> dict[str, Any]:
@@ -146,27 +131,27 @@ class ClassificationData(KeyedData):
             `preprocessing`, `class_names`, `data`, `root` and `test_split`; and what is held out, if that is drawn:
             `hold_out` and `seed`.
         """
-        drawn = {} if self.hold_out is None else {"hold_out": self.hold_out, "seed": self.seed}
+        drawn = {} if self.data.hold_out is None else {"hold_out": self.data.hold_out, "seed": self.seed}
         return {
-            "preprocessing": dataclasses.asdict(self.augmentation),
+            "preprocessing": dataclasses.asdict(self.data.augmentation),
             "class_names": list(self.class_names),
-            "data": self.data,
+            "data": self.data.source,
             "root": None if self.root is None else str(self.root),
-            "test_split": self.test_split,
+            "test_split": self.data.test_split,
             **drawn,
         }
 
     def _source(self, split: str) -> ImageSource:
         if split not in self._sources:
             source = load_source(
-                self.data,
+                self.data.source,
                 split,
                 root=self.root,
-                train_images=self.train_images,
-                hold_out=self.hold_out,
+                train_images=self.data.train_images,
+                hold_out=self.data.hold_out,
                 seed=self.seed,
             )
-            if self.shrink is not None:
-                source = ShrunkImages(source, round(self.shrink * self.augmentation.image_size))
+            if self.data.shrink is not None:
+                source = ShrunkImages(source, round(self.data.shrink * self.data.augmentation.image_size))
             self._sources[split] = source
         return self._sources[split]

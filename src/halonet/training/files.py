@@ -4,7 +4,7 @@ import errno
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -177,3 +177,11 @@ def _fsync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def absolute(path: str) -> str:
+    """Name a file or folder from the root of the file system; the name of what does not exist stays as it is."""
+    found = Path(path)
+    with suppress(RuntimeError):  # there is no such user: reading the file says so
+        found = found.expanduser()
+    return str(found.resolve()) if found.exists() else path

@@ -15,22 +15,11 @@ from halonet.console import printable
 from halonet.data.sources import available_splits, labels_of, load_source
 from halonet.data.survey import survey
 from halonet.errors import UserError
+from halonet.training.classifier import Classifier
 from halonet.training.datamodule import ClassificationData
 from halonet.training.evaluation import choose_device
-from halonet.training.recipe import Recipe
+from halonet.training.recipe import Recipe, replaced, value_of
 
-# Values that may be null in a recipe, and follow from the data.
-FOLLOWING = (
-    "model.name",
-    "model.num_classes",
-    "data.augmentation.image_size",
-    "data.augmentation.train_crop",
-    "data.test_split",
-    "optimizer.batch_size",
-    "optimizer.learning_rate",
-    "schedule.epochs",
-    "schedule.warmup_epochs",
-)
 LONGEST = 30 * 60  # seconds that a training may take before it is made smaller
 # Of 5,000 photographs of 32 px, 100 epochs in batches of 128 at this rate gave 68.7 % in ten minutes.
 IMAGES_SEEN = 500_000
@@ -70,37 +59,6 @@ FOR_SMALL_IMAGES = (
 )
 
 
-def missing_values(recipe: Any, keys: tuple[str, ...] = FOLLOWING) -> list[str]:
-    """Name the values of a recipe that are null.
-
-    Args:
-        recipe: A dataclass of sections.
-        keys: Dotted keys of the values in question.
-
-    Returns:
-        Those that are null.
-    """
-    return [key for key in keys if value_of(recipe, key) is None]
-
-
-def require_filled_in(recipe: Any, keys: tuple[str, ...] = FOLLOWING, package: str = "halonet.training") -> None:
-    """Refuse a recipe with values that still have to follow from the data.
-
-    Args:
-        recipe: A dataclass of sections.
-        keys: Dotted keys of the values in question.
-        package: Whose `fill_in` takes them from the data.
-
-    Raises:
-        UserError: It names them.
-    """
-    if missing := missing_values(recipe, keys):
-        raise UserError(
-            f"recipe {recipe.name} leaves {', '.join(missing)} null: take them from the data with "
-            f"{package}.fill_in(recipe), or give them values"
-        )
-
-
 def fill_in(recipe: Recipe, *, say: Callable[[str], None] = print) -> Recipe:
     """Take what a recipe leaves null from its data.
 
@@ -122,7 +80,7 @@ def fill_in(recipe: Recipe, *, say: Callable[[str], None] = print) -> Recipe:
             f"recipe {recipe.name}: data.source is null: name your folder, which holds a folder of images for each "
             "class, with --data.source DIR"
         )
-    missing = missing_values(recipe)
+    missing = recipe.missing_values()
     if not missing:
         return recipe
     data = recipe.data
@@ -164,17 +122,11 @@ def _with_sizes(recipe: Recipe, num_classes: int, images: int, splits: tuple[str
         epochs = max(10, min(200, round(IMAGES_SEEN / images)))
     warmup = recipe.schedule.warmup_epochs
     split = recipe.data.test_split or ("test" if "test" in splits else "validation")
-    return dataclasses.replace(
-        recipe,
-        model=dataclasses.replace(recipe.model, num_classes=recipe.model.num_classes or num_classes),
-        data=dataclasses.replace(recipe.data, test_split=split),
-        optimizer=dataclasses.replace(given, batch_size=batch_size, learning_rate=round(rate, 4)),
-        schedule=dataclasses.replace(
-            recipe.schedule,
-            epochs=epochs,
-            warmup_epochs=_warmup(epochs) if warmup is None else warmup,
-        ),
-    )
+    recipe = replaced(recipe, "model", num_classes=recipe.model.num_classes or num_classes)
+    recipe = replaced(recipe, "data", test_split=split)
+    recipe = replaced(recipe, "optimizer", batch_size=batch_size, learning_rate=round(rate, 4))
+    warmup = _warmup(epochs) if warmup is None else warmup
+    return replaced(recipe, "schedule", epochs=epochs, warmup_epochs=warmup)
 
 
 def _warmup(epochs: int) -> float:
@@ -194,9 +146,7 @@ def _candidates(recipe: Recipe, shorter_side: int) -> Iterator[Recipe]:
         # A picture about as large as the network's input has nothing to choose a part from.
         crop = augmentation.train_crop or ("random_resized" if shorter_side >= 1.5 * image_size else "pad")
         augmentation = dataclasses.replace(augmentation, image_size=image_size, train_crop=crop)
-        candidate = dataclasses.replace(
-            recipe, model=model, data=dataclasses.replace(recipe.data, augmentation=augmentation)
-        )
+        candidate = dataclasses.replace(replaced(recipe, "data", augmentation=augmentation), model=model)
         if candidate not in seen:
             seen.append(candidate)
             yield candidate
@@ -220,8 +170,7 @@ def _fitting(candidates: list[Recipe], missing: list[str], say: Callable[[str], 
         say(f"{recipe.schedule.epochs} epochs would take about {in_words(seconds)}: taking {epochs}")
         seconds *= epochs / recipe.schedule.epochs
         warmup = _warmup(epochs) if "schedule.warmup_epochs" in missing else recipe.schedule.warmup_epochs
-        schedule = dataclasses.replace(recipe.schedule, epochs=epochs, warmup_epochs=min(warmup, epochs))
-        recipe = dataclasses.replace(recipe, schedule=schedule)
+        recipe = replaced(recipe, "schedule", epochs=epochs, warmup_epochs=min(warmup, epochs))
     say(f"estimated time: {in_words(seconds)}, from a few steps timed here")
     return recipe
 
@@ -235,14 +184,12 @@ def estimate_seconds(recipe: Recipe) -> float:
     Returns:
         Seconds, reading the images included.
     """
-    from halonet.training.run import build_classifier, build_data
-
-    data = build_data(recipe)
+    data = ClassificationData.of(recipe)
     reading, preparing, images = _time_images(data, min(recipe.optimizer.batch_size, MOST_IMAGES))
     device = choose_device("cpu" if recipe.engine.accelerator == "cpu" else "auto")
-    step = _time_step(build_classifier(recipe).network.to(device), images.to(device)) / len(images)
+    step = _time_step(Classifier.of(recipe).network.to(device), images.to(device)) / len(images)
     training = len(data.train_dataset())
-    validation = 0 if data.validation_split is None else len(data.evaluation_dataset(data.validation_split))
+    validation = 0 if data.data.validation_split is None else len(data.evaluation_dataset(data.data.validation_split))
     # Evaluation has no backward pass, which takes two thirds of a step.
     an_epoch = training * (step + preparing) + validation * (step / 3 + preparing) + EPOCH_SECONDS
     times_read = 1 if recipe.data.shrink is not None else recipe.schedule.epochs
@@ -260,7 +207,7 @@ def _time_images(data: ClassificationData, count: int) -> tuple[float, float, to
     for key in keys:
         dataset[key]
     again = (time.perf_counter() - start) / len(keys)
-    if data.shrink is None:
+    if data.data.shrink is None:
         return first, 0.0, torch.stack([image for image, _ in items])
     return max(0.0, first - again), again, torch.stack([image for image, _ in items])
 
@@ -304,10 +251,3 @@ def _describe_held_out(recipe: Recipe, splits: tuple[str, ...]) -> str:
 def in_words(seconds: float) -> str:
     """Print a time, roughly."""
     return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
-
-
-def value_of(recipe: Any, key: str) -> Any:
-    """Look a dotted key up."""
-    for part in key.split("."):
-        recipe = getattr(recipe, part)
-    return recipe

@@ -31,37 +31,23 @@ class KeyedData(lightning.LightningDataModule):
     the images are already shared out.
 
     Args:
-        data: The name of the data set, or its folder.
+        data: The recipe's section of the data: `source`, `validation_split`, `test_split` and `workers` are among its
+            fields.
         batch_size: Images per optimizer step, over all processes and accumulated micro-batches.
-        validation_split: The split of `data` that is validated on; None for no validation.
-        test_split: The split that the test takes.
-        workers: Processes that load images; 0 loads in this one.
         seed: Of order and augmentation.
     """
 
     collate: Callable[[list[Any]], Any] | None = None
     """How items become a batch; None stacks them."""
 
-    def __init__(
-        self,
-        data: str,
-        *,
-        batch_size: int,
-        validation_split: str | None,
-        test_split: str,
-        workers: int,
-        seed: int,
-    ):
+    def __init__(self, data: Any, *, batch_size: int, seed: int):
         super().__init__()
         self.data = data
         self.batch_size = batch_size
-        self.validation_split = validation_split
-        self.test_split = test_split
-        self.workers = workers
         self.seed = seed
         self.position = (0, 0)
         """The (epoch, micro-batch) that training comes to next."""
-        if validation_split is None:
+        if data.validation_split is None:
             # Lightning asks whether there is such a hook, and does not expect one without a loader.
             self.val_dataloader = None  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -97,16 +83,16 @@ class KeyedData(lightning.LightningDataModule):
             UserError: A split is missing or empty, or there are fewer training images than one batch.
         """
         if stage != "test":
-            if self.validation_split is not None:
-                self.evaluation_dataset(self.validation_split)
+            if self.data.validation_split is not None:
+                self.evaluation_dataset(self.data.validation_split)
             available = len(self.train_dataset())
             if available < self.batch_size:
                 raise UserError(
-                    f"{self.data!r} has {available} training images, too few for one batch of {self.batch_size}: "
-                    "lower optimizer.batch_size"
+                    f"{self.data.source!r} has {available} training images, too few for one batch of "
+                    f"{self.batch_size}: lower optimizer.batch_size"
                 )
         if stage in ("test", None):
-            self.evaluation_dataset(self.test_split)
+            self.evaluation_dataset(self.data.test_split)
 
     def train_dataloader(self) -> DataLoader:
         """The training batches, beginning at `position`."""
@@ -135,12 +121,12 @@ class KeyedData(lightning.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader:
         """The validation images, each once over all processes."""
-        assert self.validation_split is not None
-        return self._evaluation_loader(self.validation_split)
+        assert self.data.validation_split is not None
+        return self._evaluation_loader(self.data.validation_split)
 
     def test_dataloader(self) -> DataLoader:
         """The test images, each once over all processes."""
-        return self._evaluation_loader(self.test_split)
+        return self._evaluation_loader(self.data.test_split)
 
     def state_dict(self) -> dict[str, Any]:
         """How far training got, and through how many images."""
@@ -158,8 +144,8 @@ class KeyedData(lightning.LightningDataModule):
         images = len(self.train_dataset())
         if images != state_dict["images"]:
             raise UserError(
-                f"{self.data!r} has {images} training images, but had {state_dict['images']} when the checkpoint was "
-                "written: restore the data, or start anew in another run folder"
+                f"{self.data.source!r} has {images} training images, but had {state_dict['images']} when the "
+                "checkpoint was written: restore the data, or start anew in another run folder"
             )
         self.position = (state_dict["epoch"], state_dict["batch"])
 
@@ -176,9 +162,9 @@ class KeyedData(lightning.LightningDataModule):
     def _loader_options(self) -> dict[str, Any]:
         return {
             "collate_fn": self.collate,
-            "num_workers": self.workers,
+            "num_workers": self.data.workers,
             "worker_init_fn": shield_worker,
-            "persistent_workers": self.workers > 0,
+            "persistent_workers": self.data.workers > 0,
             "pin_memory": torch.cuda.is_available(),
             # A loader draws a base seed for its workers, by default from the global generator.
             "generator": torch.Generator().manual_seed(derive_seed(self.seed)),

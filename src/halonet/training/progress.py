@@ -7,7 +7,7 @@ from typing import Any
 import lightning
 from tqdm import tqdm
 
-from halonet.training.task import Batch, Task
+from halonet.training.module import Batch, TrainingModule
 
 _BAR = "{desc} |{bar}| {percentage:3.0f} %{postfix}"
 
@@ -58,7 +58,7 @@ class Progress(lightning.Callback):
         self._train_mark = now
         if self._bar is None or self._bar.disable or now - self._drawn < self.interval:
             return
-        assert isinstance(pl_module, Task)
+        assert isinstance(pl_module, TrainingModule)
         self._drawn = now
         metrics = pl_module.local_epoch_metrics()
         left = self._seconds_left(trainer.global_step, self._bar.total, now)
@@ -68,7 +68,7 @@ class Progress(lightning.Callback):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Print the epoch's line."""
-        assert isinstance(pl_module, Task)
+        assert isinstance(pl_module, TrainingModule)
         metrics = pl_module.epoch_metrics()
         if self._bar is None:
             return

@@ -1,12 +1,14 @@
-"""A recipe: one experiment as a typed record."""
+"""A recipe: one experiment as a typed record. What all tasks share comes first, then that of classification."""
 
+import dataclasses
+import functools
 import re
 from dataclasses import field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from halonet.data import AugmentationConfig
 from halonet.data.nullable import OrNull
-from halonet.errors import unknown_name
+from halonet.errors import UserError, unknown_name
 from halonet.models import HALONETS, HaloNetConfig, configure
 from halonet.models.config import Classes, DropRate, InChans
 from halonet.rules import (
@@ -21,6 +23,8 @@ from halonet.rules import (
     within,
 )
 from halonet.schemas import record
+
+RecipeT = TypeVar("RecipeT", bound="AnyRecipe")
 
 NOT_YET_RUN = "not yet run"
 
@@ -209,8 +213,8 @@ class EngineSection:
 
 
 @record
-class Recipe:
-    """One experiment.
+class AnyRecipe:
+    """One experiment of any task, which gives `model`, `data` and `schedule` sections of its own.
 
     Attributes:
         name: Its path among the recipes, without suffix; a file elsewhere is named by its stem.
@@ -218,11 +222,10 @@ class Recipe:
         description: What is trained, and how.
         reproduces: Which figure of the paper, or that it is our own.
         provenance: What it took and gave here.
-        model: The network.
-        data: The images.
+        model: The network; `name`, `num_classes` and `in_chans` are among its fields.
+        data: The images; `source`, `augmentation` and `test_split` are among its fields.
         optimizer: Nesterov SGD.
         schedule: The learning rate over the run.
-        regularization: Label smoothing.
         ema: The average of the weights.
         engine: How the computer does it.
 
@@ -230,44 +233,101 @@ class Recipe:
         RuleError: Values break rules; it names all of them.
     """
 
+    follow_from_data: ClassVar[tuple[str, ...]] = ()
+    """Dotted keys of values that may be null, and then follow from the data."""
+
     name: Name = ""
-    task: Literal["classification"] = "classification"
+    task: str = ""
     description: Text = ""
     reproduces: Text = ""
     provenance: ProvenanceSection = ProvenanceSection()
-    model: ModelSection
-    data: DataSection
+    model: Any
+    data: Any
     optimizer: OptimizerSection
-    schedule: ScheduleSection
-    regularization: RegularizationSection = RegularizationSection()
+    schedule: Any
     ema: EmaSection = EmaSection()
     engine: EngineSection = EngineSection()
 
     def __post_init__(self) -> None:
-        schedule = self.schedule
-        words = f"from 0 to schedule.epochs, which is {schedule.epochs}"
-        fits = None in (schedule.warmup_epochs, schedule.epochs) or schedule.warmup_epochs <= schedule.epochs
-        check_together(self, common_rules(self) | {"schedule.warmup_epochs": (fits, words)})
+        optimizer, engine = self.optimizer, self.engine
+        micro_batches = optimizer.accumulate * engine.devices * engine.nodes
+        rules = {
+            "model.in_chans": (
+                self.model.in_chans == self.data.augmentation.in_chans,
+                f"data.augmentation.in_chans, which is {self.data.augmentation.in_chans}",
+            ),
+            "optimizer.batch_size": (
+                optimizer.batch_size is None or optimizer.batch_size % micro_batches == 0,
+                f"a positive multiple of accumulate x devices x nodes, which is {micro_batches}",
+            ),
+        }
+        check_together(self, rules | self._rules())
+
+    def _rules(self) -> dict[str, tuple[bool, str]]:
+        """What else must fit together, see `halonet.rules.check_together`."""
+        return {}
+
+    def missing_values(self) -> list[str]:
+        """Dotted keys of the values that still have to follow from the data."""
+        return [key for key in self.follow_from_data if value_of(self, key) is None]
+
+    def require_complete(self) -> None:
+        """Refuse to go on with values that still have to follow from the data.
+
+        Raises:
+            UserError: It names them.
+        """
+        if missing := self.missing_values():
+            raise UserError(
+                f"recipe {self.name} leaves {', '.join(missing)} null: take them from the data with fill_in(recipe), "
+                "or give them values"
+            )
 
 
-def common_rules(recipe: Any) -> dict[str, tuple[bool, str]]:
-    """What fields of every task's recipe must be to fit one another, see `halonet.rules.check_together`.
+def value_of(recipe: AnyRecipe, key: str) -> Any:
+    """Look up the value of a dotted key."""
+    return functools.reduce(getattr, key.split("."), recipe)
 
-    Args:
-        recipe: With the sections `model`, `data`, `optimizer` and `engine`.
+
+def replaced(recipe: RecipeT, section: str, **values: Any) -> RecipeT:
+    """Change values of one section."""
+    changed = dataclasses.replace(getattr(recipe, section), **values)
+    return dataclasses.replace(recipe, **{section: changed})
+
+
+@record
+class Recipe(AnyRecipe):
+    """One experiment of classification, see `AnyRecipe`.
+
+    Attributes:
+        regularization: Label smoothing.
+
+    Raises:
+        RuleError: Values break rules; it names all of them.
     """
-    optimizer, engine = recipe.optimizer, recipe.engine
-    micro_batches = optimizer.accumulate * engine.devices * engine.nodes
-    return {
-        "model.in_chans": (
-            recipe.model.in_chans == recipe.data.augmentation.in_chans,
-            f"data.augmentation.in_chans, which is {recipe.data.augmentation.in_chans}",
-        ),
-        "optimizer.batch_size": (
-            optimizer.batch_size is None or optimizer.batch_size % micro_batches == 0,
-            f"a positive multiple of accumulate x devices x nodes, which is {micro_batches}",
-        ),
-    }
+
+    follow_from_data = (
+        "model.name",
+        "model.num_classes",
+        "data.augmentation.image_size",
+        "data.augmentation.train_crop",
+        "data.test_split",
+        "optimizer.batch_size",
+        "optimizer.learning_rate",
+        "schedule.epochs",
+        "schedule.warmup_epochs",
+    )
+
+    task: Literal["classification"] = "classification"
+    model: ModelSection
+    data: DataSection
+    schedule: ScheduleSection
+    regularization: RegularizationSection = RegularizationSection()
+
+    def _rules(self) -> dict[str, tuple[bool, str]]:
+        schedule = self.schedule
+        fits = None in (schedule.warmup_epochs, schedule.epochs) or schedule.warmup_epochs <= schedule.epochs
+        return {"schedule.warmup_epochs": (fits, f"from 0 to schedule.epochs, which is {schedule.epochs}")}
 
 
 def check_model(section: Any) -> HaloNetConfig:

@@ -1,7 +1,8 @@
-"""Reading recipes: YAML files in the package or anywhere, with overrides from the command line, typed."""
+"""Recipes from YAML files in the package or anywhere, with overrides from the command line, checked and typed."""
 
 import copy
 import dataclasses
+import pkgutil
 import typing
 import warnings
 from collections.abc import Iterator, Sequence
@@ -13,11 +14,10 @@ from typing import Annotated, Any, Literal, TypeVar
 from halonet.errors import LONGEST_NAME, UserError, UserNote, unknown_name
 from halonet.rules import Complaint, RuleError, hints_of, shown
 from halonet.schemas import check
-from halonet.training.recipe import OptimizerSection, Recipe
+from halonet.training.recipe import AnyRecipe, OptimizerSection
+from halonet.training.recipe_files import RecipeFileError, RecipeFiles, UnknownRecipeError, WrittenRecipe, merge
+from halonet.training.task import require_task
 from halonet.training.yaml_text import dump_yaml, parse_value, parse_yaml, read_text
-
-# What runs the recipes of each task.
-COMMANDS = {"classification": "halonet train", "detection": "halonet detect train"}
 
 
 def list_recipes() -> list[str]:
@@ -26,48 +26,50 @@ def list_recipes() -> list[str]:
     Returns:
         Sorted names such as "fashion_mnist" and "imagenet/h0", each good for `resolve`.
     """
-    return sorted(name for name, _ in _packaged())
+    return _FILES.names()
 
 
 SchemaT = TypeVar("SchemaT")
 
 
-def resolve(name_or_path: str | Path, overrides: Sequence[str] = (), schema: type[SchemaT] = Recipe) -> SchemaT:
+def resolve(name_or_path: str | Path, overrides: Sequence[str] = (), *, task: str | None = None) -> AnyRecipe:
     """Read a recipe.
 
     Args:
         name_or_path: One of `list_recipes()`, or a YAML file.
         overrides: Such as "--schedule.epochs=10", "schedule.epochs=10" or "--schedule.epochs", "10". Hyphens in a key
             stand for underscores.
-        schema: The recipe's class, with the task as the default of its field `task`.
+        task: "classification" or "detection", which it must be for; None takes either.
 
     Returns:
-        The recipe, complete and checked.
+        The recipe, a `Recipe` or a `DetectionRecipe`, complete and checked.
 
     Raises:
         UserError: There is no such recipe, it is for another task, the file is not YAML, a key is unknown or missing,
             or a value is of the wrong type or out of its range.
     """
-    name, values, source = _read(name_or_path)
-    task = _task(values)
-    if task != getattr(schema, "task"):  # noqa: B009 - a field of every schema
-        command = COMMANDS.get(task, f"no command: known are {', '.join(COMMANDS)}")
-        raise UserError(f"{source} is a recipe of {task}, which is for {command}")
-    written, complaints, keys = copy.deepcopy(values), [], set()
+    written = find(name_or_path)
+    found = _task(written)
+    entry = require_task(found, written.source)
+    if task not in (None, found):
+        raise UserError(f"{written.source} is a recipe of {found}, which is for {entry.command}")
+    schema = pkgutil.resolve_name(entry.recipe)
+    _check_bases(written, schema)
+    values, complaints, keys = copy.deepcopy(written.values), [], set()
     for key, value in split_overrides(overrides):
         keys.add(key)
         try:
             _override(values, key, value, schema)
         except RuleError as error:
             complaints += error.complaints
-    values.setdefault("name", name)
-    recipe = check(schema, values, source, complaints)
-    if "optimizer.batch_size" in keys and "optimizer.learning_rate" not in keys:
+    values.setdefault("name", written.name)
+    recipe = check(schema, values, written.source, complaints)
+    if "optimizer.learning_rate" not in keys:
         _note_the_learning_rate(recipe, written)
     return recipe
 
 
-def build(values: dict[str, Any], source: str, schema: type[SchemaT] = Recipe) -> SchemaT:
+def build(values: dict[str, Any], source: str, schema: type[SchemaT]) -> SchemaT:
     """Make a recipe of nested dictionaries.
 
     Args:
@@ -84,12 +86,12 @@ def build(values: dict[str, Any], source: str, schema: type[SchemaT] = Recipe) -
     return check(schema, values, source)
 
 
-def derive(base: dict[str, Any], changes: dict[str, Any], source: str, schema: type = Recipe) -> dict[str, Any]:
+def derive(base: dict[str, Any], changes: dict[str, Any], source: str, schema: type) -> dict[str, Any]:
     """Take a recipe that says only what differs from another.
 
     Args:
         base: The other's nested dictionaries; they are not changed.
-        changes: Values by dotted key, such as "model.overrides.halo_size".
+        changes: Values by dotted key, such as "model.overrides.halo_size"; a dictionary is merged with the base's.
         source: What to call the recipe in messages.
         schema: The recipe's class.
 
@@ -99,14 +101,14 @@ def derive(base: dict[str, Any], changes: dict[str, Any], source: str, schema: t
     Raises:
         UserError: A key is unknown, or names a section.
     """
-    values = copy.deepcopy(base)
+    nested: dict[str, Any] = {}
     for key, value in changes.items():
         try:
-            section, name, _ = _find_key(values, key, schema)
+            section, name, _ = _find_key(nested, key, schema)
         except RuleError as error:
             raise RuleError.of(source, error.complaints) from error
-        section[name] = value
-    return values
+        section[name] = copy.deepcopy(value)
+    return merge(base, nested)
 
 
 def task_of(name_or_path: str | Path) -> str:
@@ -116,12 +118,12 @@ def task_of(name_or_path: str | Path) -> str:
         name_or_path: As for `resolve`.
 
     Returns:
-        A key of `COMMANDS`, if it is one of ours.
+        A key of `TASKS`, if it is one of ours.
 
     Raises:
         UserError: There is no such recipe, or the file is not YAML.
     """
-    return _task(_read(name_or_path)[1])
+    return _task(find(name_or_path))
 
 
 def to_yaml(recipe: Any) -> str:
@@ -166,38 +168,34 @@ def was_edited(text: str, recipe: Any, places: Sequence[str] = ("root",)) -> boo
     return versions[0] != versions[1]
 
 
-def _packaged() -> Iterator[tuple[str, Traversable]]:
-    def walk(folder: Traversable, prefix: str) -> Iterator[tuple[str, Traversable]]:
-        for entry in folder.iterdir():
-            if entry.is_dir():
-                yield from walk(entry, f"{prefix}{entry.name}/")
-            elif entry.name.endswith(".yaml"):
-                yield prefix + entry.name.removesuffix(".yaml"), entry
-
-    yield from walk(resources.files("halonet") / "recipes", "")
+def _read(file: Traversable, source: str) -> dict[str, Any]:
+    return parse_yaml(read_text(file, f"recipe {file}"), source)
 
 
-def _find(name_or_path: str) -> tuple[str, str, str]:
-    """The recipe's name, its text, and what to call it in messages."""
-    packaged = dict(_packaged())
-    name = name_or_path.replace("-", "_")
-    if name in packaged:
-        return name, packaged[name].read_text(encoding="utf-8"), f"recipe {name}"
-    path = Path(name_or_path)
-    if path.suffix not in (".yaml", ".yml"):
-        raise UserError(unknown_name("recipe", name_or_path, packaged) + " Or give a .yaml file")
-    return path.stem, read_text(path, f"recipe {path}"), str(path)
+_FILES = RecipeFiles(resources.files("halonet") / "recipes", _read)
 
 
-def _read(name_or_path: str | Path) -> tuple[str, dict[str, Any], str]:
-    """The recipe's name, its keys, and what to call it in messages."""
-    name, text, source = _find(str(name_or_path))
-    return name, parse_yaml(text, source), source
+def find(name_or_path: str | Path) -> WrittenRecipe:
+    """Read a recipe and its bases, unchecked; takes and raises what `resolve` does."""
+    try:
+        return _FILES.find(str(name_or_path))
+    except UnknownRecipeError as error:
+        source, kind = (f"{error.asked_by}: ", "base") if error.asked_by else ("", "recipe")
+        raise UserError(f"{source}{unknown_name(kind, error.name, error.known)} Or give a .yaml file") from None
+    except RecipeFileError as error:
+        raise UserError(str(error)) from None
 
 
-def _task(values: dict[str, Any]) -> str:
-    task = values.get("task", "classification")
+def _task(written: WrittenRecipe) -> str:
+    task = written.values.get("task", "classification")
     return task if isinstance(task, str) and len(task) <= LONGEST_NAME else shown(task)
+
+
+def _check_bases(written: WrittenRecipe, schema: type) -> None:
+    """Check every base as a recipe of its own, so that its mistakes are told with its name."""
+    if written.base is not None:
+        _check_bases(written.base, schema)
+        check(schema, written.base.values, written.base.source)
 
 
 def split_overrides(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -263,10 +261,12 @@ def _is_text(hint: Any) -> bool:
     )
 
 
-def _note_the_learning_rate(recipe: Any, written: dict[str, Any]) -> None:
+def _note_the_learning_rate(recipe: Any, written: WrittenRecipe) -> None:
     """Say which learning rate belongs to a batch that was changed alone."""
+    while written.base is not None and "learning_rate" not in written.changes.get("optimizer", {}):
+        written = written.base
     optimizer = recipe.optimizer
-    usual = written.get("optimizer", {}).get("batch_size", OptimizerSection.batch_size)
+    usual = written.values.get("optimizer", {}).get("batch_size", OptimizerSection.batch_size)
     if not isinstance(usual, int) or None in (optimizer.batch_size, optimizer.learning_rate):
         return  # what follows from the data will fit
     if usual == optimizer.batch_size:

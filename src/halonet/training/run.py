@@ -1,46 +1,52 @@
-"""The training of a classifier, from recipe to result."""
+"""A training run of any task, from recipe to result."""
 
-import dataclasses
-import math
+import json
+import time
+import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import lightning
-import torch
 
-import halonet
-from halonet.data import derive_seed
-from halonet.data.sources import is_named, is_remote
-from halonet.errors import UserError
-from halonet.training.classifier import Classifier
-from halonet.training.datamodule import ClassificationData
-from halonet.training.engine import Job, anchored, complete, run_folder, start
-from halonet.training.evaluation import describe_accuracy, evaluate
-from halonet.training.from_data import fill_in, require_filled_in
-from halonet.training.recipe import Recipe
-from halonet.training.recipes import resolve
-from halonet.training.session import as_begun, is_first_process
+from halonet.errors import UserError, UserNote
+from halonet.interrupts import Interrupted, Interrupts, name_of
+from halonet.training.checkpoints import LAST, find_checkpoint
+from halonet.training.divergence import Divergence
+from halonet.training.files import explain_full_disk, remove_partial_files, write_atomically
+from halonet.training.recipe import AnyRecipe
+from halonet.training.recipes import resolve, was_edited
+from halonet.training.session import as_begun, is_first_process, require_same_recipe, session
+from halonet.training.task import Task, task_for
+from halonet.training.trainer import fit
+from halonet.training.weights import network_state, read_checkpoint, save_weights
+from halonet.visual.curves import draw_curves
+
+RUN_FILES = ("recipe.yaml", "result.json", "log.jsonl", "checkpoints", "model.safetensors")
 
 
 def train(
-    recipe: Recipe,
+    recipe: AnyRecipe,
     run_dir: str | Path | None = None,
     *,
     or_resume: bool = False,
     advice: str | None = None,
     callbacks: Sequence[lightning.Callback] = (),
 ) -> Path:
-    """Train a recipe from the beginning to its result.
+    """Train a recipe of any task from the beginning to its result.
 
     The run folder then holds `recipe.yaml` (resolved), `log.jsonl`, `timing.jsonl`, `tensorboard/`,
     `checkpoints/last.ckpt` and `previous.ckpt`, `checkpoints/best.ckpt` (the best validation), `model.safetensors` (the
-    last weights, the EMA's if there is one), `curves.png` and `result.json`. A run that is interrupted, in whatever
-    way, is completed by `resume`. SIGINT, SIGTERM and SIGHUP end it after the optimizer step in progress, with a
-    checkpoint.
+    last weights, the EMA's if there is one), `curves.png` and `result.json`; of a detector also `detections.json` (the
+    detections in the test images, in COCO's results format) and `precision_recall.png`.
+
+    A run that is interrupted, in whatever way, is completed by `resume`. SIGINT, SIGTERM and SIGHUP end it after the
+    optimizer step in progress, with a checkpoint; a second SIGINT ends the process at once. One process at a time
+    writes into the folder, which is locked.
 
     Args:
-        recipe: What to do; what it leaves null follows from the data, see `halonet.training.fill_in`.
+        recipe: What to do; what it leaves null follows from the data, see `fill_in`.
         run_dir: The run folder; None takes `runs/NAME`.
         or_resume: Whether a run of the same recipe that the folder holds already is completed instead.
         advice: What messages tell to do once the run was cut short; None names the command that resumes it.
@@ -50,16 +56,23 @@ def train(
         The run folder.
 
     Raises:
-        UserError: The folder already holds a run or is in use by another process, the data cannot be read or does not
-            fit the model, the training diverges, or the disk is full.
+        UserError: The folder already holds a run or is in use by another process, the data or initial weights cannot be
+            read or do not fit the model, the training diverges, or the disk is full.
         Interrupted: A signal ended it; a KeyboardInterrupt.
     """
-    folder, recipe = run_folder(recipe, run_dir), _anchored(recipe)
-    if or_resume:
-        recipe = as_begun(recipe, folder)
-    say = print if is_first_process() else lambda line: None
-    job = _job(fill_in(recipe, say=say))
-    return start(job, folder, or_resume=or_resume, advice=advice, callbacks=callbacks)
+    folder = run_folder(recipe, run_dir)
+    task = task_for(recipe).with_absolute_paths()
+    is_begun = or_resume and (folder / "recipe.yaml").is_file()
+    if is_begun:
+        task = task_for(as_begun(task.recipe, folder))
+        require_same_recipe(folder, task.recipe, task.command)
+        if (folder / "result.json").is_file():
+            return folder
+    with session(folder, task.command, advice) as interrupts:
+        if is_first_process() and not is_begun:
+            _refuse_used(folder, task.command)
+        task = task.completed(print if is_first_process() else lambda line: None)
+        return _run(folder, task, callbacks, interrupts)
 
 
 def resume(
@@ -72,7 +85,8 @@ def resume(
     """Complete a run that was interrupted; on a CPU it ends with the bits of one that was not.
 
     That holds for the same world size, threads, versions and instruction set; a `UserNote` warning names each that
-    differs. A finished run is left as it is.
+    differs. If the last checkpoint is damaged, the run goes on from the one before, and a `UserNote` warning says so. A
+    finished run is left as it is. Files of initial weights are no longer needed.
 
     Args:
         run_dir: The run folder.
@@ -85,137 +99,131 @@ def resume(
 
     Raises:
         UserError: The folder holds no run, `source` is not its data set or is missing, or one of the errors of `train`.
+        Interrupted: A signal ended it; a KeyboardInterrupt.
     """
+    folder = Path(run_dir)
+    if not (folder / "recipe.yaml").is_file():
+        raise UserError(f"{folder} holds no run to resume: it has no recipe.yaml; start one with --run-dir {folder}")
+    task = task_for(resolve(folder / "recipe.yaml")).moved(root, source, run_dir).with_absolute_paths()
+    if (folder / "result.json").is_file():
+        checkpoint = {}
+        with suppress(UserError):  # a finished run needs no checkpoint any more
+            checkpoint = read_checkpoint(folder / "checkpoints" / LAST)
+        _refuse_edited(folder, checkpoint, task.recipe)
+        return folder
+    with session(folder, task.command) as interrupts:
+        return _run(folder, task, callbacks, interrupts)
 
-    def job(path: Path) -> Job:
-        recipe = resolve(path)
-        require_asked_for(recipe.data.source, source, f"run {run_dir}")
-        if source not in (None, recipe.data.source):
-            raise UserError(f"run {run_dir} was trained on {recipe.data.source}: it cannot go on with {source}")
-        data = recipe.data if root is None else dataclasses.replace(recipe.data, root=str(root))
-        return _job(_anchored(dataclasses.replace(recipe, data=data)))
 
-    return complete(run_dir, job, callbacks=callbacks)
-
-
-def build_data(recipe: Recipe) -> ClassificationData:
-    """Make the data module of a recipe.
+def run_folder(recipe: AnyRecipe, run_dir: str | Path | None) -> Path:
+    """Say where a recipe's run lies.
 
     Args:
         recipe: Any.
-
-    Returns:
-        The data module; nothing is read yet.
-    """
-    require_filled_in(recipe)
-    data = recipe.data
-    return ClassificationData(
-        data.source,
-        data.augmentation,
-        root=data.root,
-        train_images=data.train_images,
-        num_classes=recipe.model.num_classes,
-        hold_out=data.hold_out,
-        shrink=data.shrink,
-        batch_size=recipe.optimizer.batch_size,
-        validation_split=data.validation_split,
-        test_split=data.test_split,
-        workers=data.workers,
-        seed=recipe.engine.seed,
-    )
-
-
-def build_classifier(recipe: Recipe) -> Classifier:
-    """Make the network of a recipe, with weights drawn from its seed, and what trains it.
-
-    Args:
-        recipe: Any.
-
-    Returns:
-        The LightningModule.
-    """
-    require_filled_in(recipe)
-    model, optimizer, schedule = recipe.model, recipe.optimizer, recipe.schedule
-    torch.manual_seed(derive_seed(recipe.engine.seed))
-    network = halonet.create_model(
-        model.name,
-        num_classes=model.num_classes,
-        in_chans=model.in_chans,
-        drop_rate=model.drop_rate,
-        drop_path_rate=model.drop_path_rate,
-        **model.overrides,
-    )
-    return Classifier(
-        network,
-        learning_rate=optimizer.learning_rate,
-        momentum=optimizer.momentum,
-        weight_decay=optimizer.weight_decay,
-        decay=optimizer.decay,
-        warmup_epochs=schedule.warmup_epochs,
-        final_fraction=schedule.final_fraction,
-        label_smoothing=recipe.regularization.label_smoothing,
-        seed=recipe.engine.seed,
-    )
-
-
-def require_asked_for(source: str | None, asked: str | None, where: str) -> None:
-    """Refuse to fetch a data set that only a file names.
-
-    Args:
-        source: The data.
-        asked: What the user's own words name.
-        where: What names the data, for the message.
+        run_dir: The folder, or None for `runs/NAME`.
 
     Raises:
-        UserError: The data would have to be fetched, and the user did not name it.
+        UserError: Neither the folder nor the recipe has a name.
     """
-    if source is not None and source != asked and is_remote(source):
-        raise UserError(f"{where} names the data set {source}, which is fetched: say so with --data.source {source}")
+    if run_dir is not None:
+        return Path(run_dir)
+    if not recipe.name:
+        raise UserError("the recipe has no name, so its run has no folder below runs/: name it, or give --run-dir")
+    return Path("runs") / recipe.name
 
 
-def describe_result(result: dict[str, Any]) -> str:
-    """Put a result into a line.
+def read_result(run_dir: str | Path) -> dict[str, Any]:
+    """Read what a finished run gave.
 
     Args:
-        result: As `read_result` returns it.
+        run_dir: The run folder.
 
     Returns:
-        Accuracy, loss, time and speed.
+        The content of `result.json`.
     """
-    return (
-        f"{describe_accuracy(result)} on {result['images']:,} images of {data_of(result)} "
-        f"({result['split']}) after {result['epochs']} epochs, {result['seconds']:.0f} s, "
-        f"{result['images_per_second']:.0f} images/s"
-    )
+    return json.loads((Path(run_dir) / "result.json").read_text(encoding="utf-8"))
 
 
-def data_of(result: dict[str, Any]) -> str:
-    """Name what was measured: the variant of a data set that has several."""
-    return result.get("variant") or result["data"]
+def _refuse_used(folder: Path, command: str) -> None:
+    held = [name for name in RUN_FILES if (folder / name).exists()]
+    if held:
+        raise UserError(
+            f"{folder} already holds a run ({held[0]}): continue it with {command} --resume {folder}, "
+            "or choose another folder with --run-dir"
+        )
 
 
-def _job(recipe: Recipe) -> Job:
-    return Job(
-        recipe=recipe,
-        build_data=lambda: build_data(recipe),
-        build_task=lambda is_resumed: build_classifier(recipe),
-        measure=lambda folder, device: _measure(recipe, folder, device),
-        length={"max_epochs": recipe.schedule.epochs},
-        command="halonet train",
-        chance=math.log(max(2, recipe.model.num_classes)),
-    )
+def _refuse_edited(folder: Path, checkpoint: dict[str, Any], recipe: AnyRecipe) -> None:
+    """Refuse to call a finished training the result of a recipe that was edited since."""
+    if "recipe" in checkpoint and was_edited(checkpoint["recipe"], recipe, ("root", "source")):
+        raise UserError(
+            f"{folder} holds a finished run, but its recipe.yaml was edited since: restore it, or train the edited one "
+            f"in another folder, with {folder / 'recipe.yaml'} --run-dir OTHER"
+        )
 
 
-def _measure(recipe: Recipe, folder: Path, device: str) -> dict[str, Any]:
-    measured = evaluate(folder, recipe.data.source, recipe.data.test_split, root=recipe.data.root, device=device)
-    names = ("top1", "top1_interval", "top5", "loss", "parameters", "images", "classes", "variant")
-    return {name: measured[name] for name in names} | {"epochs": recipe.schedule.epochs}
+def _run(folder: Path, task: Task, callbacks: Sequence[lightning.Callback], interrupts: Interrupts) -> Path:
+    """Do what is left of a run: all of it, if the folder has no checkpoint."""
+    begin = time.monotonic()
+    if is_first_process():
+        remove_partial_files(folder)
+    data = task.data()
+    data.setup()
+    _require_classes(task.recipe, len(data.class_names))
+    path, checkpoint, note = find_checkpoint(folder / "checkpoints")
+    if note and is_first_process():
+        warnings.warn(UserNote(note), stacklevel=3)
+    if checkpoint.get("finished"):
+        _refuse_edited(folder, checkpoint, task.recipe)
+    else:
+        known = {name: checkpoint[name] for name in ("environment", "recipe") if checkpoint}
+        del checkpoint  # as large as the model, and read again by the Trainer
+        try:
+            fit(folder, task, data, path, known, callbacks, interrupts)
+        finally:
+            interrupts.postponed = False
+        if interrupts.number is not None:
+            place = "after the last step, with only the measurement left to do"
+            raise Interrupted(f"stopped by {name_of(interrupts.number)} {place}", interrupts.number)
+        begin = time.monotonic()
+    if is_first_process():
+        _finish(folder, task, begin)
+    return folder
 
 
-def _anchored(recipe: Recipe) -> Recipe:
-    data = recipe.data
-    if data.source is None:
-        return recipe
-    source = data.source if is_named(data.source) else anchored(data.source)
-    root = None if data.root is None else anchored(data.root)
-    return dataclasses.replace(recipe, data=dataclasses.replace(data, source=source, root=root))
+def _require_classes(recipe: AnyRecipe, found: int) -> None:
+    if found != recipe.model.num_classes:
+        raise UserError(
+            f"{recipe.data.source!r} has {found} classes, but model.num_classes is {recipe.model.num_classes}: "
+            f"set it to {found}"
+        )
+
+
+def _finish(folder: Path, task: Task, begin: float) -> None:
+    """Write what a finished training leaves; all of it follows from the last checkpoint and the log."""
+    recipe = task.recipe
+    divergence = Divergence(task.guess_loss)
+    divergence.judge_log(folder / "log.jsonl")
+    checkpoint = read_checkpoint(folder / "checkpoints" / LAST)
+    save_weights(folder / "model.safetensors", network_state(checkpoint), checkpoint["halonet"])
+    with explain_full_disk(folder / "curves.png"):
+        draw_curves(folder / "log.jsonl", folder / "curves.png", **task.curves)
+    measured = task.measure(folder, "cpu" if recipe.engine.accelerator == "cpu" else "auto")
+    divergence.judge_end({"the test loss": measured["loss"]} if "loss" in measured else {})
+    clock = checkpoint["callbacks"]["RunLog"]["clock"]
+    surroundings = dict(checkpoint["environment"])
+    result = measured | {
+        "images_per_second": clock["train_images"] / clock["train_seconds"],
+        "seconds": clock["seconds"] + time.monotonic() - begin,
+        "recipe": recipe.name,
+        "model": recipe.model.name,
+        "data": recipe.data.source,
+        "split": recipe.data.test_split,
+        "steps": checkpoint["global_step"],
+        "seed": recipe.engine.seed,
+        "best": checkpoint["callbacks"]["BestCheckpoint"]["best"],
+        **{name: surroundings.pop(name) for name in ("device", "hardware", "threads", "world_size")},
+        "versions": surroundings,
+    }
+    text = json.dumps(result, indent=2) + "\n"
+    write_atomically(folder / "result.json", lambda file: file.write(text.encode()))

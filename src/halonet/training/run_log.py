@@ -12,7 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 from halonet.errors import UserError
 from halonet.training.divergence import Divergence
 from halonet.training.files import explain_full_disk
-from halonet.training.task import Batch, Task
+from halonet.training.module import Batch, TrainingModule
 
 
 class JsonLines:
@@ -119,7 +119,7 @@ class RunLog(lightning.Callback):
         batch_idx: int,
     ) -> None:
         """Count the images, and write a line if one is due."""
-        assert isinstance(pl_module, Task)
+        assert isinstance(pl_module, TrainingModule)
         now = time.monotonic()
         self.clock["train_seconds"] += now - self._train_mark
         self.clock["train_images"] += len(batch[1]) * trainer.world_size
@@ -132,7 +132,7 @@ class RunLog(lightning.Callback):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Write the epoch's lines."""
-        assert isinstance(pl_module, Task)
+        assert isinstance(pl_module, TrainingModule)
         record = {f"train_{name}": value for name, value in pl_module.epoch_metrics().items()}
         record |= {f"validation_{name}": value for name, value in pl_module.validation_metrics.items()}
         self._write(trainer, "epoch", trainer.global_step, record)

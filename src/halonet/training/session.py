@@ -85,7 +85,7 @@ def as_begun(recipe: RecipeT, folder: Path) -> RecipeT:
         UserError: The folder's recipe cannot be read.
     """
     path = folder / "recipe.yaml"
-    return completed(recipe, resolve(path, schema=type(recipe))) if path.is_file() else recipe
+    return completed(recipe, resolve(path, task=recipe.task)) if path.is_file() else recipe
 
 
 def require_same_recipe(folder: Path, recipe: Any, command: str) -> None:
@@ -99,7 +99,7 @@ def require_same_recipe(folder: Path, recipe: Any, command: str) -> None:
     Raises:
         UserError: A value differs, or the folder's recipe cannot be read.
     """
-    held = resolve(folder / "recipe.yaml", schema=type(recipe))
+    held = resolve(folder / "recipe.yaml", task=recipe.task)
     before, now = (_flatten(dataclasses.asdict(each)) for each in (held, recipe))
     free = ("data.root", "description", "reproduces", "provenance.")
     changes = [change for change in differences(before, now) if not change.startswith(free)]

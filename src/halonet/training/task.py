@@ -1,182 +1,144 @@
-"""What the training of every task shares: seeds by place, sums that survive interruptions, SGD under a schedule."""
+"""What the engine needs to know of a task: an object of a recipe, with its data, its module and its measurement."""
 
-from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple
 
-import lightning
-import torch
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
+from halonet.errors import UserError
+from halonet.training.recipe import AnyRecipe, RecipeT
 
-from halonet.data.randomness import derive_seed
-from halonet.training.keyed_data import KeyedData
-from halonet.training.metrics import sum_dtype
-from halonet.training.optimizer_state import accept_joined_projections
-from halonet.training.weights import describe
-
-Batch = Sequence[Any]  # what the network takes, and targets, of which there are as many as images
+if TYPE_CHECKING:
+    from halonet.training.keyed_data import KeyedData
+    from halonet.training.module import TrainingModule
 
 
-class Task(lightning.LightningModule):
-    """Trains a network with Nesterov SGD, stepped per optimizer step.
-
-    Works with a plain `lightning.Trainer`. A run under `halonet.training.engine` can be killed at any moment and
-    resumed to the same bits: whatever draws random numbers draws from a stream seeded anew for every batch, and the
-    sums behind the training metrics are part of the checkpoint.
+class Task(ABC, Generic[RecipeT]):
+    """A recipe, and how to do what it describes.
 
     Args:
-        network: What is trained.
-        learning_rate: The peak, for the whole batch.
-        momentum: Nesterov's.
-        weight_decay: L2 penalty.
-        decay: `matrices` spares tensors with fewer than two axes (gains and biases) and those that the
-            network's `no_weight_decay()` names; `all` spares none. The paper does not say.
-        seed: Of whatever is drawn in a step.
+        recipe: What to do.
     """
 
-    summed: ClassVar[int]
-    """How many quantities `add` takes."""
-    score: ClassVar[str]
-    """The validation metric that is the better the greater it is."""
+    command: ClassVar[str]
+    """What resumes a run with `--resume`, such as "halonet train"."""
 
-    def __init__(
-        self,
-        network: nn.Module,
-        *,
-        learning_rate: float,
-        momentum: float,
-        weight_decay: float,
-        decay: Literal["matrices", "all"],
-        seed: int,
-    ):
-        super().__init__()
-        self.network = network
-        self.learning_rate = learning_rate
-        self.momentum = momentum
-        self.weight_decay = weight_decay
-        self.decay = decay
-        self.seed = seed
-        self.validation_metrics: dict[str, float] = {}
-        # The summed quantities and the images; since `take_interval` and since the epoch began.
-        # Neither parameters nor buffers, or EMA would average them.
-        self._train_sums = torch.zeros(2, self.summed + 1)
-        self._restored_sums: Tensor | None = None
+    def __init__(self, recipe: RecipeT):
+        self.recipe = recipe
 
     @abstractmethod
-    def means(self, sums: Tensor) -> dict[str, float]:
-        """Turn the sums [summed + 1], images last, into training metrics; `loss` is among them."""
-
-    @abstractmethod
-    def factors(self, total_steps: int) -> Callable[[int], float]:
-        """Give the function from an optimizer step, from 0, to the learning rate as a fraction of the peak."""
-
-    @abstractmethod
-    def describe_metrics(self, metrics: dict[str, float]) -> str:
-        """Put training or validation metrics into a few words, the same number of letters each time."""
-
-    def on_train_start(self) -> None:
-        """Begin with the sums of the checkpoint, or with none."""
-        self._train_sums = torch.zeros(2, self.summed + 1, dtype=sum_dtype(self.device), device=self.device)
-        if self._restored_sums is not None:
-            self._train_sums += self._restored_sums.to(self._train_sums)
-            self._restored_sums = None
-
-    def on_train_epoch_start(self) -> None:
-        """Forget the previous epoch's sums. Not called again when a run resumes within an epoch."""
-        self._train_sums[1].zero_()
-        self.validation_metrics = {}
-
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seed this batch's random numbers by its place, so that no generator's state need be kept."""
-        torch.manual_seed(derive_seed(self.seed, self.current_epoch, batch_idx, self.global_rank))
-
-    def add(self, sums: Sequence[Tensor], images: int) -> None:
-        """Add what a batch gave.
+    def moved(self, root: str | Path | None, source: str | None, run_dir: str | Path) -> "Task[RecipeT]":
+        """Take the data from where it lies when a run is resumed.
 
         Args:
-            sums: The quantities, detached, each summed over the batch.
-            images: In the batch.
+            root: The folder that a named data set lies in now; None leaves it.
+            source: The data as the user names it; None if they do not.
+            run_dir: The run folder, for messages.
+
+        Raises:
+            UserError: The data would have to be fetched and the user did not name it, or named other data.
         """
-        self._train_sums += torch.stack([*sums, sums[0].new_full((), images)])
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Tell the data how far training got."""
-        data = getattr(self.trainer, "datamodule", None)
-        if isinstance(data, KeyedData):
-            last = batch_idx + 1 == self.trainer.num_training_batches
-            data.position = (self.current_epoch + 1, 0) if last else (self.current_epoch, batch_idx + 1)
+    @abstractmethod
+    def with_absolute_paths(self) -> "Task[RecipeT]":
+        """Name files and folders so that a run can be resumed from any working directory."""
 
-    def take_interval(self) -> dict[str, float]:
-        """Training metrics over all processes since the last call, which every process must make.
+    @abstractmethod
+    def completed(self, say: Callable[[str], None]) -> "Task[RecipeT]":
+        """Let what the recipe leaves null follow from the data.
+
+        Args:
+            say: Takes what was found and chosen, line by line.
+
+        Raises:
+            UserError: The data cannot be read.
+        """
+
+    @abstractmethod
+    def data(self) -> "KeyedData":
+        """Make the data module; nothing is read yet."""
+
+    @abstractmethod
+    def module(self, *, initialized: bool = False) -> "TrainingModule":
+        """Make the network, with weights drawn from the recipe's seed, and what trains it.
+
+        Args:
+            initialized: Whether a checkpoint will be loaded, so that files of initial weights need not be read.
+        """
+
+    @abstractmethod
+    def measure(self, folder: Path, device: str) -> dict[str, Any]:
+        """Measure the finished run in a folder.
+
+        Args:
+            folder: The run folder; what is measured may be drawn into it.
+            device: "cpu" or "auto".
 
         Returns:
-            See the task.
+            The fields of `result.json` that are the task's own.
         """
-        metrics = self.means(self.over_processes(self._train_sums[0]))
-        self._train_sums[0].zero_()
-        return metrics
 
-    def epoch_metrics(self) -> dict[str, float]:
-        """Training metrics over all processes since the epoch began; every process must call it.
+    @staticmethod
+    @abstractmethod
+    def describe(result: dict[str, Any]) -> str:
+        """Put a result, as `read_result` returns it, into a line."""
 
-        Returns:
-            See the task.
-        """
-        return self.means(self.over_processes(self._train_sums[1]))
+    @property
+    @abstractmethod
+    def guess_loss(self) -> float:
+        """The loss of a uniform guess, see `Divergence`."""
 
-    def local_epoch_metrics(self) -> dict[str, float]:
-        """Training metrics of this process alone since the epoch began, for a progress bar.
+    @property
+    @abstractmethod
+    def trainer_options(self) -> dict[str, Any]:
+        """What Lightning's Trainer is to know: `max_epochs` or `max_steps`, and more."""
 
-        Returns:
-            See the task.
-        """
-        return self.means(self._train_sums[1])
+    @property
+    def curves(self) -> dict[str, Any]:
+        """How `draw_curves` draws the log."""
+        return {}
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Nesterov SGD, and the schedule over as many optimizer steps as the Trainer will take."""
-        total_steps = int(self.trainer.estimated_stepping_batches)
-        optimizer = torch.optim.SGD(
-            self._parameter_groups(), lr=self.learning_rate, momentum=self.momentum, nesterov=self.momentum > 0
-        )
-        accept_joined_projections(optimizer, self.network)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.factors(total_steps))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what the weights belong to, and every process's sums."""
-        checkpoint["halonet"] = describe(self.network, getattr(self.trainer, "datamodule", None))
-        checkpoint["train_sums"] = self.of_processes(self._train_sums).cpu()
+class Entry(NamedTuple):
+    """Where a task is found; it is imported when it is needed.
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take this process's sums; with another number of processes the first takes them all."""
-        sums = checkpoint["train_sums"]
-        if len(sums) == self.trainer.world_size:
-            self._restored_sums = sums[self.global_rank]
-        else:
-            self._restored_sums = sums.sum(0) if self.global_rank == 0 else None
+    Attributes:
+        recipe: The class of its recipes.
+        task: Its subclass of `Task`.
+        command: What trains its recipes.
+    """
 
-    def of_processes(self, tensor: Tensor) -> Tensor:
-        """One row per process."""
-        if self.trainer.world_size == 1:
-            return tensor[None]
-        rows = [torch.empty_like(tensor) for _ in range(self.trainer.world_size)]
-        torch.distributed.all_gather(rows, tensor)
-        return torch.stack(rows)
+    recipe: str
+    task: str
+    command: str
 
-    def over_processes(self, tensor: Tensor) -> Tensor:
-        """The sum over all processes."""
-        return self.of_processes(tensor).sum(0)
 
-    def _parameter_groups(self) -> list[dict[str, Any]]:
-        spared = set(getattr(self.network, "no_weight_decay", set)())
-        decayed, plain = [], []
-        for name, parameter in self.network.named_parameters():
-            if parameter.requires_grad:
-                spare = self.decay == "matrices" and (parameter.ndim < 2 or name in spared)
-                (plain if spare else decayed).append(parameter)
-        groups = [
-            {"params": decayed, "weight_decay": self.weight_decay},
-            {"params": plain, "weight_decay": 0.0},
-        ]
-        return [group for group in groups if group["params"]]
+TASKS = {
+    "classification": Entry(
+        "halonet.training.recipe:Recipe", "halonet.training.classification:Classification", "halonet train"
+    ),
+    "detection": Entry(
+        "halonet.detection.recipe:DetectionRecipe", "halonet.detection.task:Detection", "halonet detect train"
+    ),
+}
+
+
+def task_for(recipe: AnyRecipe) -> Task:
+    """Make the task of a recipe."""
+    return pkgutil.resolve_name(TASKS[recipe.task].task)(recipe)
+
+
+def require_task(name: str, source: str) -> Entry:
+    """Find a task by its name.
+
+    Args:
+        name: Such as "classification".
+        source: What names it, for the message.
+
+    Raises:
+        UserError: There is no such task.
+    """
+    if name not in TASKS:
+        raise UserError(f"{source} is a recipe of {name}, which is no task: known are {', '.join(TASKS)}")
+    return TASKS[name]

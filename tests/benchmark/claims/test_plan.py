@@ -9,8 +9,9 @@ from halonet.benchmark.claims.experiment import experiment_hash
 from halonet.benchmark.claims.plan import PLAN as PLAN_FILE, Comparison, Contrast, Plan, read_plan
 from halonet.errors import UserError
 from halonet.models.macs import count_macs
+from halonet.training.classifier import Classifier
+from halonet.training.recipe import Recipe
 from halonet.training.recipes import derive
-from halonet.training.run import build_classifier
 from halonet.training.yaml_text import parse_yaml
 from tests.benchmark.claims.small_plan import TEXT, write_plan
 
@@ -19,7 +20,7 @@ PLAN = read_plan()
 
 def parameters(row: str, plan: Plan = PLAN) -> int:
     with torch.device("meta"):
-        return sum(parameter.numel() for parameter in build_classifier(plan.rows[row].recipe).parameters())
+        return sum(parameter.numel() for parameter in Classifier.of(plan.rows[row].recipe).parameters())
 
 
 def test_a_row_says_only_what_differs_from_its_base(tmp_path):
@@ -103,7 +104,7 @@ def test_halonet_and_its_twins_had_the_same_trials_with_seeds_of_their_own():
     changes: dict[str, list[dict[str, Any]]] = {}
     for trial in parse_yaml(PLAN_FILE.read_text(), "the plan")["trials"]:
         changes.setdefault(trial["row"], []).append(trial.get("set", {}))
-        derive(dataclasses.asdict(PLAN.rows[trial["row"]].recipe), trial.get("set", {}), "a trial")
+        derive(dataclasses.asdict(PLAN.rows[trial["row"]].recipe), trial.get("set", {}), "a trial", Recipe)
         assert trial["seed"] >= 100 > PLAN.rows[trial["row"]].num_seeds
     assert changes["halonet"] == changes["resnet"]
     assert [list(each) for each in changes["halonet"]] == [list(each) for each in changes["resnet_narrow"]]
@@ -139,7 +140,7 @@ def test_scaled_rows_have_about_1_65_times_the_parameters(row):
 
 
 def test_the_first_map_is_at_least_twice_as_large_as_any_window():
-    network = build_classifier(PLAN.rows["halonet"].recipe).network
+    network = Classifier.of(PLAN.rows["halonet"].recipe).network
     side = (
         network(torch.zeros(1, 3, 32, 32)).shape
         and network.forward_intermediates(torch.zeros(1, 3, 32, 32), indices=[0], intermediates_only=True)[0].shape[2]
@@ -166,7 +167,7 @@ def test_the_costliest_row_computes_at_most_three_times_as_much_as_its_base():
         if row.base is None:
             continue
         macs = [
-            count_macs(build_classifier(each.recipe).network, each.recipe.data.augmentation.image_size).total
+            count_macs(Classifier.of(each.recipe).network, each.recipe.data.augmentation.image_size).total
             for each in (row, PLAN.rows[row.base])
         ]
         assert macs[0] <= 3 * macs[1], row.name

@@ -10,8 +10,8 @@ from halonet.benchmark.claims import runner
 from halonet.benchmark.claims.plan import Plan, Row
 from halonet.benchmark.claims.records import read_records, write_record
 from halonet.benchmark.claims.runner import parse_shard, run_claims
-from halonet.cli import main
 from halonet.errors import UserError
+from halonet_cli.main import main
 from tests.benchmark.claims.small_plan import write_plan
 from tests.benchmark.claims.synthetic import make_record
 from tests.data import cifar10_archives
@@ -179,7 +179,7 @@ def test_the_command_prints_a_line_for_each_run(data, tmp_path, capsys):
     [
         (["--row", "nothing"], "unknown row of the plan 'nothing'"),
         (["--shard", "3/2"], "--shard is 3/2"),
-        (["--minutes", "0"], "--minutes is 0.0; it must be a finite number above 0"),
+        (["--minutes", "0"], "--minutes is 0.0, but must be a finite number above 0"),
         (["--minutes", "nan"], "--minutes is nan"),
         (["--data", "nowhere"], "nowhere is not a folder"),
     ],

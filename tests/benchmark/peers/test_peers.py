@@ -13,7 +13,7 @@ from halonet.benchmark.peers import IMPLEMENTATIONS, disagreement, make_inputs
 from halonet.benchmark.peers.neighborhood import _interior
 from halonet.benchmark.peers.ours import attend
 from halonet.benchmark.settings import Settings
-from halonet.ops.halo_attention.api import BACKENDS
+from halonet.ops.attention.backends import BACKENDS
 from tests.benchmark.tiny import SETTINGS, SIZE
 
 ODD = dataclasses.replace(SIZE, rows=13)

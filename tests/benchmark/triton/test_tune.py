@@ -10,9 +10,9 @@ import torch
 from halonet.benchmark.settings import Settings
 from halonet.benchmark.sizes import Size
 from halonet.benchmark.triton.tune import Trial, candidates, propose, tune
-from halonet.cli import main
 from halonet.errors import UserError
-from halonet.ops.halo_attention.triton.configurations import Cell, Configuration
+from halonet.ops.attention.triton.configurations import Cell, Configuration
+from halonet_cli.main import main
 
 SIZE = Size(rows=4, columns=4, heads=1, query_channels=16, value_channels=16, block=4, halo=1)
 SETTINGS = Settings(batch=1, repeats=2, threads=1)
@@ -74,7 +74,7 @@ def test_every_kernel_is_tried_in_its_configuration_and_in_others(monkeypatch: p
 @interpreted
 def test_a_candidate_that_computes_something_else_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    from halonet.ops.halo_attention.triton import launch
+    from halonet.ops.attention.triton import launch
 
     real = launch.forward_launch
 
@@ -95,7 +95,7 @@ def test_a_candidate_that_computes_something_else_is_left_out(monkeypatch: pytes
 @interpreted
 def test_a_candidate_that_leaves_memory_unwritten_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    from halonet.ops.halo_attention.triton import launch
+    from halonet.ops.attention.triton import launch
 
     real = launch.launch_for_queries
 
@@ -112,7 +112,7 @@ def test_a_candidate_that_leaves_memory_unwritten_is_left_out(monkeypatch: pytes
 
 
 def test_candidates_are_legal_configurations() -> None:
-    from halonet.ops.halo_attention.triton.configurations import TABLE
+    from halonet.ops.attention.triton.configurations import TABLE
 
     for cell, cuts in TABLE.items():
         tried = candidates(cell)

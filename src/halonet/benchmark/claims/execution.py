@@ -21,11 +21,11 @@ from halonet.errors import DivergedError, UserError
 from halonet.interrupts import Interrupted, name_of
 from halonet.models.halonet import HaloNet
 from halonet.models.macs import count_macs
-from halonet.training.engine import read_result
+from halonet.training.classifier import Classifier
 from halonet.training.evaluation import preprocessing
 from halonet.training.files import explain_full_disk
 from halonet.training.recipe import Recipe
-from halonet.training.run import build_classifier, train
+from halonet.training.run import read_result, train
 from halonet.training.weights import load_checkpoint
 
 SPLITS = ("train", "validation", "test")
@@ -83,7 +83,7 @@ def describe_data(recipe: Recipe, root: Path) -> dict[str, Any]:
 
 
 def _begin(row: Row, seed: int, recipe: Recipe, code: dict[str, Any]) -> dict[str, Any]:
-    network = build_classifier(recipe).network
+    network = Classifier.of(recipe).network
     assert isinstance(network, HaloNet)
     machine = describe_machine()
     assert recipe.data.root is not None

@@ -195,7 +195,7 @@ class _Reader:
 
     def _row(self, name: str) -> Row:
         entry = self.entries[name]
-        recipe = build({"name": name} | self._recipe(name, ()), f"{self.source}, row {name}")
+        recipe = build({"name": name} | self._recipe(name, ()), f"{self.source}, row {name}", Recipe)
         return Row(name, entry.base, entry.set or {}, recipe, entry.seeds, entry.minutes)
 
     def _recipe(self, name: str, above: tuple[str, ...]) -> dict[str, Any]:
@@ -209,7 +209,7 @@ class _Reader:
             raise UserError(f"{self.source}, row {name}: give either base and set, or recipe")
         if entry.base is None:
             return entry.recipe or {}
-        return derive(self._recipe(entry.base, (*above, name)), entry.set or {}, f"{self.source}, row {name}")
+        return derive(self._recipe(entry.base, (*above, name)), entry.set or {}, f"{self.source}, row {name}", Recipe)
 
     def _claim(self, name: str, claim: _ClaimEntry) -> Claim:
         comparisons = [Comparison(row, entry.base, entry.effect, entry.paper) for row, entry in claim.rows.items()]

@@ -10,7 +10,7 @@ from halonet.benchmark.peers.implementation import Implementation, Inputs, Prepa
 from halonet.benchmark.settings import Settings
 from halonet.benchmark.sizes import Size
 from halonet.ops import halo_attention
-from halonet.ops.halo_attention.api import BACKENDS, select_backend
+from halonet.ops.attention.backends import BACKENDS, select_backend
 
 
 def attend(inputs: Inputs, backend: str = "auto", *, tables: Sequence[Tensor] | None = None, **changes: Any) -> Tensor:

@@ -19,11 +19,11 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from halonet.benchmark.sizes import Size
-from halonet.ops.halo_attention.geometry import Geometry
-from halonet.ops.halo_attention.registration import Inputs
-from halonet.ops.halo_attention.triton.configurations import Configuration, configuration_for
-from halonet.ops.halo_attention.triton.launch import Launch, forward_launch, launch_for_keys, launch_for_queries
-from halonet.ops.halo_attention.triton.problem import Problem, make_problem
+from halonet.ops.attention.geometry import Geometry
+from halonet.ops.attention.registration import Inputs
+from halonet.ops.attention.triton.configurations import Configuration, configuration_for
+from halonet.ops.attention.triton.launch import Launch, forward_launch, launch_for_keys, launch_for_queries
+from halonet.ops.attention.triton.problem import Problem, make_problem
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}

@@ -27,8 +27,8 @@ from halonet.benchmark.triton.compile import (
 )
 from halonet.benchmark.triton.tune import candidates
 from halonet.errors import UserError
-from halonet.ops.halo_attention.triton import configurations
-from halonet.ops.halo_attention.triton.configurations import (
+from halonet.ops.attention.triton import configurations
+from halonet.ops.attention.triton.configurations import (
     ARCHITECTURES,
     TABLE,
     Cell,

@@ -1,7 +1,7 @@
 """Find the fastest configurations of the Triton kernels on this GPU: `halonet benchmark tune`.
 
 Candidates run in turns, after checking that they agree with the table's configuration. The result is a proposal for
-`ops/halo_attention/triton/configurations.py`: configurations are never chosen at run time, which would change bits
+`ops/attention/triton/configurations.py`: configurations are never chosen at run time, which would change bits
 from day to day.
 """
 
@@ -19,9 +19,9 @@ from halonet.benchmark.settings import Settings
 from halonet.benchmark.sizes import Size
 from halonet.benchmark.timing import time_in_turns
 from halonet.errors import UserError
-from halonet.ops.halo_attention.api import BACKENDS
-from halonet.ops.halo_attention.registration import Inputs
-from halonet.ops.halo_attention.triton.configurations import (
+from halonet.ops.attention.backends import BACKENDS
+from halonet.ops.attention.registration import Inputs
+from halonet.ops.attention.triton.configurations import (
     Cell,
     Configuration,
     architecture_of,
@@ -29,8 +29,8 @@ from halonet.ops.halo_attention.triton.configurations import (
     configuration_for,
     fit,
 )
-from halonet.ops.halo_attention.triton.launch import Launch, forward_launch, launch_for_keys, launch_for_queries
-from halonet.ops.halo_attention.triton.problem import make_problem
+from halonet.ops.attention.triton.launch import Launch, forward_launch, launch_for_keys, launch_for_queries
+from halonet.ops.attention.triton.problem import make_problem
 
 
 @dataclass(frozen=True)

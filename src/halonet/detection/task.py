@@ -1,0 +1,101 @@
+"""The task of detection."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from halonet.data import nuclei
+from halonet.detection.datamodule import DetectionData
+from halonet.detection.detector import Detector
+from halonet.detection.evaluation import KINDS, evaluate
+from halonet.detection.from_data import fill_in
+from halonet.detection.recipe import DetectionRecipe
+from halonet.errors import UserError
+from halonet.training.files import absolute
+from halonet.training.recipe import replaced
+from halonet.training.task import Task
+
+# What the engine says of a whole run.
+OF_THE_RUN = ("images_per_second", "seconds", "checkpoint", "data", "split", "device")
+
+
+class Detection(Task[DetectionRecipe]):
+    """Trains a Mask R-CNN, or a Faster R-CNN where there are no masks."""
+
+    command = "halonet detect train"
+
+    def moved(self, root: str | Path | None, source: str | None, run_dir: str | Path) -> "Detection":
+        """Refuse: the data of a detector is one folder."""
+        if (root, source) != (None, None):
+            raise UserError(
+                f"run {run_dir} takes its data from {self.recipe.data.source}: give neither root nor source"
+            )
+        return self
+
+    def with_absolute_paths(self) -> "Detection":
+        """Name the folder of the data and the file of the initial weights from the root of the file system."""
+        recipe = self.recipe
+        if recipe.data.source not in (None, nuclei.NAME):
+            recipe = replaced(recipe, "data", source=absolute(recipe.data.source))
+        if recipe.model.init is not None:
+            recipe = replaced(recipe, "model", init=absolute(recipe.model.init))
+        return Detection(recipe)
+
+    def completed(self, say: Callable[[str], None]) -> "Detection":
+        """Let classes, masks, sizes, batch, rate and steps follow from the data."""
+        return Detection(fill_in(self.recipe, say=say))
+
+    def data(self) -> DetectionData:
+        """Make the data module; nothing is read yet."""
+        return DetectionData.of(self.recipe)
+
+    def module(self, *, initialized: bool = False) -> Detector:
+        """Make the detector, with weights drawn from the recipe's seed or read from a file, and what trains it."""
+        return Detector.of(self.recipe, initialized=initialized)
+
+    def measure(self, folder: Path, device: str) -> dict[str, Any]:
+        """Measure average precision; write the detections and the curves of precision over recall."""
+        measured = evaluate(
+            folder,
+            device=device,
+            results_file=folder / "detections.json",
+            plot_file=folder / "precision_recall.png",
+        )
+        return {name: value for name, value in measured.items() if name not in OF_THE_RUN}
+
+    @staticmethod
+    def describe(result: dict[str, Any]) -> str:
+        """Average precision, time and speed."""
+        measured = ", ".join(
+            f"{kind} AP {describe_value(result[f'{kind}_ap'])} (AP50 {describe_value(result[f'{kind}_ap50'])})"
+            for kind in KINDS
+            if f"{kind}_ap" in result
+        )
+        return (
+            f"{measured} on {result['data']} ({result['split']}) after {result['steps']} steps, "
+            f"{result['seconds']:.0f} s, {result['images_per_second']:.2g} images/s"
+        )
+
+    @property
+    def guess_loss(self) -> float:
+        """Of the class of a box; of object or not, and of a pixel inside or outside; and one for the two places."""
+        recipe = self.recipe
+        return math.log(recipe.model.num_classes + 1) + (1 + recipe.draws_masks) * math.log(2) + 1
+
+    @property
+    def trainer_options(self) -> dict[str, Any]:
+        """As many steps as the recipe has."""
+        is_synchronized = self.recipe.model.batch_norm == "synchronized"
+        return {"max_steps": self.recipe.schedule.steps, "max_epochs": -1, "sync_batchnorm": is_synchronized}
+
+    @property
+    def curves(self) -> dict[str, Any]:
+        """Average precision beside the loss."""
+        masks = {"mask_ap": "masks"} if self.recipe.draws_masks else {}
+        return {"scores": {"box_ap": "boxes"} | masks, "title": "average precision (%)"}
+
+
+def describe_value(value: float | None) -> str:
+    """Print a percentage, or a dash where there is nothing to measure."""
+    return "-" if value is None else f"{value:.1f}"

@@ -1,7 +1,0 @@
-"""The Triton backend."""
-
-from halonet.ops.halo_attention.triton.backend import (
-    SUMMARY as SUMMARY,
-    halo_attention as halo_attention,
-    refusal as refusal,
-)
