@@ -6,15 +6,15 @@ import torch
 from torch import nn
 
 import halonet
-from halonet.benchmark.contestants import relative_error
-from halonet.benchmark.model import LOUDNESS, NEAR
+from halonet.benchmark.model import IMAGE_SCALE, LOGIT_TOLERANCE
 from halonet.benchmark.networks import (
     VALUES_ONLY,
     attention_replaced_by_values,
     create_network,
     has_halo_attention,
-    shake,
+    randomize_norms,
 )
+from halonet.benchmark.peers import relative_error
 from halonet.errors import UserError
 from halonet.ops.attention import backends
 from halonet.ops.attention.calls import packed_attention
@@ -91,25 +91,25 @@ def test_zero_gradients_of_the_bound_are_packed_as_those_of_the_kernels():
     assert torch.equal(projected.grad, torch.cat([torch.zeros(1, 4, 5, 16), torch.ones(1, 4, 5, 8)], -1))
 
 
-def test_what_a_block_computes_shows_in_a_shaken_network():
+def test_blocks_show_in_a_network_with_random_norms():
     network, images = halonet.create_model("tiny28").eval(), torch.randn(1, 3, 28, 28)
     with torch.no_grad(), attention_replaced_by_values():
         hidden = network(images)
     with torch.no_grad():
         assert torch.equal(network(images), hidden), "a new network's blocks begin as the identity"
-        shown = shake(network)(images)
+        shown = randomize_norms(network)(images)
         with attention_replaced_by_values():
             assert not torch.allclose(network(images), shown)
 
 
-def test_what_attention_computes_shows_in_the_logits_of_a_deep_network():
-    network, images = create_network("h1").eval(), LOUDNESS * torch.randn(1, 3, 64, 64)
+def test_attention_shows_in_the_logits_of_a_deep_network():
+    network, images = create_network("h1").eval(), IMAGE_SCALE * torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         right = network(images)
         with attention_replaced_by_values():
-            assert relative_error(network(images), right) > 100 * NEAR
+            assert relative_error(network(images), right) > 100 * LOGIT_TOLERANCE
         network.stages[0][0].mixer.row_embedding.zero_()
-        assert relative_error(network(images), right) > NEAR
+        assert relative_error(network(images), right) > LOGIT_TOLERANCE
 
 
 GPU_NETWORKS = [
@@ -119,7 +119,7 @@ GPU_NETWORKS = [
 
 
 @pytest.mark.parametrize("name", GPU_NETWORKS)
-def test_the_networks_that_gpus_race_exist(name):
+def test_the_networks_of_the_suite_exist(name):
     with torch.device("meta"):
         assert all(parameter.is_meta for parameter in create_network(name).parameters())
 
@@ -136,6 +136,6 @@ def test_networks_with_halo_attention_are_told_from_others():
 
 
 @pytest.mark.parametrize("name", ["h9", "timm/resnet51x", "resnet50"])
-def test_an_unknown_network_is_refused_in_one_line(name):
+def test_an_unknown_network_is_refused(name):
     with pytest.raises(UserError, match=f"(?i)unknown model '{name}'"):
         create_network(name)

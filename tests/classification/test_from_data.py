@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from halonet.classification import from_data
-from halonet.cli import main
 from halonet.errors import UserError, UserNote
 from halonet.training import ClassificationData, Recipe, fill_in, resolve
+from halonet_cli.main import main
 from tests.training.tiny import tiny_recipe
 
 

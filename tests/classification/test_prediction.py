@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from halonet.classification.evaluation import preprocessing
-from halonet.cli import main
 from halonet.data import build_transform, open_image
 from halonet.engine.weights import read_weights, save_weights
 from halonet.errors import UserError
 from halonet.training import load_checkpoint, predict
+from halonet_cli.main import main
 
 
 def test_each_image_is_labeled_as_the_network_says(finished_run: Path, images: Path):

@@ -93,7 +93,7 @@ def test_two_processes_train_and_measure_as_one_run(scenes: Path, tmp_path: Path
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*launcher, "-m", "halonet.cli", *words], capture_output=True, text=True, env=environment, check=False
+        [*launcher, "-m", "halonet_cli", *words], capture_output=True, text=True, env=environment, check=False
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("written to") == 1

@@ -16,7 +16,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import halonet
 from halonet.classification import task as classification
 from halonet.classification.module import Classifier
-from halonet.cli import main
 from halonet.engine import checkpoints
 from halonet.engine.checkpoints import AtomicCheckpointIO
 from halonet.engine.lock import locked
@@ -24,6 +23,7 @@ from halonet.engine.run import read_result
 from halonet.errors import DivergedError, UserError, UserNote
 from halonet.recipes.load import task_of
 from halonet.training import list_recipes, load_checkpoint, resolve, resume, to_yaml, train
+from halonet_cli.main import main
 from tests.training.tiny import make_images, tiny_recipe
 
 LAST = "checkpoints/last.ckpt"

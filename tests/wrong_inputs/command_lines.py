@@ -15,10 +15,10 @@ import lightning
 import yaml
 
 import halonet
-from halonet.cli import main
 from halonet.engine.weights import describe, save_weights
 from halonet.errors import UserError
 from halonet.recipes.load import to_yaml
+from halonet_cli.main import main
 from tests.detection.tiny import tiny_recipe as tiny_detection_recipe
 from tests.wrong_inputs.case import Case, pick, shortened
 from tests.wrong_inputs.class_folders import picture, write_classes

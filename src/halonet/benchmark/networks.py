@@ -1,4 +1,4 @@
-"""Networks to race: ours by the names of their rows, timm's as `timm/NAME`."""
+"""Networks to time: ours by the names of their rows, timm's as `timm/NAME`; and attention replaced by its values."""
 
 import contextlib
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ VALUES_ONLY = "values_only"
 
 
 def create_network(name: str, **changes: Any) -> nn.Module:
-    """Build a network whose every part takes part in its result.
+    """Build a network with seed 0 and norms that hide nothing, see `randomize_norms`.
 
     Args:
         name: A row of `HALONETS`, or "timm/" and a name of timm.
@@ -35,29 +35,24 @@ def create_network(name: str, **changes: Any) -> nn.Module:
         known = [*HALONETS, *(TIMM + each for each in ("halonet_h1", "resnet50", "efficientnet_b0"))]
         if name not in HALONETS:
             raise UserError(unknown_name("model", name, known))
-        return shake(create_model(name, **changes))
+        return randomize_norms(create_model(name, **changes))
     try:
-        return shake(timm.create_model(name.removeprefix(TIMM)))
+        return randomize_norms(timm.create_model(name.removeprefix(TIMM)))
     except RuntimeError as error:
         raise UserError(f"unknown model {name!r}: {error}") from error
 
 
-def own_image_size(name: str) -> int:
-    """Side in pixels of the images that one of timm's networks is made for, since some refuse others; 256 if unknown.
-
-    Args:
-        name: "timm/" and a name of timm.
-    """
+def native_image_size(name: str) -> int:
+    """Image side in pixels that one of timm's networks ("timm/NAME") is made for, since some refuse others; or 256."""
     config = timm.get_pretrained_cfg(name.removeprefix(TIMM))
     return 256 if config is None else config.input_size[-1]
 
 
-def shake(network: nn.Module) -> nn.Module:
-    """Give batch norms statistics and factors of a network in use, in place.
+def randomize_norms(network: nn.Module) -> nn.Module:
+    """Give batch norms statistics and factors like those of a trained network, in place.
 
-    A new network's last norm of each block is zero, and would hide whatever the block computes from every comparison.
-    The shifts are positive: SiLU halves what is small, and after twenty blocks of H1 nothing of the image, nor of
-    attention, would be left in the logits.
+    The last norm of each block of a new network is zero, which would hide the block from every comparison. The shifts
+    are positive because SiLU halves small values: after twenty blocks of H1 the logits would not depend on the image.
     """
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -76,7 +71,7 @@ def has_halo_attention(network: nn.Module) -> bool:
 
 
 class _Values(torch.autograd.Function):
-    """The values where the queries stand; queries and keys receive gradients of zero, so that projections learn."""
+    """Values at the queries' pixels; the gradients of queries and keys are zeros, so that projections learn."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, strides: tuple[int, int]) -> Tensor:

@@ -13,7 +13,12 @@ from torch.utils.data import DataLoader
 from halonet.data.class_names import place_names
 from halonet.data.detection.coco import DetectionSource, load_detection_source
 from halonet.data.detection.coco_file import distinct_labels
-from halonet.data.detection.dataset import DetectionAugmentation, KeyedDetections, build_detection_transform, collate
+from halonet.data.detection.dataset import (
+    DetectionAugmentation,
+    KeyedDetections,
+    build_detection_transform,
+    collate,
+)
 from halonet.detection.average_precision import average_precision
 from halonet.detection.checkpoint import load_detector
 from halonet.detection.mask_rcnn import FasterRCNN

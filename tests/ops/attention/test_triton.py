@@ -349,10 +349,8 @@ def test_more_tiles_than_32_bits_count_are_refused() -> None:
         launch._count(Inputs(image, image, image, None, None), geometry, 1)
 
 
-def test_the_record_of_the_table_is_of_these_kernels_and_no_unmeasured_row_spills_where_it_can_be_helped(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("TRITON_INTERPRET", "0")  # the tool's import sets it: back to what it was, afterwards
+def test_the_record_of_the_table_is_of_these_kernels_and_unmeasured_rows_do_not_spill() -> None:
+    from halonet.benchmark.triton.search import MOST_SHARED, digest
     from halonet.ops.attention.triton.configurations import (
         ARCHITECTURES,
         MEASURED,
@@ -360,10 +358,9 @@ def test_the_record_of_the_table_is_of_these_kernels_and_no_unmeasured_row_spill
         Cell,
         configuration_of,
     )
-    from tools.search_configurations import MOST_SHARED, digest
 
-    record = json.loads((ROOT / "results/triton_table.json").read_text(encoding="utf-8"))
-    remedy = "run `python -m tools.search_configurations --record results/triton_table.json`"
+    (record,) = json.loads((ROOT / "results/triton/table.json").read_text(encoding="utf-8"))["runs"]
+    remedy = "run `halonet benchmark triton search --record results/triton/table.json`"
     assert record["kernels"] == digest(), remedy
     found = {
         (*(row[name] for name in ("kernel", "itemsize", "queries", "channels")), row["architecture"]): row
@@ -372,7 +369,7 @@ def test_the_record_of_the_table_is_of_these_kernels_and_no_unmeasured_row_spill
     assert set(found) == {(*cell, architecture) for cell in TABLE for architecture in ARCHITECTURES}, remedy
     for (*fields, architecture), row in found.items():
         cell = Cell(*fields)
-        assert row["cut"] == list(configuration_of(cell, architecture)), remedy
+        assert row["configuration"] == list(configuration_of(cell, architecture)), remedy
         assert row["shared"] <= MOST_SHARED, row
         hopeless = row["kernel"] == "queries" and row["itemsize"] == 4 and row["channels"] >= 128
         assert row["spilled"] == 0 or hopeless or (cell, architecture) in MEASURED, row
@@ -400,20 +397,21 @@ def test_every_measured_row_is_at_least_as_fast_as_the_predicted_one() -> None:
 
 @pytest.mark.parametrize("architecture", [80, 90, 100])
 def test_the_kernels_compile_without_a_gpu_and_fit(architecture: int) -> None:
-    command = [sys.executable, "tools/compile_triton.py", "--architectures", str(architecture)]
+    program = [sys.executable, "-m", "halonet_cli", "benchmark", "triton", "compile"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
-    # For all rows of the table: results/triton_table.json.
+    # For all rows of the table: results/triton/table.json.
     done = subprocess.run(
-        [*command, "--sizes", "h1/stage1", "h1/stage2-strided"],
+        [*program, "--architectures", str(architecture), "--sizes", "h1/stage1", "h1/stage2-strided"],
         cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
-    recorded = json.loads((ROOT / "results/triton_table.json").read_text(encoding="utf-8"))["triton"]
-    assert len(report["rows"]) == 6
-    for row in report["rows"]:
+    (run,) = json.loads(done.stdout)["runs"]
+    table = json.loads((ROOT / "results/triton/table.json").read_text(encoding="utf-8"))
+    is_recorded = run["provenance"]["triton"] == table["runs"][0]["provenance"]["triton"]
+    assert len(run["rows"]) == 6
+    for row in run["rows"]:
         # Another Triton allots registers differently, and the rows of these sizes for 9.0 are measured: they may spill.
-        assert row["spilled"] <= (0 if report["triton"] == recorded and architecture != 90 else 128), row
+        assert row["spilled"] <= (0 if is_recorded and architecture != 90 else 128), row
         assert row["shared"] <= 99 * 1024, row  # what every one of them has for a program
 
 
@@ -421,7 +419,7 @@ EVERY_FEATURE = """
 import torch
 from halonet.ops.attention.geometry import make_geometry
 from tests.ops.attention.sizes import Size
-from tools.compile_triton import compile_launch, launches, of_table
+from halonet.benchmark.triton.compile import compile_launch, launches, table_configuration
 
 sizes = [
     (Size("", "", (9, 8), (4, 3), (2, 1), d_qk=20, d_v=8, tables="full", centered=True), torch.float16),
@@ -430,11 +428,13 @@ sizes = [
 ]
 for size, dtype in sizes:
     inputs = size.inputs(dtype).map(lambda tensor: tensor.to("meta"))
-    for launched in launches(inputs, make_geometry(*size.image, **size.options), of_table(dtype, 90)).values():
+    geometry = make_geometry(*size.image, **size.options)
+    for launched in launches(inputs, geometry, table_configuration(dtype, 90)).values():
         compile_launch(launched, 90)
 """
 
 
 def test_every_feature_compiles() -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    environment["TRITON_INTERPRET"] = "0"
     subprocess.run([sys.executable, "-c", EVERY_FEATURE], cwd=ROOT, env=environment, check=True)

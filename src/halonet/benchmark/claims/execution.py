@@ -32,16 +32,13 @@ SPLITS = ("train", "validation", "test")
 
 
 def execute(row: Row, seed: int, root: Path, code: dict[str, Any]) -> dict[str, Any]:
-    """Train a row with one seed in this process, and measure it.
+    """Train a row with one seed in this process, and return its record, see `halonet.benchmark.claims.schema`.
 
     Args:
         row: Of the plan.
         seed: Of weights, order and augmentation.
         root: The folder that holds CIFAR-10.
-        code: The `commit` that this process runs, and whether it was `modified`.
-
-    Returns:
-        The record, see `halonet.benchmark.claims.records`. A training that diverges gives one too.
+        code: As `describe_code` returns it.
 
     Raises:
         UserError: The data cannot be read, or the disk is full.
@@ -101,8 +98,8 @@ def _begin(row: Row, seed: int, recipe: Recipe, code: dict[str, Any]) -> dict[st
         "data": describe_data(recipe, Path(recipe.data.root)),
         "machine": {
             "processor": machine["processor"],
-            "instructions": machine["torch instructions"],
-            "cpu_backend": machine["halonet cpu backend"],
+            "instructions": machine["instructions"],
+            "cpu_backend": machine["cpu_backend"],
             "threads": str(torch.get_num_threads()),
         },
         "provenance": describe_run([]) | code | {"command": f"halonet benchmark claims --data DIR --row {row.name}"},
