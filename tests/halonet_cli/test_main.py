@@ -1,11 +1,14 @@
+import io
 import os
 import runpy
 import signal
 import subprocess
 import sys
+import warnings
 
 import pytest
 
+from halonet.errors import UserError, UserNote
 from halonet.installation import command_for_extra
 from halonet_cli.console import print_json
 from halonet_cli.main import main, make_parser
@@ -92,6 +95,27 @@ def test_a_signal_ends_any_command_with_one_line_and_its_status(number, line, st
                 patch.setattr("halonet.data.find_images", lambda paths: paths)
             assert main(words) == status
         assert capsys.readouterr().err == f"halonet: {line}\n"
+
+
+@pytest.mark.parametrize("kind", ["mistake", "note"])
+def test_what_is_told_of_a_name_is_harmless(kind, capsys, monkeypatch):
+    def tell(options):
+        if kind == "mistake":
+            raise UserError("\x1b[2J\ud800 is no name")
+        warnings.warn(UserNote("\x1b[2J\ud800 is no name"), stacklevel=1)
+
+    monkeypatch.setattr("halonet_cli.info.run_info", tell)
+    assert main(["info"]) == (2 if kind == "mistake" else 0)
+    assert capsys.readouterr().err.endswith("\\x1b[2J\\ud800 is no name\n")
+
+
+def test_a_terminal_that_lacks_a_letter_shows_its_escape(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    monkeypatch.setattr("halonet_cli.info.run_info", lambda options: print("猫"))
+    assert main(["info"]) == 0
+    sys.stdout.flush()
+    assert written.getvalue() == rb"\u732b" + b"\n"
 
 
 def test_a_missing_extra_is_named(capsys, monkeypatch):

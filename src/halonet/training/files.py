@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from halonet.console import printable
 from halonet.errors import UserError
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -185,3 +186,9 @@ def absolute(path: str) -> str:
     with suppress(RuntimeError):  # there is no such user: reading the file says so
         found = found.expanduser()
     return str(found.resolve()) if found.exists() else path
+
+
+def picture_name(number: int, image: str | Path) -> str:
+    """Name the picture of an image, as NUMBER_STEM.png."""
+    stem = printable(Path(image).stem)[:60]  # a name may have 255 bytes, and escapes are longer
+    return f"{number:04}_{stem}.png"
