@@ -89,7 +89,8 @@ def check_train(options: argparse.Namespace) -> None:
 
 def run_train(options: argparse.Namespace) -> None:
     """Train or resume, then say what was written."""
-    from halonet.training.classification import Classification, require_asked_for
+    from halonet.data.sources import require_asked_for
+    from halonet.training.classification import Classification
     from halonet.training.recipes import resolve
 
     def read() -> Any:

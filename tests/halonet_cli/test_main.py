@@ -65,6 +65,15 @@ def test_every_command_has_help(name, capsys):
         (["evaluate", __file__, "--workers", "-1"], "--workers is -1, but must be from 0"),
         (["predict", __file__, __file__, "--top-k", "0"], "--top-k is 0, but must be"),
         (["recipes", "h1"], "unknown recipe 'h1'"),
+        (["evaluate", "x" * 300], "there is no checkpoint xxx"),
+        (["train", "--resume", "x" * 300], "xxx holds no run to resume"),
+        (
+            ["train", "--run-dir", "x" * 300, "--resume-or-start"],
+            "run folder xxx.*: File name too long",
+        ),
+        (["train", "--run-dir", "a\0b"], "cannot write into run folder .*: embedded null byte"),
+        (["train", "photos", "--data.source", "x" * 300], "'xxx.*' cannot be the name of a folder: File name too long"),
+        (["train", "cifar10/minutes", "--data.root", "x" * 300], "data.root xxx.* is not a folder"),
     ],
 )
 def test_a_users_mistake_is_one_line_and_status_2(words, message, capsys, tmp_path, monkeypatch):
