@@ -2,7 +2,7 @@
 
 import pytest
 
-from tools import check_lowest
+from tests import lowest_versions
 
 
 @pytest.mark.parametrize(
@@ -16,16 +16,16 @@ from tools import check_lowest
     ],
 )
 def test_a_version_is_the_bound_or_not(installed: str, bound: str, expected: bool) -> None:
-    assert check_lowest.is_same(installed, bound) is expected
+    assert lowest_versions.is_same(installed, bound) is expected
 
 
 def test_versions_above_the_bounds_are_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lowest = {"torch": "2.11.0+cpu", "timm": "1.0.19", "jaxtyping": "0.3.2"}
-    monkeypatch.setattr(check_lowest, "version", lowest.__getitem__)
-    check_lowest.main()
+    monkeypatch.setattr(lowest_versions, "version", lowest.__getitem__)
+    lowest_versions.main()
     assert capsys.readouterr().out == "torch 2.11.0+cpu, timm 1.0.19, jaxtyping 0.3.2\n"
     lowest["torch"] = "2.15.0"
     with pytest.raises(SystemExit, match="torch 2.15.0 is not 2.11"):
-        check_lowest.main()
+        lowest_versions.main()

@@ -124,7 +124,7 @@ def refuse_unknown(parser: Parser, words: Sequence[str], fields: Iterable[str]) 
         return
     flag = flag.partition("=")[0]
     hint = meant_flag(flag, parser.flags(), fields)
-    parser.error(f"unknown flag {flag[:LONGEST_NAME]!r}.{hint and f' Did you mean {hint}?'}")
+    parser.error(f"unknown flag {flag[:LONGEST_NAME]!r}{hint and f'. Did you mean {hint}?'}")
 
 
 def _whole_number(text: str) -> int:

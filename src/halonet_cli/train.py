@@ -1,6 +1,7 @@
 """`halonet train`, and what it shares with `halonet detect train`."""
 
 import argparse
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -75,7 +76,7 @@ def check_train(options: argparse.Namespace) -> None:
     options.changes_on_resume = {}
     if options.resume is not None:
         options.changes_on_resume = _changes_on_resume(options)
-        if not (options.resume / "recipe.yaml").exists():
+        if not os.path.exists(options.resume / "recipe.yaml"):  # unlike Path's, it takes names of any length
             raise UsageError(
                 f"{options.resume} holds no run to resume: it has no recipe.yaml; start one with --run-dir "
                 f"{options.resume}"
@@ -88,7 +89,8 @@ def check_train(options: argparse.Namespace) -> None:
 
 def run_train(options: argparse.Namespace) -> None:
     """Train or resume, then say what was written."""
-    from halonet.training.classification import Classification, require_asked_for
+    from halonet.data.sources import require_asked_for
+    from halonet.training.classification import Classification
     from halonet.training.recipes import resolve
 
     def read() -> Any:

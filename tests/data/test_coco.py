@@ -397,6 +397,15 @@ def test_a_file_name_must_stay_below_the_images_folder(tmp_path, name):
         CocoImages(file, tmp_path / "train2017")
 
 
+def test_a_link_that_leads_to_itself_is_one_missing_image(tmp_path):
+    content = content_of([instance(1, 1)], num_images=2)
+    folder = write_coco(tmp_path, content) / "train2017"
+    (folder / "2.png").unlink()
+    (folder / "2.png").symlink_to("2.png")
+    with pytest.raises(UserError, match=r"1 of 2 images .* are missing in .*, the first being '2.png'"):
+        CocoImages(tmp_path / "annotations/instances_train2017.json", folder)
+
+
 @pytest.mark.parametrize("linked", ["file", "folder"])
 def test_links_that_lead_out_of_the_images_folder_are_refused(tmp_path, linked):
     content = content_of([instance(1, 1)], images=[image_entry(1, file_name="inner/1.png")])

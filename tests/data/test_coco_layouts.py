@@ -52,6 +52,9 @@ def test_data_that_does_not_exist_is_named(tmp_path):
         ("some/where", r"data folder .*some/where does not exist\.$"),
         ("file", "file is a file: give the folder of annotations/instances_NAME.json beside"),
         ("empty", "empty holds no detection data: expected annotations/instances_NAME.json beside"),
+        ("x" * 300, "data 'xxx.*' cannot be the name of a folder: File name too long"),
+        ("~no_such_user/x", "data '~no_such_user/x' cannot be the name of a folder"),
+        ("a\0b", "data folder .* does not exist"),
     ):
         with pytest.raises(UserError, match=message):
             available_detection_splits(data, root=tmp_path)

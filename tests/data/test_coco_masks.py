@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_tools
 
-from halonet.data import coco_masks
 from halonet.data.coco_masks import FAR, FEW_POINTS, LONGEST, decompress, mask_faults, run_lengths, sound_strings
 
 HEIGHT, WIDTH = 13, 17
@@ -22,7 +21,9 @@ def is_sound(string, pixels):
         return False
 
 
-def test_strings_are_judged_together_as_the_decoder_judges_each(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("piece", [1, 100, 2**16])
+def test_strings_are_judged_together_as_the_decoder_judges_each(piece, monkeypatch):
+    monkeypatch.setattr("halonet.data.coco_masks.PIECE", piece)
     generator = np.random.default_rng(1)
     strings = random_strings(300)
     for place in range(0, 300, 2):  # every second one is damaged
@@ -34,8 +35,6 @@ def test_strings_are_judged_together_as_the_decoder_judges_each(monkeypatch: pyt
     strings += ["", "é", "?", "oooooooooooooooo0", "P", "0", "1" * 40]
     pixels = np.full(len(strings), HEIGHT * WIDTH)
     expected = [is_sound(string, HEIGHT * WIDTH) for string in strings]
-    assert sound_strings(strings, pixels).tolist() == expected
-    monkeypatch.setattr(coco_masks, "TOGETHER", 7)
     assert sound_strings(strings, pixels).tolist() == expected
     assert 100 < sum(expected) < 200
     assert sound_strings([], np.zeros(0, np.int64)).tolist() == []

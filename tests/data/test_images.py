@@ -221,3 +221,5 @@ def test_a_search_follows_loops_once_and_passes_over_what_is_no_file(tmp_path):
 def test_names_that_no_file_can_have_are_refused(name):
     with pytest.raises(UserError, match="cannot be the name of an image|does not exist"):
         find_images([name])
+    with pytest.raises(UserError, match="does not exist"):
+        open_image(name)

@@ -234,6 +234,7 @@ def test_a_class_of_one_image_cannot_be_split(tmp_path):
 
 def test_a_remote_data_set_is_told_from_a_folder(tmp_path):
     assert is_remote("hfds/owner/name")
+    assert is_remote("hfds/" + "x" * 300)
     assert not is_remote(f"hfds/{tmp_path}")
     assert not is_remote(str(tmp_path))
     assert not is_remote("cifar10")

@@ -114,6 +114,22 @@ def test_a_detector_of_another_version_is_refused(finished_run, tmp_path):
         load_detector(tmp_path)
 
 
+def test_a_description_whose_network_is_no_name_is_told(tmp_path):
+    information = {"network": ["MaskRCNN"]}
+    save_weights(tmp_path / "model.safetensors", {"a": torch.zeros(1)}, information)
+    with pytest.raises(UserError, match="holds no detector .*something unknown"):
+        load_detector(tmp_path)
+    with pytest.raises(UserError, match="neither a HaloNet nor a detector of this package .*something unknown"):
+        initialize(tiny_detector(), tmp_path)
+
+
+def test_two_classes_of_one_category_are_refused(finished_run, tmp_path):
+    state, information, _ = read_weights(finished_run)
+    save_weights(tmp_path / "model.safetensors", state, information | {"category_ids": [3, 3]})
+    with pytest.raises(UserError, match="category_ids is .*, but must be 2 different numbers"):
+        load_detector(tmp_path)
+
+
 def test_a_detector_of_boxes_loads_as_one(box_run):
     detector, information = load_detector(box_run)
     assert type(detector) is FasterRCNN

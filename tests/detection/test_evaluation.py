@@ -117,6 +117,15 @@ def test_the_held_out_images_of_a_run_are_those_measured(box_run, tmp_path):
     assert evaluate(path, split="train")["images"] == 7
 
 
+def test_what_is_null_in_a_checkpoint_counts_as_missing(box_run, tmp_path):
+    state, information, _ = read_weights(box_run)
+    path = tmp_path / "model.safetensors"
+    for field in ("data", "test_split"):
+        save_weights(path, state, information | {field: None})
+        with pytest.raises(UserError, match="does not say what data it was trained on: name some with --data"):
+            evaluate(path)
+
+
 def test_detections_of_a_class_that_the_data_does_not_have_are_left_out(scenes):
     source = load_detection_source(str(scenes), "validation")
     detector = Oracle(source, classes=lambda label: 2 if label == 1 else 1)

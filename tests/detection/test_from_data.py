@@ -105,6 +105,16 @@ def test_where_training_would_take_too_long_images_become_smaller_and_then_steps
     assert "estimated time: 30 minutes" in said[-2]
 
 
+def test_names_of_folders_and_classes_are_told_harmlessly(tmp_path):
+    folder = without_masks(make_scenes(tmp_path / "\x1b[2Jcoco", {"train": 2, "val": 2}))
+    for file in (folder / "annotations").iterdir():
+        file.write_text(file.read_text().replace('"disc"', json.dumps("two\nlines")))
+    _, said = fill(folder)
+    assert r"\x1b[2Jcoco: " in said[0]
+    assert r"two\nlines 2" in said[0]
+    assert not any("\x1b" in line or "\n" in line for line in said)
+
+
 def test_images_are_held_out_where_there_is_no_validation_split(tmp_path):
     folder = without_masks(make_scenes(tmp_path / "coco", {"train": 10}))
     recipe, said = fill(folder)

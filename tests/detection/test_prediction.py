@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -6,6 +8,7 @@ from pycocotools import mask as run_lengths
 from halonet.detection import predict
 from halonet.errors import UserError
 from halonet.training.weights import read_weights, save_weights
+from halonet_cli.main import main
 
 
 @pytest.fixture
@@ -55,6 +58,22 @@ def test_pictures_show_the_instances(finished_run, files, tmp_path):
         drawn = Image.open(row["picture"])
         assert drawn.size == (64, 48)
         assert np.any(np.asarray(drawn) != np.asarray(Image.open(file))) == bool(row["instances"])
+
+
+def test_names_of_files_and_classes_are_printed_and_drawn_harmlessly(finished_run, files, tmp_path, capsys):
+    state, information, _ = read_weights(finished_run)
+    names = ["\x1b[31mtwo\nlines", "\x1b[31mred\ud800"]
+    save_weights(tmp_path / "odd.safetensors", state, information | {"class_names": names, "class_labels": names})
+    picture = tmp_path / ("\x1b" * 250 + ".png")
+    Image.open(files[0]).save(picture)
+    words = ["detect", "predict", str(tmp_path / "odd.safetensors"), str(picture), "--min-score", "0"]
+    for form in ([], ["--json"], ["--pictures", str(tmp_path / "drawn")]):
+        assert main(words + form) == 0
+        shown = capsys.readouterr().out
+        assert "\x1b" not in shown
+        assert re.search(r"\\(x|u00)1b\[31m", shown)
+    (drawn,) = (tmp_path / "drawn").iterdir()
+    assert drawn.name == "0000_" + r"\x1b" * 15 + ".png"
 
 
 def test_a_gray_image_is_taken_for_color(finished_run, tmp_path):

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 import halonet
-from halonet.detection import DetectionData, Detector, evaluate, resume, train
+from halonet.detection import DetectionData, Detector, evaluate, resume, task, train
 from halonet.detection.task import Detection
 from halonet.errors import UserError
-from halonet.training.recipes import to_yaml
+from halonet.training.recipes import resolve, to_yaml
 from halonet.training.run import read_result
 from halonet.training.weights import describe, read_weights, save_weights
 from tests.detection.tiny import BACKBONE, tiny_recipe
@@ -124,6 +124,29 @@ def test_a_resumed_run_needs_its_initial_weights_no_more(scenes: Path, tmp_path:
     init.unlink()
     resume(tmp_path / "run")
     assert read_result(tmp_path / "run")["steps"] == 3
+
+
+def test_what_follows_from_the_data_is_taken_from_the_run_that_goes_on(
+    scenes: Path, finished_run: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # It would choose anew, by a clock among other things.
+    monkeypatch.setattr(task, "fill_in", lambda recipe, say: recipe)
+    recipe = tiny_recipe(scenes)
+    null = dataclasses.replace(
+        recipe,
+        model=dataclasses.replace(recipe.model, num_classes=None),
+        optimizer=dataclasses.replace(recipe.optimizer, batch_size=None),
+    )
+    assert train(null, finished_run, or_resume=True) == finished_run
+
+
+def test_a_folder_that_holds_a_run_is_refused_before_steps_are_timed(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(task, "fill_in", lambda recipe, say: pytest.fail("the data was opened, and steps were timed"))
+    (tmp_path / "log.jsonl").touch()
+    with pytest.raises(UserError, match=r"already holds a run \(log.jsonl\).*halonet detect train --resume"):
+        train(resolve("detection/photos", [f"data.source={scenes}"]), tmp_path)
 
 
 def test_initial_weights_that_do_not_exist_are_named_before_anything_is_written(scenes: Path, tmp_path: Path):

@@ -1,11 +1,14 @@
+import io
 import os
 import runpy
 import signal
 import subprocess
 import sys
+import warnings
 
 import pytest
 
+from halonet.errors import UserError, UserNote
 from halonet.installation import command_for_extra
 from halonet_cli.console import print_json
 from halonet_cli.main import main, make_parser
@@ -62,6 +65,15 @@ def test_every_command_has_help(name, capsys):
         (["evaluate", __file__, "--workers", "-1"], "--workers is -1, but must be from 0"),
         (["predict", __file__, __file__, "--top-k", "0"], "--top-k is 0, but must be"),
         (["recipes", "h1"], "unknown recipe 'h1'"),
+        (["evaluate", "x" * 300], "there is no checkpoint xxx"),
+        (["train", "--resume", "x" * 300], "xxx holds no run to resume"),
+        (
+            ["train", "--run-dir", "x" * 300, "--resume-or-start"],
+            "run folder xxx.*: File name too long",
+        ),
+        (["train", "--run-dir", "a\0b"], "cannot write into run folder .*: embedded null byte"),
+        (["train", "photos", "--data.source", "x" * 300], "'xxx.*' cannot be the name of a folder: File name too long"),
+        (["train", "cifar10/minutes", "--data.root", "x" * 300], "data.root xxx.* is not a folder"),
     ],
 )
 def test_a_users_mistake_is_one_line_and_status_2(words, message, capsys, tmp_path, monkeypatch):
@@ -92,6 +104,27 @@ def test_a_signal_ends_any_command_with_one_line_and_its_status(number, line, st
                 patch.setattr("halonet.data.find_images", lambda paths: paths)
             assert main(words) == status
         assert capsys.readouterr().err == f"halonet: {line}\n"
+
+
+@pytest.mark.parametrize("kind", ["mistake", "note"])
+def test_what_is_told_of_a_name_is_harmless(kind, capsys, monkeypatch):
+    def tell(options):
+        if kind == "mistake":
+            raise UserError("\x1b[2J\ud800 is no name")
+        warnings.warn(UserNote("\x1b[2J\ud800 is no name"), stacklevel=1)
+
+    monkeypatch.setattr("halonet_cli.info.run_info", tell)
+    assert main(["info"]) == (2 if kind == "mistake" else 0)
+    assert capsys.readouterr().err.endswith("\\x1b[2J\\ud800 is no name\n")
+
+
+def test_a_terminal_that_lacks_a_letter_shows_its_escape(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    monkeypatch.setattr("halonet_cli.info.run_info", lambda options: print("猫"))
+    assert main(["info"]) == 0
+    sys.stdout.flush()
+    assert written.getvalue() == rb"\u732b" + b"\n"
 
 
 def test_a_missing_extra_is_named(capsys, monkeypatch):

@@ -1,7 +1,9 @@
 import pytest
 
-from halonet_cli.main import parse
+from halonet_cli.hints import OTHER_NAMES
+from halonet_cli.main import make_parser, parse
 from halonet_cli.parser import UsageError
+from halonet_cli.recipe_check import fields_of
 
 
 @pytest.mark.parametrize(
@@ -31,18 +33,23 @@ from halonet_cli.parser import UsageError
         (["train", "--data", "a"], "Did you mean --data.source?"),
         (["train", "--model", "h0"], "Did you mean --model.name?"),
         (["train", "--config", "a.yaml"], "Did you mean RECIPE, without a flag?"),
-        (["train", "--weights", "a"], "unknown flag '--weights'. (see halonet train --help)"),
+        (["train", "--weights", "a"], "unknown flag '--weights' (see halonet train --help)"),
         (["detect", "train", "--weights", "a"], "Did you mean --init?"),
-        (["detect", "train", "--epochs", "3"], "unknown flag '--epochs'. (see halonet detect train --help)"),
+        (["detect", "train", "--epochs", "3"], "unknown flag '--epochs' (see halonet detect train --help)"),
         (["detect", "train", "--lr", "3"], "Did you mean --optimizer.learning-rate?"),
         (["evaluate", "a", "--batchsize", "3"], "Did you mean --batch-size?"),
         (["evaluate", "--checkpoint", "a"], "Did you mean CHECKPOINT, without a flag?"),
         (["detect", "predict", "a", "b", "--threshold", "1"], "Did you mean --min-score?"),
-        (["info", "--nothing-like-it"], "unknown flag '--nothing-like-it'. (see halonet info --help)"),
+        (["info", "--nothing-like-it"], "unknown flag '--nothing-like-it' (see halonet info --help)"),
         (["train", "a", "b"], "unexpected argument 'b' (see halonet train --help)"),
         (["evaluate"], "the following arguments are required: checkpoint (see halonet evaluate --help)"),
         (["evaluate", "a", "--batch-size", "many"], "--batch-size: 'many' is not a whole number (see halonet evaluate"),
         (["detect", "predict", "a", "b", "--min-score", "x"], "--min-score: 'x' is not a number (see halonet detect"),
+        (
+            ["train", "--resume", "x" * 5_000],
+            "x holds no run to resume: it has no recipe.yaml; start one with --run-dir",
+        ),
+        (["evaluate", "x" * 5_000], "there is no checkpoint xxx"),
         (["train", "--schedule.epochs"], "--schedule.epochs has no value: write --schedule.epochs=VALUE"),
     ],
 )
@@ -75,3 +82,14 @@ def test_only_training_takes_fields_of_a_recipe():
     with pytest.raises(UsageError, match="unknown flag '--engine.seed'"):
         parse(["evaluate", __file__, "--engine.seed", "1"])
     assert parse(["predict", __file__, __file__, "--data.root", "/"]).changes == []
+
+
+def test_every_hint_leads_to_a_flag_that_some_command_has():
+    def names(parser):
+        yield from (word.lstrip("-").replace("-", "_") for word in parser.flags())
+        for field in fields_of(parser.task) if parser.task else ():
+            yield from (field, field.rpartition(".")[2])
+        for command in parser.commands.values():
+            yield from names(command)
+
+    assert {name for meant in OTHER_NAMES.values() for name in meant} <= set(names(make_parser()))

@@ -3,14 +3,11 @@
 Run as a program, because it forks before any thread was started: `python -m tests.training.interrupted_runs FOLDER`.
 """
 
-import hashlib
 import io
 import json
 import os
 import signal
 import sys
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,7 +15,8 @@ import lightning
 import torch
 
 from halonet.training import checkpoints, classification, files, run
-from halonet.training.run import read_result, resume, train
+from halonet.training.run import resume, train
+from tests.training.processes import in_a_child, on_call, traces
 from tests.training.tiny import make_images, tiny_recipe
 
 ACCUMULATE = 2
@@ -59,18 +57,6 @@ class Killer(lightning.Callback):
             die()
 
 
-def on_call(number: int, real: Callable, instead: Callable) -> Callable:
-    """Replace one call of a function, counted from 1."""
-    calls = 0
-
-    def wrapper(*arguments: Any, **options: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        return instead(*arguments, **options) if calls == number else real(*arguments, **options)
-
-    return wrapper
-
-
 def write_half_and_die(checkpoint: Any, file: Any) -> None:
     content = io.BytesIO()
     SAVE(checkpoint, content)
@@ -101,50 +87,6 @@ def attempt(folder: Path, data: Path, workers: int, kill: str) -> int:
             train(tiny_recipe(data, workers=workers, accumulate=ACCUMULATE), folder, callbacks=callbacks)
 
     return in_a_child(work, f"{folder.name}, {kill or 'the last attempt'}")
-
-
-def in_a_child(work: Callable[[], None], name: str) -> int:
-    """Work in a process of its own, silently; returns the number of the signal that ended it."""
-    child = os.fork()
-    if child == 0:
-        try:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            work()
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    status = os.waitpid(child, 0)[1]
-    if os.WIFEXITED(status) and os.WEXITSTATUS(status):
-        raise RuntimeError(f"{name}: failed")
-    return os.WTERMSIG(status)
-
-
-def digest(value: Any) -> str:
-    """Hash nested containers of tensors and plain values by their bits."""
-    if isinstance(value, torch.Tensor):
-        value = (str(value.dtype), list(value.shape), value.contiguous().view(-1).view(torch.uint8).tolist())
-    elif isinstance(value, dict):
-        value = {str(key): digest(item) for key, item in value.items()}
-    elif isinstance(value, list | tuple):
-        value = [digest(item) for item in value]
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def traces(folder: Path) -> dict[str, Any]:
-    """All of a finished run that must not depend on its interruptions."""
-    checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-    best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
-    result = read_result(folder)
-    return {
-        "log": (folder / "log.jsonl").read_text(),
-        "raw weights": digest(checkpoint["current_model_state"]),
-        "averaged weights": digest([checkpoint["state_dict"], checkpoint["averaging_state"]]),
-        "optimizer": digest([checkpoint["optimizer_states"], checkpoint["lr_schedulers"]]),
-        "best": digest([best["state_dict"], best["current_model_state"]]),
-        "model.safetensors": hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
-        "result": {name: result[name] for name in ("top1", "top5", "loss", "best")},
-    }
 
 
 def main(folder: Path) -> None:

@@ -6,19 +6,16 @@ Run as a program, because it forks before any thread was started: `python -m tes
 import json
 import os
 import signal
-import subprocess
 import sys
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
-from halonet.training import ClassificationData, Classifier, classification, run, to_yaml
-from halonet_cli.main import main as halonet
-from tests.training.interrupted_runs import ACCUMULATE, on_call, traces
+from halonet.training import run, to_yaml
+from tests.training.interrupted_runs import ACCUMULATE
+from tests.training.processes import command, end, send, traces
 from tests.training.tiny import make_images, tiny_recipe
 
 SIGINT, SIGTERM, SIGHUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
@@ -36,57 +33,6 @@ SCENARIOS: dict[str, tuple[list[int], str, int]] = {
     "SIGTERM to all processes, with two workers": ([SIGTERM], "micro-batch 9", 2),
     "Ctrl-C to all processes, with two workers": ([SIGINT], "micro-batch 10", 2),
 }
-PLACES: dict[str, tuple[Any, str]] = {
-    "setup": (ClassificationData, "setup"),
-    "micro-batch": (Classifier, "training_step"),
-    "validation": (Classifier, "validation_step"),
-    "writing": (torch, "save"),
-    "measurement": (classification, "evaluate"),
-}
-
-
-def send(signals: list[int], moment: str, to_group: bool) -> None:
-    """Let the process, or all processes of its group, receive signals at a moment."""
-    place, _, number = moment.rpartition(" ")
-    owner, name = PLACES[place]
-    real = getattr(owner, name)
-
-    def instead(*arguments: Any, **options: Any) -> Any:
-        for each in signals:
-            if to_group:  # from a process outside of it, as a scheduler does
-                subprocess.run(["kill", f"-{each}", "--", f"-{os.getpgrp()}"], start_new_session=True, check=True)
-            else:
-                os.kill(os.getpid(), each)
-        return real(*arguments, **options)
-
-    setattr(owner, name, on_call(int(number), real, instead))
-
-
-def command(words: list[str], errors: Path, prepare: Callable[[], object]) -> int:
-    """Begin a command in a process of its own, and of its own group; returns its number."""
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            os.setpgrp()
-            signal.signal(SIGINT, signal.default_int_handler)  # which a background job ignores
-            signal.signal(SIGHUP, signal.SIG_DFL)  # which nohup ignores
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
-            run.draw_curves = lambda *_, **__: None
-            prepare()
-            status = halonet(words)
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(status)
-    return child
-
-
-def end(child: int, errors: Path) -> dict[str, Any]:
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return {"status": status, "said": errors.read_text().splitlines()}
 
 
 def run_scenario(folder: Path, recipe: Path, signals: list[int], moment: str, workers: int) -> dict[str, Any]:
@@ -130,6 +76,7 @@ def run_two_processes(folder: Path, recipe: Path) -> dict[str, Any]:
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
+    run.draw_curves = lambda *_, **__: None  # a third of the time, and nothing here looks at it
     data = make_images(folder / "data")
     recipe = folder / "tiny.yaml"
     # Steps 2, 4, ... are saved in any case.

@@ -8,6 +8,7 @@ from torch import Tensor
 from halonet.data import AugmentationConfig
 from halonet.errors import UserError
 from halonet.training import ClassificationData, DataSection
+from tests.training.tiny import make_images
 
 AUGMENTATION = AugmentationConfig(image_size=8, in_chans=1, mean=(0.4,), std=(0.2,), train_crop="pad", padding=2)
 
@@ -92,3 +93,11 @@ def test_what_is_wrong_with_the_data_is_said_at_once(images: Path):
     with pytest.raises(UserError, match="split"):
         data_of(images, test_split="tset").setup()
     data_of(images, test_split="tset").setup("fit")
+
+
+def test_one_class_is_nothing_to_learn_from(tmp_path: Path):
+    images = make_images(tmp_path / "images")
+    for split in ("train", "val", "test"):
+        shutil.rmtree(images / split / "right")
+    with pytest.raises(UserError, match="has one class, 'left', but a classifier learns to tell two or more apart"):
+        data_of(images).setup()

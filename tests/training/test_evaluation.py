@@ -67,11 +67,25 @@ def test_all_unreadable_images_are_named_before_the_work(finished_run: Path, ima
         evaluate(finished_run, str(folder), device="cpu")
 
 
+def test_what_is_null_in_a_checkpoint_counts_as_missing(finished_run: Path, images: Path, tmp_path: Path):
+    state, information, _ = read_weights(finished_run)
+    path = tmp_path / "other.safetensors"
+    save_weights(path, state, information | {"data": None})
+    with pytest.raises(UserError, match="does not say what data it was trained on: name some with --data"):
+        evaluate(path)
+    save_weights(path, state, information | dict.fromkeys(["class_names", "test_split", "root", "hold_out", "seed"]))
+    assert evaluate(path, device="cpu")["images"] == 8
+    assert predict(path, [images / "train" / "left" / "3.png"], device="cpu")[0]["label"] in ("0", "1")
+    save_weights(path, state, information | {"preprocessing": None})
+    with pytest.raises(UserError, match="does not say how images were prepared"):
+        evaluate(path)
+
+
 def test_data_that_a_checkpoint_names_is_not_fetched(finished_run: Path, tmp_path: Path, monkeypatch):
     state, information, _ = read_weights(finished_run)
     save_weights(tmp_path / "other.safetensors", state, information | {"data": "hfds/owner/name"})
     monkeypatch.setattr("halonet.training.evaluation.load_source", lambda *_, **__: pytest.fail("opened"))
-    with pytest.raises(UserError, match=r"hfds/owner/name, which would have to be fetched: say so with --data hfds"):
+    with pytest.raises(UserError, match=r"hfds/owner/name, which is fetched: say so with --data hfds"):
         evaluate(tmp_path / "other.safetensors")
 
 

@@ -108,6 +108,7 @@ def test_files_that_were_left_half_written_are_removed(tmp_path: Path):
         ("a.gif", "its name must end in one of .png, .svg, .pdf"),
         ("folder.png", "it is a folder; name a file in it"),
         (f"{'a' * 250}.png", "File name too long; name another file"),
+        ("a\0.png", "embedded null byte; name another file"),
     ],
 )
 def test_a_file_that_cannot_be_written_is_refused_and_nothing_left(tmp_path: Path, name: str, message: str):
@@ -122,7 +123,13 @@ def test_a_file_that_cannot_be_written_is_refused_and_nothing_left(tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("file", "file is a file, not"), ("file/a/b", "file is a file, not"), ("/proc/a/b", "cannot write /proc/a/b: ")],
+    [
+        ("file", "file is a file, not"),
+        ("file/a/b", "file is a file, not"),
+        ("/proc/a/b", "cannot write /proc/a/b: "),
+        ("a" * 300, "File name too long; name another place"),
+        ("a\0b", "embedded null byte; name another place"),
+    ],
 )
 def test_a_folder_that_cannot_be_written_into_is_refused_and_nothing_left(tmp_path: Path, name: str, message: str):
     (tmp_path / "file").touch()

@@ -69,6 +69,15 @@ def test_many_classes_are_told_by_their_sizes(tmp_path: Path, times: dict[int, f
     assert "15 images to train on in 7 classes (2 to 3 in each)" in filled(folder)[1]
 
 
+def test_names_of_folders_are_told_harmlessly(tmp_path: Path, times: dict[int, float]):
+    folder = write_photographs(tmp_path / "two\nlines", {"\x1b[31mred": 4, "b": 4})
+    _, said = filled(folder)
+    assert r"two\nlines: " in said
+    assert r"\x1b[31mred 3" in said
+    assert "\x1b" not in said
+    assert "two\nlines" not in said
+
+
 def test_values_that_are_given_stay(photographs: Path, times: dict[int, float]):
     given = ("optimizer.batch_size=5", "schedule.epochs=7", "data.augmentation.image_size=40", "model.name=small32")
     recipe, _ = filled(photographs, *given)

@@ -93,7 +93,7 @@ def test_a_file_system_without_locks_is_told(tmp_path: Path, monkeypatch: pytest
         pass
 
 
-@pytest.mark.parametrize("place", ["file/run", "file", "/proc/run", "a" * 5000])
+@pytest.mark.parametrize("place", ["file/run", "file", "/proc/run", "a" * 5000, "a\0b"])
 def test_a_place_that_cannot_hold_a_run_is_refused(tmp_path: Path, place: str):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=f"cannot write into run folder .*{place}: "), locked(tmp_path / place):

@@ -116,6 +116,16 @@ def test_an_epochs_training_metrics_are_the_means_over_its_steps(finished_run: P
         assert epoch["train_top1"] == pytest.approx(sum(step["top1"] for step in steps) / 6)
 
 
+def test_a_folder_that_holds_a_run_is_refused_before_steps_are_timed(
+    images: Path, finished_run: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(
+        classification, "fill_in", lambda recipe, say: pytest.fail("the data was opened, and steps were timed")
+    )
+    with pytest.raises(UserError, match="already holds a run"):
+        train(resolve("photos", [f"data.source={images}"]), finished_run)
+
+
 def test_a_folder_that_holds_a_run_is_refused_and_untouched(finished_run: Path, stopped_run: Path, images: Path):
     for folder in (finished_run, stopped_run):
         before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}

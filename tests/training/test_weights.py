@@ -99,6 +99,8 @@ def test_the_weights_are_the_average_and_not_the_raw_ones(finished_run: Path):
 
 def test_a_missing_checkpoint_is_told(tmp_path: Path):
     assert "there is no checkpoint" in refusal(tmp_path / "gone.ckpt")
+    for name in ("a" * 300, "a" * 300 + ".ckpt", "a\0b", "a\0.safetensors"):
+        assert "there is no checkpoint" in refusal(tmp_path / name)
     (tmp_path / "folder").mkdir()
     with pytest.raises(UserError, match=r"there is no checkpoint .*folder/model.safetensors"):
         load_checkpoint(tmp_path / "folder")

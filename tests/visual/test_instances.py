@@ -165,6 +165,16 @@ def test_masks_may_be_bytes():
         assert not changed(expected, drawn).any()
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"), [("two\nlines", r"two\nlines"), ("\udcff", r"\udcff"), ("\x1b[31m", r"\x1b[31m"), ("$", "$")]
+)
+def test_any_name_can_be_a_tag(name: str, shown: str):
+    instances = make_instances([[40, 60, 120, 160]])
+    drawn, expected = (draw_instances(gray(), **instances | {"labels": [each]}) for each in (name, shown))
+    assert not changed(expected, drawn).any()
+    assert changed(draw_instances(gray(), **instances | {"labels": [""]}), drawn).any()
+
+
 def test_masks_of_another_size_are_refused():
     with pytest.raises(ValueError, match=r"a mask of \(200, 320\) pixels does not fit a picture of \(60, 50\) pixels"):
         draw_instances(gray(size=(50, 60)), **make_instances([[4, 6, 12, 16]]))

@@ -16,20 +16,23 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=500, help="cases, over all kinds")
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
     options = parser.parse_args()
-    failures, valid, slowest = 0, 0, (0.0, "")
+    failures, slowest = 0, (0.0, "")
     per_kind = -(-options.count // len(options.kinds))
     for kind in options.kinds:
-        for case in make_cases(kind, options.seed, per_kind):
+        cases = make_cases(kind, options.seed, per_kind)
+        failed = 0
+        for case in cases:
             with tempfile.TemporaryDirectory() as folder:
                 begin = time.monotonic()
                 found = failure(case, Path(folder))
                 slowest = max(slowest, (time.monotonic() - begin, f"{kind}: {case.text}"))
-            valid += not case.expected
             if found is not None:
-                failures += 1
+                failed += 1
                 print(f"{kind}: {case.text}\n    {found}")
-    count = per_kind * len(options.kinds)
-    print(f"seed {options.seed}: {count} inputs ({valid} valid), {failures} failures")
+        valid = sum(not case.expected for case in cases)
+        print(f"{kind}: {per_kind} inputs ({valid} valid), {failed} failures")
+        failures += failed
+    print(f"seed {options.seed}: {per_kind * len(options.kinds)} inputs, {failures} failures")
     print(f"slowest: {slowest[0]:.1f} s, {slowest[1]}")
     return min(failures, 1)
 

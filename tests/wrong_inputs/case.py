@@ -1,12 +1,13 @@
 """A case, and what a field takes and refuses."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from halonet.errors import UserError
+from halonet.errors import UserError, UserNote
 
 
 @dataclass(frozen=True)
@@ -17,17 +18,19 @@ class Case:
         text: The input, for a person.
         run: Gives the input to the product; it may write into the folder, which is empty.
         expected: What the message must contain; empty where the input is valid.
+        noted: What a note must contain, where an input is taken but for a part of it.
     """
 
     text: str
     run: Callable[[Path], object]
     expected: tuple[str, ...] = ()
+    noted: tuple[str, ...] = ()
 
 
 def failure(case: Case, folder: Path) -> str | None:
     """Run a case, and say what came out wrong; None if nothing did."""
     try:
-        case.run(folder)
+        notes = _run(case, folder)
     except UserError as error:
         message = str(error)
         if not case.expected:
@@ -39,7 +42,20 @@ def failure(case: Case, folder: Path) -> str | None:
         return None
     except Exception as error:  # what a user would see as a traceback
         return f"{type(error).__name__}: {error}"
-    return "it was accepted" if case.expected else None
+    if case.expected:
+        return "it was accepted"
+    if lacking := [part for part in case.noted if part not in notes]:
+        return f"it was accepted, and the notes lack {lacking}: {notes!r}"
+    return None
+
+
+def _run(case: Case, folder: Path) -> str:
+    """Run a case and return the notes that it gave; any other warning is an error."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("error")
+        warnings.simplefilter("always", UserNote)
+        case.run(folder)
+    return "\n".join(str(each.message) for each in caught)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 import halonet
 from halonet.training import load_checkpoint
 from halonet.training.weights import describe, save_weights
-from tests.wrong_inputs.case import NAN, Case, Field, pick, shortened, text, whole
+from tests.wrong_inputs.case import NAN, Case, Field, pick, real, shortened, text, whole
 from tests.wrong_inputs.fields import AUGMENTATION, CONFIG, RECIPE, put, remove
 
 FIELDS = {
@@ -25,6 +25,8 @@ FIELDS = {
     "data": text(right=["fashion-mnist", None], null=True),
     "root": text(right=["here", None], null=True),
     "test_split": text(right=["test", None], null=True),
+    "hold_out": real([0, 1, -0.5], "above 0 and below 1", right=[0.2, None], null=True),
+    "seed": whole(0, 2**63 - 1, "at least 0 and below 9,223,372,036,854,775,808", null=True),
     **{f"preprocessing.{name}": field for name, field in AUGMENTATION.items()},
     # What a recipe may leave null is filled in before anything is trained.
     "preprocessing": Field(

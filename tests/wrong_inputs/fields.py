@@ -115,6 +115,8 @@ FIELDS = {
     "data.train_images": whole(1, BILLION, "from 1 to 1,000,000,000", right=[1, None], null=True),
     "data.validation_split": text(right=[None, "validation"], null=True),
     "data.test_split": text(right=["test", None], null=True),
+    "data.hold_out": real([0, 1, -0.5], "above 0 and below 1", right=[0.2, None], null=True),
+    "data.shrink": real([0, 0.99, 1_001], "from 1 to 1,000", right=[1, 1_000, None], null=True),
     "data.workers": whole(0, 1_024, "from 0 to 1,024"),
     "optimizer.learning_rate": real([0, -1], "above 0", right=[1, 1e-9, 100, None], null=True),
     "optimizer.momentum": PART,

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import os
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -113,7 +114,7 @@ def _find(root: Path, split: str) -> tuple[list[Path], Reader]:
     """Find the files of a split and the function that reads them."""
     with contextlib.suppress(RuntimeError):  # there is no such user: then it is no folder either
         root = root.expanduser()
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise UserError(f"data.root {root} is not a folder: give the folder that holds CIFAR-10")
     for form in FORMS:
         for folder in (root / form.folder, root):

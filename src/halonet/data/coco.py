@@ -16,10 +16,11 @@ import torch
 from PIL import Image
 
 from halonet.data.coco_annotations import choose_usable
-from halonet.data.coco_file import CocoFile, Faults, outer_category, read_annotations, read_categories
+from halonet.data.coco_file import CocoFile, Faults, outer_category, paused_collector, read_annotations, read_categories
 from halonet.data.coco_layouts import find_splits
 from halonet.data.coco_masks import run_lengths
 from halonet.data.images import open_image
+from halonet.data.walk import is_kind
 from halonet.errors import UserError, note_once, unknown_name
 from halonet.installation import command_for_extra
 
@@ -106,8 +107,10 @@ class CocoImages:
         used_elsewhere: frozenset[int] = frozenset(),
     ) -> None:
         _require_mask_tools(annotation_file)  # a lack is said now, not at the first polygon
-        content, faults = read_annotations(annotation_file), Faults(annotation_file)
-        usable = choose_usable(content, faults, masks)
+        faults = Faults(annotation_file)
+        with paused_collector():
+            content = read_annotations(annotation_file)
+            usable = choose_usable(content, faults, masks)
         faults.refuse()
         folders = [image_folder] if isinstance(image_folder, Path) else list(image_folder)
         self._file, self._folder = annotation_file, _choose_folder(folders, content)
@@ -337,7 +340,7 @@ def _check_files(images: list[dict[str, Any]], folder: Path, file: Path) -> None
 def _list_links(folder: str) -> dict[str, bool]:
     try:
         with os.scandir(folder) as entries:
-            return {entry.name: entry.is_symlink() for entry in entries if entry.is_file()}
+            return {entry.name: entry.is_symlink() for entry in entries if is_kind(entry.is_file)}
     except (OSError, ValueError):
         return {}
 

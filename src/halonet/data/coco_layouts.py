@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from halonet.data import nuclei
-from halonet.data.sources import SPLIT_NAMES
+from halonet.data.sources import SPLIT_NAMES, place_of
 from halonet.errors import UserError, unknown_name
 
 LAYOUTS = (
@@ -31,7 +31,7 @@ def find_splits(data: str, root: Path | None) -> dict[str, Place]:
     """
     if data == nuclei.NAME:
         return {split: (nuclei.annotation_file(split), (nuclei.FOLDER,)) for split in nuclei.SPLITS}
-    path = Path(root or ".", Path(data).expanduser())
+    path = place_of(data, root)
     if not data or not path.is_dir():
         problem = f"is a file: give the folder of {LAYOUTS}" if data and path.is_file() else "does not exist"
         known = "" if "/" in data else " " + unknown_name("data set", data, (nuclei.NAME,))

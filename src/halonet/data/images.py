@@ -96,8 +96,9 @@ def decode_header(file: ImageFile, name: str) -> Header:
 
 
 def _open(path: Path) -> io.BufferedReader:
-    if not path.is_file():
-        raise UserError(f"image file {path} does not exist" if not path.exists() else f"{path} is not an image file")
+    if not os.path.isfile(path):  # pathlib's raises for a name that no file can have
+        is_there = os.path.exists(path)
+        raise UserError(f"{path} is not an image file" if is_there else f"image file {path} does not exist")
     try:
         return path.open("rb")
     except OSError as error:

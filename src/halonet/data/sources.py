@@ -1,5 +1,6 @@
 """Where images come from: the meaning of `--data DIR_OR_NAME` and of its splits."""
 
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -113,7 +114,23 @@ def is_remote(data: str) -> bool:
     """Whether reading `data` asks the network: a Hugging Face data set that is no folder here."""
     prefix, _, name = data.partition("/")
     looks_local = name.startswith(("/", "./", "../", "~"))
-    return prefix.lower() == "hfds" and bool(name) and not looks_local and not Path(name).is_dir()
+    return prefix.lower() == "hfds" and bool(name) and not looks_local and not os.path.isdir(name)
+
+
+def require_asked_for(source: str | None, asked: str | None, where: str, flag: str = "--data.source") -> None:
+    """Refuse to fetch a data set that only a file names.
+
+    Args:
+        source: The data.
+        asked: What the user's own words name.
+        where: What names the data, for the message.
+        flag: Which names it on the command line.
+
+    Raises:
+        UserError: The data would have to be fetched, and the user did not name it.
+    """
+    if source is not None and source != asked and is_remote(source):
+        raise UserError(f"{where} names the data set {source}, which is fetched: say so with {flag} {source}")
 
 
 def available_splits(data: str, *, root: Path | None = None) -> tuple[str, ...]:
@@ -173,13 +190,32 @@ def _own_splits(data: str, root: Path | None) -> dict[str, Opener]:
     return _on_disk(path)
 
 
-def _find(data: str, root: Path | None) -> Path:
+def place_of(data: str, root: Path | None) -> Path:
+    """The path that `data` stands for, if it stands for one.
+
+    Args:
+        data: As the user gave it.
+        root: The folder that relative paths start from.
+
+    Returns:
+        The path; nothing need be there.
+
+    Raises:
+        UserError: No path can be called so.
+    """
     try:
         path = Path(root or ".", Path(data).expanduser())
-        if data and path.exists():
-            return path
+        path.exists()
     except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL character, no such user
-        raise UserError(f"data {data[:200]!r} cannot be the name of a folder: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"data {data[:200]!r} cannot be the name of a folder: {reason}") from error
+    return path
+
+
+def _find(data: str, root: Path | None) -> Path:
+    path = place_of(data, root)
+    if data and path.exists():
+        return path
     raise UserError(_no_such_data(data, path))
 
 

@@ -73,9 +73,9 @@ def walk(folder: str | Path, left_out: LeftOut) -> Iterator[Entry]:
             inner = (*parts, entry.name)
             if is_hidden(entry.name):
                 left_out[HIDDEN] += is_picture(entry.name) or _holds_pictures(entry)
-            elif _is(entry.is_dir):
+            elif is_kind(entry.is_dir):
                 (links if entry.is_symlink() else inner_folders).append((inner, entry.path))
-            elif _is(entry.is_file):
+            elif is_kind(entry.is_file):
                 yield Entry(inner, entry.path, False)
             else:
                 left_out[SPECIAL if os.path.exists(entry.path) else BROKEN] += 1
@@ -125,8 +125,8 @@ def _read_folder(path: str) -> tuple[list[os.DirEntry[str]], tuple[int, int]]:
 
 def _holds_pictures(entry: os.DirEntry[str]) -> bool:
     """Whether a hidden folder is one that a person would miss: .git is not, .ipynb_checkpoints with images is."""
-    if entry.name.lower() in SYSTEM_NAMES or not _is(entry.is_dir):
-        return _is(entry.is_dir)
+    if entry.name.lower() in SYSTEM_NAMES or not is_kind(entry.is_dir):
+        return is_kind(entry.is_dir)
     try:
         with os.scandir(entry.path) as entries:
             return any(is_picture(inner.name) for inner in entries)
@@ -134,7 +134,7 @@ def _holds_pictures(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _is(question: Callable[[], bool]) -> bool:
+def is_kind(question: Callable[[], bool]) -> bool:
     """Ask a directory entry; a link that leads to itself is neither file nor folder."""
     try:
         return question()

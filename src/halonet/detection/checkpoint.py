@@ -12,7 +12,7 @@ from halonet.models.config import Classes, InChans
 from halonet.rules import FilledText, Text, check_together, shown, within
 from halonet.schemas import record
 from halonet.training.metadata import read_metadata
-from halonet.training.weights import build_checked, load_state, read_weights, saved_from
+from halonet.training.weights import build_checked, load_state, read_weights, saved_from, without_nulls
 
 # The layers whose shape depends on the classes.
 _CLASS_LAYERS = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.")
@@ -62,7 +62,10 @@ class DetectorMetadata:
             {
                 "preprocessing": (None not in sizes, "without null"),
                 "class_names": (len(self.class_names) == self.num_classes, f"{self.num_classes:,} names"),
-                "category_ids": (len(self.category_ids) == self.num_classes, f"{self.num_classes:,} numbers"),
+                "category_ids": (
+                    len(self.category_ids) == len(set(self.category_ids)) == self.num_classes,
+                    f"{self.num_classes:,} different numbers",
+                ),
                 "preprocessing.in_chans": (
                     self.preprocessing.in_chans == self.in_chans,
                     f"in_chans, which is {self.in_chans}",
@@ -86,10 +89,10 @@ def load_detector(path: str | Path) -> tuple[FasterRCNN, dict[str, Any]]:
         UserError: The file is missing, truncated, no checkpoint of a detector, or holds pickled code.
     """
     state, information, path = read_weights(path)
-    if information.get("network") not in _DETECTORS:
-        kind = saved_from(information) or "something unknown"
+    kind = saved_from(information)
+    if kind not in _DETECTORS:
         raise UserError(
-            f"{path} holds no detector (it was saved from a {kind}): "
+            f"{path} holds no detector (it was saved from a {kind or 'something unknown'}): "
             "only checkpoints written by `halonet detect train` do; train one from a classifier's with --init"
         )
     metadata = read_metadata(DetectorMetadata, information, str(path))
@@ -97,7 +100,7 @@ def load_detector(path: str | Path) -> tuple[FasterRCNN, dict[str, Any]]:
     def build() -> FasterRCNN:
         return _DETECTORS[metadata.network](metadata.config, metadata.num_classes, metadata.preprocessing)
 
-    return build_checked(build, state, str(path)), information
+    return build_checked(build, state, str(path)), without_nulls(information)
 
 
 def initialize(detector: FasterRCNN, path: str | Path) -> None:
@@ -113,14 +116,14 @@ def initialize(detector: FasterRCNN, path: str | Path) -> None:
         UserError: The file is missing, truncated, no checkpoint of this package, or from another network.
     """
     state, information, path = read_weights(path)
-    kind = information.get("network")
+    kind = saved_from(information)
     if kind == HaloNet.__name__:
         trunk = {name: tensor for name, tensor in state.items() if not name.startswith(_HEAD)}
         load_state(detector.pyramid.body, trunk, str(path))
         return
     if kind not in _DETECTORS:
-        kind = saved_from(information) or "something unknown"
-        raise UserError(f"{path} holds neither a HaloNet nor a detector of this package (it was saved from a {kind})")
+        what = kind or "something unknown"
+        raise UserError(f"{path} holds neither a HaloNet nor a detector of this package (it was saved from a {what})")
     own = detector.state_dict()
     had_masks = any(name.startswith(_MASK_LAYERS) for name in state)
     if had_masks and not detector.has_masks:

@@ -14,7 +14,7 @@ from halonet.detection.results import Masks, to_results
 from halonet.errors import UserError
 from halonet.rules import Probability, check_arguments
 from halonet.training.evaluation import choose_device
-from halonet.training.files import check_output_folder, explain_full_disk
+from halonet.training.files import check_output_folder, explain_full_disk, picture_name
 from halonet.visual.instances import draw_instances
 
 
@@ -78,7 +78,7 @@ def predict(
             "instances": [result | {"label": label} for result, label in zip(results, labels, strict=True)],
         }
         if pictures is not None:
-            path = Path(pictures) / f"{number:04}_{Path(file).stem}.png"
+            path = Path(pictures) / picture_name(number, file)
             path.parent.mkdir(parents=True, exist_ok=True)
             masks = Masks(results) if detector.has_masks else None
             boxes, scores = detection["boxes"].numpy(), detection["scores"].numpy()

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from halonet.data.sources import is_named, is_remote
+from halonet.data.sources import is_named, require_asked_for
 from halonet.errors import UserError
 from halonet.training.classifier import Classifier
 from halonet.training.datamodule import ClassificationData
@@ -78,21 +78,6 @@ class Classification(Task[Recipe]):
     def trainer_options(self) -> dict[str, Any]:
         """As many epochs as the recipe has."""
         return {"max_epochs": self.recipe.schedule.epochs}
-
-
-def require_asked_for(source: str | None, asked: str | None, where: str) -> None:
-    """Refuse to fetch a data set that only a file names.
-
-    Args:
-        source: The data.
-        asked: What the user's own words name.
-        where: What names the data, for the message.
-
-    Raises:
-        UserError: The data would have to be fetched, and the user did not name it.
-    """
-    if source is not None and source != asked and is_remote(source):
-        raise UserError(f"{where} names the data set {source}, which is fetched: say so with --data.source {source}")
 
 
 def data_of(result: dict[str, Any]) -> str:

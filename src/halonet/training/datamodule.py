@@ -1,6 +1,7 @@
 """The LightningDataModule of classification: images in an order, and with augmentations, that depend on the seed."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ class ClassificationData(KeyedData):
 
         Raises:
             UserError: A split is missing or empty, an image cannot be read, there are fewer training images than one
-                batch, or the classes are not as many as the network tells apart.
+                batch, there is only one class, or the classes are not as many as the network tells apart.
         """
         wanted: list[tuple[str, str | None]] = []
         if stage != "test":
@@ -90,6 +91,7 @@ class ClassificationData(KeyedData):
     def _problems_of_training(self) -> list[str]:
         problems = []
         source = self._source("train")
+        require_classes(source.class_names, self.data.source)
         classes, images = len(source.class_names), len(source)
         if self.num_classes not in (None, classes):
             problems.append(
@@ -155,3 +157,20 @@ class ClassificationData(KeyedData):
                 source = ShrunkImages(source, round(self.data.shrink * self.data.augmentation.image_size))
             self._sources[split] = source
         return self._sources[split]
+
+
+def require_classes(class_names: Sequence[str], data: str) -> None:
+    """Refuse to train on one class: any network then is always right, and has learned nothing.
+
+    Args:
+        class_names: By label.
+        data: What to call the data in messages.
+
+    Raises:
+        UserError: There is only one.
+    """
+    if len(class_names) < 2:
+        raise UserError(
+            f"{data!r} has one class, {class_names[0]!r}, but a classifier learns to tell two or more apart: "
+            "give each class a folder of its own"
+        )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from halonet.data import AugmentationConfig, KeyedDataset, build_transform, load_source
-from halonet.data.sources import available_splits, is_remote
+from halonet.data.sources import available_splits, require_asked_for
 from halonet.data.survey import survey
 from halonet.errors import UserError
 from halonet.interrupts import shield_worker
@@ -57,11 +57,8 @@ def evaluate(
     network, information = load_checkpoint(checkpoint)
     if data is None and "data" not in information:
         raise UserError(f"{checkpoint} does not say what data it was trained on: name some with --data")
-    if data is None and is_remote(str(information["data"])):
-        remote = information["data"]
-        raise UserError(
-            f"{checkpoint} names the data set {remote}, which would have to be fetched: say so with --data {remote}"
-        )
+    if data is None:
+        require_asked_for(information["data"], None, str(checkpoint), "--data")
     is_own = data in (None, information.get("data"))
     if root is None and is_own:
         root = information.get("root")

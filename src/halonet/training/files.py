@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from halonet.console import printable
 from halonet.errors import UserError
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -123,8 +124,8 @@ def check_output_file(path: str | Path, suffixes: Sequence[str] = ()) -> None:
         os.lstat(_partial(path))
     except FileNotFoundError:
         pass
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; name another file") from error
+    except (OSError, ValueError) as error:  # a ValueError is of a name that holds NUL
+        raise UserError(f"cannot write {path}: {_reason(error)}; name another file") from error
     _probe(parent, path)
 
 
@@ -138,10 +139,20 @@ def check_output_folder(path: str | Path) -> None:
         UserError: It is a file, lies under one, or takes no files.
     """
     path = Path(path)
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):  # the second is told below, with the name of the file
+        pass
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot write into {path}: {_reason(error)}; name another place") from error
     nearest = next(each for each in (path.absolute(), *path.absolute().parents) if os.path.lexists(each))
     if not os.path.isdir(nearest):
         raise UserError(f"cannot write into {path}: {nearest} is a file, not a folder; name another place")
     _probe(nearest, path)
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return str(getattr(error, "strerror", None) or error)
 
 
 def _partial(path: Path) -> Path:
@@ -184,4 +195,10 @@ def absolute(path: str) -> str:
     found = Path(path)
     with suppress(RuntimeError):  # there is no such user: reading the file says so
         found = found.expanduser()
-    return str(found.resolve()) if found.exists() else path
+    return str(found.resolve()) if os.path.exists(found) else path
+
+
+def picture_name(number: int, image: str | Path) -> str:
+    """Name the picture of an image, as NUMBER_STEM.png."""
+    stem = printable(Path(image).stem)[:60]  # a name may have 255 bytes, and escapes are longer
+    return f"{number:04}_{stem}.png"

@@ -16,7 +16,7 @@ from halonet.data.sources import available_splits, labels_of, load_source
 from halonet.data.survey import survey
 from halonet.errors import UserError
 from halonet.training.classifier import Classifier
-from halonet.training.datamodule import ClassificationData
+from halonet.training.datamodule import ClassificationData, require_classes
 from halonet.training.evaluation import choose_device
 from halonet.training.recipe import Recipe, replaced, value_of
 
@@ -91,6 +91,7 @@ def fill_in(recipe: Recipe, *, say: Callable[[str], None] = print) -> Recipe:
     if "train" not in sources:
         raise UserError(f"{data.source} has no images to train on: it has the splits {', '.join(splits)}")
     source = sources["train"]
+    require_classes(source.class_names, data.source)
     found = survey(list(sources.values()), data.source)
     labels = labels_of(source)
     say(

@@ -39,10 +39,11 @@ def locked(folder: Path) -> Iterator[None]:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 descriptor = _acquire(folder)
-            except OSError as error:
-                if is_disk_full(error):
+            except (OSError, ValueError) as error:  # a ValueError is of a name that holds NUL
+                if is_disk_full(error) or isinstance(error, UserError):
                     raise
-                raise UserError(f"cannot write into run folder {folder}: {error.strerror}") from error
+                reason = getattr(error, "strerror", None) or error
+                raise UserError(f"cannot write into run folder {folder}: {reason}") from error
         try:
             yield
         finally:
@@ -53,7 +54,7 @@ def locked(folder: Path) -> Iterator[None]:
                 os.close(descriptor)
     finally:
         for each in made:
-            with suppress(OSError):
+            with suppress(OSError, ValueError):
                 each.rmdir()
 
 

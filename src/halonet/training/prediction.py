@@ -8,13 +8,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from halonet.console import printable
 from halonet.data.images import open_image
 from halonet.data.transforms import build_transform
 from halonet.errors import UserError
 from halonet.rules import Count, check_arguments
 from halonet.training.evaluation import choose_device, preprocessing
-from halonet.training.files import check_output_folder, explain_full_disk
+from halonet.training.files import check_output_folder, explain_full_disk, picture_name
 from halonet.training.weights import load_checkpoint
 
 
@@ -111,8 +110,7 @@ def save_maps(checkpoint: str | Path, rows: Sequence[dict[str, Any]], folder: st
     paths = []
     for number, row in enumerate(rows):
         picture = open_image(row["file"])
-        stem = printable(Path(row["file"]).stem)[:60]  # a name may have 255 bytes, and escapes are longer
-        path = Path(folder) / f"{number:04}_{stem}.png"
+        path = Path(folder) / picture_name(number, row["file"])
         title = f"{row['label']} {100 * row['probability']:.1f} %"
         with explain_full_disk(path):
             paths.append(draw_attention(network, transform(picture)[None], picture, path, title=title))

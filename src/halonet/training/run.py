@@ -1,6 +1,7 @@
 """A training run of any task, from recipe to result."""
 
 import json
+import os
 import time
 import warnings
 from collections.abc import Sequence
@@ -62,7 +63,7 @@ def train(
     """
     folder = run_folder(recipe, run_dir)
     task = task_for(recipe).with_absolute_paths()
-    is_begun = or_resume and (folder / "recipe.yaml").is_file()
+    is_begun = or_resume and os.path.isfile(folder / "recipe.yaml")
     if is_begun:
         task = task_for(as_begun(task.recipe, folder))
         require_same_recipe(folder, task.recipe, task.command)
@@ -102,7 +103,7 @@ def resume(
         Interrupted: A signal ended it; a KeyboardInterrupt.
     """
     folder = Path(run_dir)
-    if not (folder / "recipe.yaml").is_file():
+    if not os.path.isfile(folder / "recipe.yaml"):
         raise UserError(f"{folder} holds no run to resume: it has no recipe.yaml; start one with --run-dir {folder}")
     task = task_for(resolve(folder / "recipe.yaml")).moved(root, source, run_dir).with_absolute_paths()
     if (folder / "result.json").is_file():

@@ -1,6 +1,7 @@
 """One process at work in a run folder: the lock, the signals, and what every message tells to do next."""
 
 import dataclasses
+import os
 import shlex
 import signal
 from collections.abc import Iterator
@@ -45,7 +46,7 @@ def session(folder: Path, command: str, advice: str | None = None) -> Iterator[I
     def way_on() -> str:
         if advice is not None:
             return advice
-        if not (folder / "recipe.yaml").is_file():
+        if not os.path.isfile(folder / "recipe.yaml"):
             return "run the command again"
         return f"continue with {command} --resume {shlex.quote(str(folder))}"
 
@@ -85,7 +86,7 @@ def as_begun(recipe: RecipeT, folder: Path) -> RecipeT:
         UserError: The folder's recipe cannot be read.
     """
     path = folder / "recipe.yaml"
-    return completed(recipe, resolve(path, task=recipe.task)) if path.is_file() else recipe
+    return completed(recipe, resolve(path, task=recipe.task)) if os.path.isfile(path) else recipe
 
 
 def require_same_recipe(folder: Path, recipe: Any, command: str) -> None:

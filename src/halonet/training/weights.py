@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -84,7 +85,7 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         path: A run folder, a `model.safetensors` or a `.ckpt`. Of a checkpoint of a run with EMA, the average.
 
     Returns:
-        The network, and what `describe` knew of it.
+        The network, and what `describe` knew of it, without what is null.
 
     Raises:
         UserError: The file is missing, truncated, no checkpoint, from another model, or holds pickled code.
@@ -102,7 +103,12 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     def build() -> nn.Module:
         return halonet.HaloNet(metadata.config, num_classes=metadata.num_classes, in_chans=metadata.in_chans)
 
-    return build_checked(build, state, str(path)), information
+    return build_checked(build, state, str(path)), without_nulls(information)
+
+
+def without_nulls(information: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what is null in the description of a checkpoint, which says as little as what is missing."""
+    return {name: value for name, value in information.items() if value is not None}
 
 
 def saved_from(information: dict[str, Any]) -> str | None:
@@ -145,9 +151,9 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any], P
         UserError: The file is missing, truncated, no checkpoint, or holds pickled code.
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         path = path / "model.safetensors"
-    if not path.exists():
+    if not os.path.exists(path):  # which is false for a name that no file can have; pathlib's raises
         raise UserError(f"there is no checkpoint {path}: give a run folder, a model.safetensors or a .ckpt file")
     state, information = _read_safetensors(path) if path.suffix == ".safetensors" else _read_lightning(path)
     return state, information, path
@@ -233,7 +239,7 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     Raises:
         UserError: The file is missing, truncated, no checkpoint, or holds pickled code.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"there is no checkpoint {path}")
     try:
         check_file(path)

@@ -145,6 +145,7 @@ GEOMETRY = {
     "unknown border": ({"border": "reflect"}, ("border", "reflect", "mask", "zeros")),
     "misspelt border": ({"border": "zero"}, ("border", "'zero'", "zeros")),
     "border no word": ({"border": ["zeros"]}, ("border", "['zeros']", "mask")),
+    "border an array of words": ({"border": np.array(["mask", "mask"])}, ("border", "array(['mask'", "zeros")),
     "block of a truth": ({"block_size": (2, True)}, ("block_size[1]", "True", "whole number")),
     "halo a whole float": ({"halo_size": 1.0}, ("halo_size", "1.0", "whole number")),
     "stride no number": ({"stride": None}, ("stride", "None", "whole number")),

@@ -70,6 +70,7 @@ FAR = [
     Size("block_offset_stride_over_stride", "", (5, 6), 24, 2, stride=12, offset_stride=20, tables="full"),
     Size("stride", "", (3, 2), 2, 1, stride=90),
     Size("stride_in_a_block", "", (3, 2), 200, 1, stride=50, offset_stride=20),
+    Size("offset_stride_of_one_query", "", (3, 7), (2, 3), 1, stride=(2, 3), offset_stride=MOST),
     Size("zeros", "", (3, 2), (9, 2), (1, 5), border="zeros"),
     Size("zeros_stride", "", (3, 2), 2, 1, border="zeros", stride=90),
 ]

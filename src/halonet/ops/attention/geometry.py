@@ -167,6 +167,8 @@ def _clip(axis: Axis, zeros: bool) -> Axis:
         block = whole
     if not zeros and _is_certain(halo > size):
         halo = size
-    if (block, halo, stride) == (axis.block, axis.halo, axis.stride):
+    if _is_certain(block == stride):  # each block has one query, and no step to the next
+        offset_stride = stride
+    if (block, halo, stride, offset_stride) == axis[1:5]:
         return axis
     return make_axis(size, block, halo, stride, offset_stride)

@@ -1,4 +1,4 @@
-"""Says which versions of the package's dependencies are installed here, and fails if they are not the lower bounds."""
+"""Say which versions of the package's dependencies are installed here, and fail if they are not the lower bounds."""
 
 import re
 import sys

@@ -1,7 +1,7 @@
 """Run the CPU kernel under AddressSanitizer and UndefinedBehaviorSanitizer.
 
-    python tools/sanitize.py            # every instruction set: a fuzz of 3,000 calls, and the operator's tests
-    python tools/sanitize.py --short    # the baseline alone, and a fuzz of 300: under a minute on two cores
+    python -m tests.ops.sanitize            # every instruction set: a fuzz of 3,000 calls, and the operator's tests
+    python -m tests.ops.sanitize --short    # the baseline alone, and a fuzz of 300: under a minute on two cores
 
 The library is built into build/sanitize. The fuzz draws geometries of any size up to the limits of 64 bits: a call is
 refused with one line, or agrees with the backend `reference` or, where that would not fit into memory, with values that
@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LIBRARIES = ("libasan.so", "libubsan.so", "libstdc++.so")
 OPTIONS = "detect_leaks=0:allocator_may_return_null=1:abort_on_error=1:detect_stack_use_after_return=1"
 TESTS = ["tests/ops/test_batch_norm.py", "tests/ops/attention"]
@@ -45,7 +45,7 @@ def main() -> None:
         "ASAN_OPTIONS": OPTIONS,
         "UBSAN_OPTIONS": "print_stacktrace=1",
     }
-    script = [sys.executable, str(Path(__file__).resolve()), "--inside", "--calls", str(calls)]
+    script = [sys.executable, "-m", "tests.ops.sanitize", "--inside", "--calls", str(calls)]
     for name in ["baseline"] if options.short else ["avx512", "avx2", "baseline"]:
         print(f"== fuzz: {calls} calls, seed {options.seed}, at most {name}", flush=True)
         chosen = environment if options.short else environment | {"HALONET_INSTRUCTION_SET": name}

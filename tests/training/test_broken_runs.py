@@ -1,16 +1,18 @@
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-
-TOOL = Path(__file__).parents[2] / "tools" / "break_runs.py"
 
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_doubled_damaged_or_without_space_loses_nothing():
     counts = {"--kills": 2, "--double-resumes": 1, "--damages": 4, "--full-disks": 2}
-    words = [sys.executable, str(TOOL), *(str(word) for pair in counts.items() for word in pair)]
+    words = [
+        sys.executable,
+        "-m",
+        "tests.training.broken_runs",
+        *(str(word) for pair in counts.items() for word in pair),
+    ]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert [line.partition(":")[0] for line in done.stdout.splitlines()[1:]] == [
