@@ -143,7 +143,7 @@ NOT_WRITABLE: list[Line] = [
     (f"{TRAIN} --run-dir begun --resume-or-start", ("begun holds a run of another recipe", "schedule.epochs 3 -> 2")),
     (f"{TRAIN_DETECTOR} --run-dir a.png/run", ("cannot write into run folder a.png/run",)),
     (f"{MEASURE} --output empty", ("cannot write empty: it is a folder",)),
-    (f"{MEASURE} --output a.png", ("--output a.png exists and is no record of a benchmark",)),
+    (f"{MEASURE} --output a.png", ("--output a.png exists and is not a record of a benchmark",)),
     (f"{MEASURE} --plot curves.txt", ("cannot write curves.txt", "must end in one of .png, .svg, .pdf")),
     ("benchmark claims --data images --output a.png/x", ("a.png is a file, not a folder",)),
 ]

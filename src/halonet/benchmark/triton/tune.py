@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from halonet.benchmark.peers import disagreement, make_inputs
+from halonet.benchmark.record import reason_of
 from halonet.benchmark.settings import Settings
 from halonet.benchmark.sizes import Size
 from halonet.benchmark.timing import time_in_turns
@@ -126,7 +127,7 @@ def _failure(
     try:
         wrong = [disagreement(*pair) for pair in zip(make_run(configuration).compute(), expected, strict=True)]
     except Exception as error:  # such as a kernel that does not fit on the chip
-        return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}"
+        return reason_of(error)
     return next(filter(None, wrong), None)
 
 
