@@ -65,32 +65,32 @@ class BatchNormAct2d(nn.BatchNorm2d):
 
 
 class ConvNormAct(nn.Sequential):
-    """Layers of which the last two are a batch norm and its activation."""
+    """A convolution, its batch norm and its activation."""
 
     def forward(
         self, input: Float[Tensor, "batch in_channels in_rows in_columns"]
     ) -> Float[Tensor, "batch channels rows columns"]:
-        """Run them one after another, norm and activation together."""
-        *before, norm, act = self
-        for module in before:
-            input = module(input)
+        """Convolve, then normalize and activate in one step."""
+        conv, norm, act = self
         # Images of one channel look the same in both formats, and convolutions leave them NCHW.
-        return norm_act(norm, act, channels_last(input))
+        return normalize(channels_last(conv(input)), norm, act)
 
 
-def norm_act(
+def normalize(
+    x: Float[Tensor, "batch channels rows columns"],
     norm: nn.Module,
     act: nn.Module,
-    x: Float[Tensor, "batch channels rows columns"],
     residual: Float[Tensor, "batch channels rows columns"] | None = None,
 ) -> Float[Tensor, "batch channels rows columns"]:
-    """Compute act(norm(x) + residual), with whatever module stands in the place of the norm.
+    """Compute act(norm(x) + residual), in one step if the norm is a `BatchNormAct2d`.
+
+    Where the norm was replaced, by `nn.SyncBatchNorm` or by the `nn.Identity` of a folded norm, the addition and the
+    activation follow it.
 
     Args:
-        norm: A `BatchNormAct2d`, which does it all; or what it was replaced with, such as `nn.SyncBatchNorm`, or
-            `nn.Identity` where it was folded away.
-        act: The activation; it may work in place, also on `x` if there is neither norm nor residual.
         x: The feature map.
+        norm: The batch norm, or its replacement.
+        act: The activation; it may work in place, also on `x` if there is neither norm nor residual.
         residual: Added before the activation, or None.
     """
     if isinstance(norm, BatchNormAct2d):
