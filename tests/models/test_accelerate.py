@@ -22,7 +22,7 @@ MODULE = importlib.import_module("halonet.models.accelerate")
 
 
 @pytest.mark.parametrize("name", ANY_SIZE)
-def test_models_of_convolution_and_halo_attention_run_at_sizes_that_timm_refuses(name: str) -> None:
+def test_timm_models_run_at_sizes_that_timm_refuses(name: str) -> None:
     model = timm.create_model(name, num_classes=5).eval()
     image = torch.randn(1, 3, 224, 320)
     with torch.no_grad():
@@ -47,7 +47,7 @@ def pixels(*size: int) -> Tensor:
     return torch.randn(2, 3, *(size or (8, 12)), dtype=torch.float64)
 
 
-def test_the_module_itself_its_children_and_its_parameters_stay_the_same_objects() -> None:
+def test_modules_and_parameters_stay_the_same_objects() -> None:
     model = nested()
     modules, parameters = list(model.modules()), dict(model.named_parameters())
     keys = list(model.state_dict())
@@ -177,7 +177,7 @@ def test_one_line_says_what_was_replaced(log: pytest.LogCaptureFixture) -> None:
     ]
 
 
-def test_the_line_of_a_second_time_says_that_there_was_nothing_new(log: pytest.LogCaptureFixture) -> None:
+def test_accelerating_twice_reports_nothing_new(log: pytest.LogCaptureFixture) -> None:
     model = halonet.accelerate(nested())
     log.clear()
     halonet.accelerate(model)
@@ -238,6 +238,6 @@ def test_a_layer_that_was_wrapped_after_is_not_torn_out() -> None:
 
 @pytest.mark.usefixtures("untyped")
 @pytest.mark.parametrize("function", [halonet.accelerate, halonet.restore, halonet.accelerated_layers])
-def test_what_is_no_module_is_refused(function: Any) -> None:
+def test_only_modules_are_accepted(function: Any) -> None:
     with pytest.raises(TypeError, match="model is of type str, but must be a torch.nn.Module, such as timm"):
         function("halonet26t")

@@ -151,7 +151,7 @@ def test_layers_of_every_option_keep_their_outputs_and_gradients(
 
 @pytest.mark.parametrize("options", [{}, {"stride": 2}], ids=["stride_1", "stride_2"])
 @pytest.mark.parametrize("size", [(5, 11), (3, 2), (9, 8)], ids=str)
-def test_a_size_that_timm_refuses_gives_what_timm_gives_for_the_map_completed_with_zeros(
+def test_sizes_that_timm_refuses_equal_timm_on_the_zero_padded_map(
     options: dict[str, Any], size: tuple[int, int]
 ) -> None:
     layer = small_layer(**options)

@@ -78,7 +78,7 @@ def test_single_precision_is_at_most_twice_as_far_off_as_pytorch(mean: float) ->
         assert (found - truth).norm() <= 2 * (plain - truth).norm() + 1e-7 * truth.norm()
 
 
-def test_what_is_not_given_is_the_identity() -> None:
+def test_missing_tensors_are_the_identity() -> None:
     x, other = feature_map((2, 16, 3, 3)), feature_map((2, 16, 3, 3))
     torch.testing.assert_close(batch_norm.batch_norm(x, activation="silu"), F.silu(x))
     torch.testing.assert_close(batch_norm.batch_norm(x, other, activation="relu"), F.relu(x + other))
@@ -125,7 +125,7 @@ def test_lesser_instruction_sets_compute_the_same(name: str) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_what_is_not_a_number_stays_in_its_channel_and_is_not_hidden(value: float) -> None:
+def test_nan_and_infinity_stay_in_their_channel(value: float) -> None:
     x = feature_map((2, 16, 4, 4), torch.float32)
     x[1, 3, 2, 1] = value
     result = batch_norm.batch_norm(x, training=True, epsilon=1e-5, activation="relu")

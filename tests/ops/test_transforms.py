@@ -114,7 +114,7 @@ def test_gradients_of_a_network_are_those_of_autograd() -> None:
     torch.testing.assert_close(along, slope, rtol=1e-3, atol=1e-4)
 
 
-def test_gradients_of_each_sample_in_training_need_norms_without_statistics() -> None:
+def test_per_sample_gradients_in_training_need_norms_without_statistics() -> None:
     model = torch.func.replace_all_batch_norm_modules_(halonet.create_model("tiny28", num_classes=3))
     parameters, images = parameters_of(model), torch.randn(2, 3, 8, 8)
 

@@ -1,4 +1,4 @@
-"""Batch norm and what follows it, as one step where there is a kernel for that."""
+"""Batch norm, addition and activation, in one step where a kernel supports it."""
 
 import torch
 from jaxtyping import Float

@@ -1,11 +1,10 @@
 """Batch norm, a residual and an activation together, in the C++ library.
 
-PyTorch runs them one after another and keeps the input of each. Here the backward keeps the norm's input and the
-residual alone, and computes the rest again. Sums are taken in an order that does not depend on the number of threads.
+PyTorch runs them one after another and keeps the input of each. Here only the norm's input and the residual are kept,
+and the backward recomputes the rest. Sums are taken in an order that does not depend on the number of threads.
 
-It is a plain `autograd.Function`, not a registered operator: the maps of small networks are so small that the way
-through the dispatcher would cost more than the work. What traces a program must see PyTorch's own operators instead,
-so `refusal` refuses it.
+It is a plain `autograd.Function`, not a registered operator: for the maps of small networks the dispatcher would cost
+more than the work. Tracers must see PyTorch's own operators instead, so `refusal` refuses them.
 """
 
 from typing import Any
@@ -29,7 +28,7 @@ def refusal(x: Tensor) -> str | None:
         or torch._C._get_tracing_state() is not None
         or torch._C._len_torch_dispatch_stack()
     ):
-        return "what traces a program must see PyTorch's own operators"
+        return "a tracer must see PyTorch's own operators"
     if is_transformed():
         return "it has no rules for the transforms of torch.func"
     if type(x) not in (Tensor, nn.Parameter):
@@ -119,7 +118,7 @@ class _BatchNorm(torch.autograd.Function):
 
 
 class _Gradients(torch.autograd.Function):
-    """The backward where somebody wants to differentiate it: that must not end in silence."""
+    """The backward under double backward, which is not supported: it raises instead of returning wrong values."""
 
     @staticmethod
     def forward(ctx: Any, *given: Any) -> tuple[Tensor | None, ...]:

@@ -58,7 +58,7 @@ def weights(**changes: Any) -> tuple[Tensor, Tensor]:
     return halonet.attention_weights(**(arguments | changes))
 
 
-def test_the_arguments_that_the_refusals_change_are_themselves_fine() -> None:
+def test_the_unchanged_arguments_are_valid() -> None:
     assert attend().shape == (1, 6, 5, 2, 3)
     assert weights()[0].shape == (1, 2, 2, 6, 5)
 
@@ -186,7 +186,7 @@ REFUSED = NO_TENSORS | SHAPES | DTYPES_AND_DEVICES | GEOMETRY | TABLES
 
 
 @pytest.mark.parametrize(("changes", "words"), REFUSED.values(), ids=REFUSED.keys())
-def test_the_operator_refuses_and_says_why(changes: dict[str, Any], words: tuple[object, ...]) -> None:
+def test_the_operator_refuses_wrong_arguments(changes: dict[str, Any], words: tuple[object, ...]) -> None:
     with pytest.raises(UserError, match=mentions(*words)) as caught:
         attend(**changes)
     assert len(str(caught.value).splitlines()) == 1
@@ -196,7 +196,7 @@ WITHOUT_VALUE = {name: case for name, case in REFUSED.items() if "value" not in 
 
 
 @pytest.mark.parametrize(("changes", "words"), WITHOUT_VALUE.values(), ids=WITHOUT_VALUE.keys())
-def test_the_weights_refuse_the_same(changes: dict[str, Any], words: tuple[object, ...]) -> None:
+def test_attention_weights_refuse_wrong_arguments(changes: dict[str, Any], words: tuple[object, ...]) -> None:
     with pytest.raises(UserError, match=mentions(*words)):
         weights(**changes)
 
@@ -327,7 +327,7 @@ def test_a_backend_that_cannot_run_here_is_refused_by_name() -> None:
         attend(backend="triton")
 
 
-def test_a_backend_that_refuses_a_call_gives_its_reason_and_auto_passes_it_over(
+def test_auto_skips_a_backend_that_refuses_a_call(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in ("cpu", "composite"):

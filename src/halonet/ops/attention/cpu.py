@@ -42,7 +42,7 @@ def halo_attention(
     geometry: Geometry,
     scale: float,
 ) -> Float[Tensor, "batch query_rows query_columns heads d_v"]:
-    """Attend in the C++ library, as the module docstring says."""
+    """Attend in the C++ library."""
     return _OPERATOR(query, key, value, row_embedding, column_embedding, geometry=geometry, scale=scale)
 
 
