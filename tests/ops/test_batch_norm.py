@@ -160,14 +160,14 @@ def test_a_second_derivative_is_refused() -> None:
 
 def test_refusals_name_the_reason() -> None:
     good = feature_map((2, 16, 3, 3))
-    assert batch_norm.refusal(good) is None
-    assert "fp32 and fp64" in str(batch_norm.refusal(good.bfloat16()))
-    assert "multiple of 16" in str(batch_norm.refusal(feature_map((2, 12, 3, 3))))
-    assert "channels_last" in str(batch_norm.refusal(good.contiguous()))
-    assert "no variance" in str(batch_norm.refusal(feature_map((1, 16, 1, 1))))
-    assert "runs on the CPU" in str(batch_norm.refusal(good.to("meta")))
+    assert batch_norm.unsupported_reason(good) is None
+    assert "fp32 and fp64" in str(batch_norm.unsupported_reason(good.bfloat16()))
+    assert "multiple of 16" in str(batch_norm.unsupported_reason(feature_map((2, 12, 3, 3))))
+    assert "channels_last" in str(batch_norm.unsupported_reason(good.contiguous()))
+    assert "no variance" in str(batch_norm.unsupported_reason(feature_map((1, 16, 1, 1))))
+    assert "runs on the CPU" in str(batch_norm.unsupported_reason(good.to("meta")))
     with halonet.use_backend("composite"):
-        assert "'composite'" in str(batch_norm.refusal(good))
+        assert "'composite'" in str(batch_norm.unsupported_reason(good))
 
 
 def a_norm_call() -> tuple[cpu_library.NormCall, list[Tensor]]:

@@ -84,7 +84,7 @@ def test_outside_of_transforms_the_kernels_run(image: Tensor) -> None:
     grad(lambda x: (seen.append(is_transformed()), x.sum())[1])(image)
     assert seen == [True]
     assert not is_transformed()
-    assert batch_norm.refusal(feature_map) is None
+    assert batch_norm.unsupported_reason(feature_map) is None
     x = image.clone().requires_grad_()
     assert "cpu_attention" in type(attend(x).grad_fn).__name__
 

@@ -16,7 +16,7 @@ class BatchNormAct2d(nn.BatchNorm2d):
     """`nn.BatchNorm2d` that can also add a residual and apply an activation, which its caller passes in.
 
     Parameters, buffers and their names are those of `nn.BatchNorm2d`, and so is the result where nothing is passed. On
-    a CPU one kernel does it all, for maps that `batch_norm.refusal` does not refuse. Hooks see the same input and the
+    a CPU one kernel does it all, for maps without a `batch_norm.unsupported_reason`. Hooks see the same input and the
     same output with the kernel and without. An activation that a hook watches is called, and the kernel is not used.
     """
 
@@ -107,7 +107,7 @@ def _is_plain(act: nn.Module) -> bool:
 
 
 def _fits(x: Tensor, residual: Tensor | None) -> bool:
-    if batch_norm.refusal(x) is not None:
+    if batch_norm.unsupported_reason(x) is not None:
         return False
     return residual is None or (
         residual.shape == x.shape

@@ -4,7 +4,7 @@ PyTorch runs them one after another and keeps the input of each. Here only the n
 and the backward recomputes the rest. Sums are taken in an order that does not depend on the number of threads.
 
 It is a plain `autograd.Function`, not a registered operator: for the maps of small networks the dispatcher would cost
-more than the work. Tracers must see PyTorch's own operators instead, so `refusal` refuses them.
+more than the work. Tracers must see PyTorch's own operators instead, so `unsupported_reason` names them.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ ACTIVATIONS = ("none", "silu", "relu")  # numbered as in csrc/call.h
 CHANNELS_PER_VECTOR = 16
 
 
-def refusal(x: Tensor) -> str | None:
+def unsupported_reason(x: Tensor) -> str | None:
     """Why the library cannot take a feature map, or None."""
     if (
         torch.compiler.is_compiling()
@@ -62,7 +62,7 @@ def batch_norm(
     """Compute activation((x - mean) / sqrt(variance + epsilon) * weight + bias + residual).
 
     Args:
-        x: The feature map, one that `refusal` does not refuse; all else has its dtype.
+        x: The feature map, one without an `unsupported_reason`; all else has its dtype.
         residual: Added before the activation, in the memory format of `x`, or None.
         weight: A factor for each channel, or None for 1.
         bias: A constant for each channel, or None for 0.

@@ -51,7 +51,7 @@ def test_composite_is_not_its_own_judge_where_there_is_no_fused_kernel(monkeypat
 
 def test_a_backend_is_asked_with_the_dtype_the_device_and_all_of_the_size(monkeypatch):
     asked = []
-    backend = dataclasses.replace(BACKENDS["triton"], refusal=lambda *call: asked.append(call) or "too wide")
+    backend = dataclasses.replace(BACKENDS["triton"], unsupported_reason=lambda *call: asked.append(call) or "too wide")
     monkeypatch.setitem(BACKENDS, "triton", backend)
     settings = Settings(batch=10**9, threads=1, dtype="bfloat16")
     size = dataclasses.replace(WIDE_VALUES, stride=2)

@@ -331,7 +331,7 @@ def test_auto_skips_a_backend_that_refuses_a_call(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in ("cpu", "composite"):
-        picky = replace(backends.BACKENDS[name], refusal=lambda *_: "it takes no Mondays")
+        picky = replace(backends.BACKENDS[name], unsupported_reason=lambda *_: "it takes no Mondays")
         monkeypatch.setitem(backends.BACKENDS, name, picky)
     with pytest.raises(ValueError, match=mentions("composite", "it takes no Mondays")):
         attend(backend="composite")

@@ -33,7 +33,7 @@ def refusal(monkeypatch: pytest.MonkeyPatch, *, interpreted: bool, **changes: An
     monkeypatch.setenv("TRITON_INTERPRET", str(int(interpreted)))
     shape = {"channels": 16, "dtype": torch.float32, "geometry": GEOMETRY} | changes
     tensor = torch.empty(1, 8, 8, 1, shape["channels"], dtype=shape["dtype"])
-    return triton.refusal(tensor, tensor, tensor, shape["geometry"])
+    return triton.unsupported_reason(tensor, tensor, tensor, shape["geometry"])
 
 
 def test_tensors_on_a_cpu_are_refused_but_by_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,6 @@
-"""What `accelerate` keeps, says and refuses; that it keeps the numbers is in test_accelerate_numbers.py."""
+"""What `accelerate` keeps, says and refuses; that it keeps the numbers is in test_acceleration_numbers.py."""
 
 import copy
-import importlib
 import io
 import logging
 from typing import Any
@@ -15,10 +14,8 @@ from timm.models import create_feature_extractor
 from torch import Tensor, nn
 
 import halonet
+from halonet.models import acceleration
 from tests.models.timm_networks import ANY_SIZE, WITH_BOTNET_LAYERS, small_layer
-
-# The name `halonet.models.accelerate` is the function; this is its module.
-MODULE = importlib.import_module("halonet.models.accelerate")
 
 
 @pytest.mark.parametrize("name", ANY_SIZE)
@@ -129,7 +126,7 @@ def test_projections_reach_the_operator_without_a_copy(
         taken.extend(tensors)
         return halonet.halo_attention(*tensors, **options)
 
-    monkeypatch.setattr(MODULE, "halo_attention", spy)
+    monkeypatch.setattr(acceleration, "halo_attention", spy)
     image = torch.randn(2, 16, 8, 12).contiguous(memory_format=memory)
     output = halonet.accelerate(layer.float())(image)
     assert output.is_contiguous(memory_format=torch.channels_last)
