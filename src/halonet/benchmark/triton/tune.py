@@ -88,7 +88,7 @@ def tune(size: Size, settings: Settings, tried: Callable[[Cell], list[Configurat
     given = make_inputs(size, settings)
     tables = [each.detach().float() for each in given.tables]
     inputs = Inputs(given.query.detach(), given.key.detach(), given.value.detach(), *tables)
-    reason = BACKENDS["triton"].refusal(*inputs[:3], size.geometry)
+    reason = BACKENDS["triton"].unsupported_reason(*inputs[:3], size.geometry)
     if reason:
         raise UserError(f"there is nothing to tune here: {reason}")
     scale = size.query_channels**-0.5

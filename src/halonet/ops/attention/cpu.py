@@ -21,7 +21,7 @@ _CHOSEN = "" if cpu_library.MISSING else f" ({cpu_library.instruction_set()})"
 SUMMARY = "a fused C++ kernel" + _CHOSEN
 
 
-def refusal(query: Tensor, key: Tensor, value: Tensor, geometry: Geometry) -> str | None:
+def unsupported_reason(query: Tensor, key: Tensor, value: Tensor, geometry: Geometry) -> str | None:
     """Why the kernel cannot take a call, or None."""
     if query.device.type != "cpu":
         return f"it runs on the CPU, and the tensors are on {query.device}"
@@ -42,7 +42,7 @@ def halo_attention(
     geometry: Geometry,
     scale: float,
 ) -> Float[Tensor, "batch query_rows query_columns heads d_v"]:
-    """Attend in the C++ library, as the module docstring says."""
+    """Attend in the C++ library."""
     return _OPERATOR(query, key, value, row_embedding, column_embedding, geometry=geometry, scale=scale)
 
 

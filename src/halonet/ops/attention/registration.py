@@ -57,7 +57,7 @@ class Operator:
     images = "Tensor query, Tensor key, Tensor value"
     num_images = 3
     sizes = ""
-    flops = (flops.forward_flops, flops.backward_flops)
+    flops: tuple[Callable[..., int], Callable[..., int]] = (flops.forward_flops, flops.backward_flops)
 
     def __init__(
         self, name: str, run_forward: Forward, run_backward: Backward, devices: Sequence[str], *, adds: bool = False

@@ -29,7 +29,7 @@ LEAST_CAPABILITY = 8
 LEAST_SCALE, LARGEST_SCALE = 1e-6, 1e6
 
 
-def refusal(query: Tensor, key: Tensor, value: Tensor, geometry: Geometry) -> str | None:
+def unsupported_reason(query: Tensor, key: Tensor, value: Tensor, geometry: Geometry) -> str | None:
     """Why the kernels cannot take a call, or None."""
     if is_exporting():
         return "it is no part of an exported program"

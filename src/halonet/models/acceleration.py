@@ -74,7 +74,7 @@ def accelerate(model: nn.Module) -> nn.Module:
     optimizer is made before or after. Call it before FSDP and `torch.compile`. Layers that are accelerated already
     stay so; subclasses of `HaloAttn` are left alone, for they may compute something else.
 
-    Only hooks of `pos_embed` inside a layer are called no more: the operator takes the tables themselves.
+    Hooks of `pos_embed` inside a layer are not called: the operator reads the tables themselves.
 
     One line to the logger "halonet" says which layers were replaced, and which others keep the model at one image
     size (timm's `BottleneckAttn`, and `LambdaLayer` without a radius); it is a warning if there was nothing to do.
