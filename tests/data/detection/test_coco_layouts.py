@@ -4,8 +4,8 @@ import pytest
 
 from halonet.data.detection.coco import available_detection_splits, load_detection_source
 from halonet.errors import UserError
+from tests.data.detection.test_coco import HEIGHT, WIDTH, content_of, image_entry, instance, write_coco
 from tests.data.samples import noise_image
-from tests.data.test_coco import HEIGHT, WIDTH, content_of, image_entry, instance, write_coco
 
 
 def test_coco_s_own_layout_is_found(tmp_path):

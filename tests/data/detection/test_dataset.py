@@ -16,8 +16,8 @@ from halonet.data.detection.dataset import (
     collate,
 )
 from halonet.errors import UserError
+from tests.data.classification.test_dataset import global_states
 from tests.data.samples import noise_image
-from tests.data.test_classification import global_states
 
 # Together these steps draw every random number that there is.
 AUGMENTATION = DetectionAugmentation(train_resize="jitter", jitter_size=64, vflip=0.5, photometric=True)
