@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from unittest.mock import patch
 
 import jaxtyping
@@ -54,3 +55,21 @@ def default_signals() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+# Imported in the fixtures: few tests need Lightning, and it takes seconds to import.
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small data set for classification."""
+    from tests.engine.tiny import make_images
+
+    return make_images(tmp_path_factory.mktemp("images") / "two_sides")
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Path:
+    """A finished run of classification; tests must not write into it."""
+    from halonet.training import train
+    from tests.engine.tiny import tiny_recipe
+
+    return train(tiny_recipe(images), tmp_path_factory.mktemp("runs") / "finished")
