@@ -1,6 +1,7 @@
 """`halonet --print-completion SHELL`: what completes commands, flags, recipes and their fields in a shell."""
 
 from pathlib import Path
+from typing import Any
 
 from halonet_cli.hints import spell
 from halonet_cli.parser import Parser
@@ -24,7 +25,7 @@ def make_completion(parser: Parser, shell: str) -> str:
     return shtab.complete(parser, shell, preamble=preamble)  # pyright: ignore[reportArgumentType] - a str by its default
 
 
-def _complete_files(parser: Parser, files: dict[str, str]) -> None:
+def _complete_files(parser: Parser, files: Any) -> None:
     """Say which words are files and recipes, and make flags of the fields of recipes."""
     recipe = dict.fromkeys(SHELLS, "_halonet_recipes")
     for action in parser._actions:

@@ -1,7 +1,7 @@
 """Networks to time: ours by the names of their rows, timm's as `timm/NAME`; and attention replaced by its values."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import timm
@@ -67,46 +67,34 @@ def has_halo_attention(network: nn.Module) -> bool:
 
 
 class _Values(torch.autograd.Function):
-    """Values at the queries' pixels; the gradients of queries and keys are zeros, so that projections learn."""
+    """Values at the queries' pixels; all other gradients are zeros, so that projections learn.
+
+    `values_of` views the values in the tensors of a call, and in their gradients, which may be packed.
+    """
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, strides: tuple[int, int]) -> Tensor:
-        ctx.strides = strides
-        ctx.save_for_backward(query, key, value)
-        return value[:, :: strides[0], :: strides[1]].contiguous()
-
-    @staticmethod
-    def backward(ctx: Any, *given: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value = (each.new_zeros(each.shape) for each in ctx.saved_tensors)
-        value[:, :: ctx.strides[0], :: ctx.strides[1]] = given[0]
-        return query, key, value, None
-
-
-class _PackedValues(torch.autograd.Function):
-    """The same of a `Packed`, whose gradient is packed as that of a fused backend."""
-
-    @staticmethod
-    def forward(ctx: Any, strides: tuple[int, int], *packed: Any) -> Tensor:
-        tensor, query, *ctx.sizes = packed
-        ctx.strides = strides
-        ctx.save_for_backward(tensor, query)
-        return unpack(Packed(*packed))[2][:, :: strides[0], :: strides[1]].contiguous()
+    def forward(ctx: Any, geometry: Geometry, values_of: Callable[..., Tensor], *tensors: Tensor | None) -> Tensor:
+        ctx.pixels = (slice(None), slice(None, None, geometry.rows.stride), slice(None, None, geometry.columns.stride))
+        ctx.values_of = values_of
+        ctx.save_for_backward(*tensors)
+        return values_of(*tensors)[ctx.pixels].contiguous()
 
     @staticmethod
     def backward(ctx: Any, *given: Tensor) -> tuple[Tensor | None, ...]:
-        tensor, query = (None if each is None else each.new_zeros(each.shape) for each in ctx.saved_tensors)
-        assert tensor is not None
-        values = unpack(Packed(tensor, query, *ctx.sizes))[2]
-        values[:, :: ctx.strides[0], :: ctx.strides[1]] = given[0]
-        return None, tensor, query, None, None, None
+        gradients = [None if each is None else each.new_zeros(each.shape) for each in ctx.saved_tensors]
+        ctx.values_of(*gradients)[ctx.pixels] = given[0]
+        return None, None, *gradients
 
 
-def _run_values_only(query: Tensor, key: Tensor, value: Tensor, *_: Any, geometry: Geometry, **__: Any) -> Tensor:
-    return _Values.apply(query, key, value, (geometry.rows.stride, geometry.columns.stride))  # pyright: ignore[reportReturnType]
+def _run_values_only(*tensors: Any, geometry: Geometry, **_: Any) -> Tensor:
+    return _Values.apply(geometry, lambda query, key, value: value, *tensors[:3])  # pyright: ignore[reportReturnType]
 
 
 def _run_packed_values_only(packed: Packed, *_: Any, geometry: Geometry, **__: Any) -> Tensor:
-    return _PackedValues.apply((geometry.rows.stride, geometry.columns.stride), *packed)  # pyright: ignore[reportReturnType]
+    def values_of(tensor: Tensor, query: Tensor | None) -> Tensor:
+        return unpack(packed._replace(tensor=tensor, query=query))[2]
+
+    return _Values.apply(geometry, values_of, packed.tensor, packed.query)  # pyright: ignore[reportReturnType]
 
 
 @contextlib.contextmanager

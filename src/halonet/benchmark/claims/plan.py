@@ -107,10 +107,9 @@ def read_plan(path: Path | None = None) -> Plan:
 
 
 @record
-class _BaseEntry:
-    """A row that others are compared with, as the file has it."""
+class _Entry:
+    """A row as the file has it."""
 
-    base: FilledText | None = None
     set: dict[str, Any] | None = None
     recipe: dict[str, Any] | None = None
     seeds: Seeds
@@ -118,7 +117,14 @@ class _BaseEntry:
 
 
 @record
-class _RowEntry(_BaseEntry):
+class _BaseEntry(_Entry):
+    """A row that others are compared with."""
+
+    base: FilledText | None = None
+
+
+@record
+class _RowEntry(_Entry):
     """A row of a claim, which is compared with its base."""
 
     base: FilledText

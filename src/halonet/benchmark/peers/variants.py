@@ -1,6 +1,7 @@
 """Variants of our operator: what do centered windows cost, and what does strided attention save (paper)?"""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import torch
@@ -12,17 +13,9 @@ from halonet.benchmark.peers.ours import always_supported, attend
 from halonet.benchmark.settings import Settings
 from halonet.benchmark.sizes import Size
 
-
-def _relaxed(size: Size) -> Size:
-    return dataclasses.replace(size, centered=False)
-
-
-def _centered(size: Size) -> Size:
-    return dataclasses.replace(size, centered=True)
-
-
-def _unstrided(size: Size) -> Size:
-    return dataclasses.replace(size, stride=1)
+_relaxed = functools.partial(dataclasses.replace, centered=False)
+_centered = functools.partial(dataclasses.replace, centered=True)
+_unstrided = functools.partial(dataclasses.replace, stride=1)
 
 
 def _prepare(change: Callable[[Size], Size]) -> Callable[[Inputs], Prepared]:
