@@ -1,4 +1,4 @@
-"""What every test of the package shares."""
+"""Fixtures for all tests."""
 
 import os
 import signal
@@ -13,8 +13,8 @@ import torch
 
 # Older PyTorch multiplies no matrices on a GPU in its deterministic mode without it.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-# Triton decides when a function is defined, its own at its import, whether it is interpreted. It also reads a kernel's
-# source, which the run-time checks of the rest of the package would wrap.
+# Triton decides whether to interpret a kernel when the kernel is defined, its own library at import. It also reads a
+# kernel's source, which the run-time shape checks would wrap.
 INTERPRETER = patch.dict(os.environ, {"TRITON_INTERPRET": "0" if torch.cuda.is_available() else "1"})
 NO_CHECKS = [finder for finder in sys.meta_path if not type(finder).__module__.startswith("jaxtyping")]
 with INTERPRETER:
@@ -37,7 +37,7 @@ def seed() -> None:
 
 @pytest.fixture
 def untyped() -> Iterator[None]:
-    """Switch the run-time shape checks off: `torch.compile` cannot trace them."""
+    """Disable the run-time shape checks: `torch.compile` cannot trace them."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
@@ -45,7 +45,7 @@ def untyped() -> Iterator[None]:
 
 @pytest.fixture
 def default_signals() -> Iterator[None]:
-    """Heed the signals that a background job is started to ignore, here and in the processes started meanwhile."""
+    """Restore default handlers for signals that a background job ignores, in this process and its children."""
     defaults = {
         signal.SIGINT: signal.default_int_handler,
         signal.SIGTERM: signal.SIG_DFL,

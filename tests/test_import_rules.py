@@ -9,9 +9,10 @@ import halonet
 
 PACKAGE = Path(halonet.__file__).parent
 ORDER = {
-    "console": 0,
-    "errors": -2,
+    "errors": -3,
+    "complaints": -2,
     "rules": -1,
+    "console": 0,
     "schemas": 0,
     "interrupts": 0,
     "installation": 0,
@@ -55,14 +56,33 @@ def test_imports_go_one_way(path):
             assert part == folder or ORDER[part] < ORDER[folder], f"{path} imports {name}"
 
 
-@pytest.mark.parametrize("backend", ["composite", "reference"])
+BACKENDS = {
+    "composite": ["composite.py"],
+    "reference": ["reference.py"],
+    "cpu": ["cpu.py"],
+    "triton": [f"triton/{path.name}" for path in sorted((PACKAGE / "ops/attention/triton").glob("*.py"))],
+}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_backends_do_not_import_one_another(backend):
-    siblings = {"composite", "reference"} - {backend}
-    names = imports_of(PACKAGE / "ops" / "attention" / f"{backend}.py")
-    assert not {name for name in names for sibling in siblings if name.endswith(sibling)}
+    siblings = [f"halonet.ops.attention.{name}" for name in BACKENDS if name != backend]
+    for file in BACKENDS[backend]:
+        names = imports_of(PACKAGE / "ops" / "attention" / file)
+        assert not [name for name in names if name.startswith(tuple(siblings))], file
 
 
-def test_importing_halonet_loads_no_engine():
+@pytest.mark.parametrize(
+    "front", sorted(PACKAGE.rglob("__init__.py")), ids=lambda path: str(path.parent.relative_to(PACKAGE.parent))
+)
+def test_no_exported_name_is_also_a_module(front):
+    imports = [node for node in ast.walk(ast.parse(front.read_text())) if isinstance(node, ast.ImportFrom)]
+    exported = {alias.asname or alias.name for node in imports for alias in node.names}
+    modules = {path.stem for path in front.parent.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert not exported & modules
+
+
+def test_import_halonet_is_light():
     heavy = [
         "lightning",
         "matplotlib",

@@ -1,16 +1,16 @@
 """`halonet benchmark` and its commands."""
 
 import argparse
-import importlib.util
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from halonet_cli.console import print_json
+from halonet_cli.measuring import add_settings, check_file_of, check_outputs, make_settings
 from halonet_cli.parser import UsageError, add_command, add_commands
+from halonet_cli.triton import add_triton
 
 
 def add(commands: Any) -> None:
@@ -35,7 +35,7 @@ def add(commands: Any) -> None:
     operator.add_argument("--compare", metavar="WHAT", help="time variants of ours: centered, strided")
     operator.add_argument("--scaling", metavar="WHAT", help="how time grows with the image, or with the window")
     operator.add_argument("--skip-memory", action="store_true", help="measure no peak memory")
-    _add_settings(operator, batch=4, repeats=15, dtype="float32", plot=True)
+    add_settings(operator, batch=4, repeats=15, dtype="float32", plot=True)
 
     model = add_command(kinds, "model", run_model, "time whole networks")
     model.add_argument("--models", nargs="+", metavar="NAME", help="rows of `halonet info`, and timm/NAME")
@@ -44,17 +44,17 @@ def add(commands: Any) -> None:
     model.add_argument("--compare", metavar="WHAT", help="time variants of our rows: centered, strided")
     model.add_argument("--compile", action="store_true", help="time the halo networks compiled too")
     model.add_argument("--image-size", type=int, help="in pixels (default: 256; with --accelerate the network's own)")
-    _add_settings(model, batch=[1, 4], repeats=7, dtype="float32", plot=True)
+    add_settings(model, batch=[1, 4], repeats=7, dtype="float32", plot=True)
 
     memory = add_command(kinds, "memory", run_memory, "measure the peak memory of one step")
     memory.add_argument("--models", nargs="+", metavar="NAME", help="default: h1 timm/halonet_h1")
     memory.add_argument("--pass", dest="task", default="training", help="inference or training")
     memory.add_argument("--image-size", type=int, default=256, help="side of the images in pixels")
-    _add_settings(memory, batch=16, repeats=None, dtype="float32")
+    add_settings(memory, batch=16, repeats=None, dtype="float32")
 
     detector = add_command(kinds, "detector", run_detector, "time the detectors of the paper's Table 5")
     detector.add_argument("--backbones", nargs="+", metavar="NAME", help="default: those of Table 5")
-    _add_settings(detector, batch=1, repeats=5)
+    add_settings(detector, batch=1, repeats=5)
 
     precision = add_command(kinds, "average-precision", run_average_precision, "time the evaluation of detections")
     precision.add_argument("--images", type=int, default=5000, help="default: as many as COCO's validation set has")
@@ -63,11 +63,7 @@ def add(commands: Any) -> None:
     precision.add_argument("--repeats", type=int, default=2, help="timed runs of each")
     precision.add_argument("--output", type=Path, metavar="FILE", help="write the record, or append to it")
 
-    kernels = add_triton(kinds)
-    for parent in (kinds, kernels):
-        tune = add_command(parent, "tune", run_tune, "find faster configurations of the Triton kernels, on a GPU")
-        tune.add_argument("--sizes", nargs="+", metavar="NAME", help="as of `operator` (default: h1's stages)")
-        _add_settings(tune, batch=256, repeats=9, dtype="bfloat16")
+    add_triton(kinds)
 
     claims = add_command(kinds, "claims", run_claims, "train the next missing runs of the paper's claims on CIFAR-10")
     claims.add_argument("--data", type=Path, required=True, metavar="DIR", help="the folder that holds CIFAR-10")
@@ -77,45 +73,6 @@ def add(commands: Any) -> None:
     claims.add_argument(
         "--output", type=Path, default=Path("results/claims"), metavar="DIR", help="where the records are"
     )
-
-
-def add_triton(kinds: Any) -> Any:
-    """Add `halonet benchmark triton`, and return the list of its commands."""
-    parser = add_command(kinds, "triton", None, "compile, search or tune the Triton kernels")
-    commands = add_commands(parser, "triton", "WHAT")
-    compiled = add_command(commands, "compile", run_compile, "compile kernels without a GPU, and predict their limits")
-    compiled.add_argument("--sizes", nargs="+", default=["h1"], metavar="NAME", help="as of `operator`")
-    compiled.add_argument("--dtypes", nargs="+", default=["bf16"], metavar="DTYPE", help="bf16, fp16, fp32")
-    compiled.add_argument("--architectures", nargs="+", type=int, metavar="N", help="10 x the compute capability")
-    compiled.add_argument("--batch", type=int, default=256, help="images at a time")
-    compiled.add_argument("--output", type=Path, metavar="FILE", help="write the record (default: print it)")
-    search = add_command(commands, "search", run_search, "search configurations for the kernels' table without a GPU")
-    search.add_argument("--kernels", nargs="+", metavar="NAME", help="forward, queries, keys (default: all)")
-    search.add_argument("--itemsizes", nargs="+", type=int, metavar="BYTES", help="2, 4 (default: both)")
-    search.add_argument("--channels", nargs="+", type=int, metavar="N", help="of heads (default: all in the table)")
-    search.add_argument("--processes", type=int, default=os.cpu_count(), help="that compile at once")
-    search.add_argument("--record", type=Path, metavar="FILE", help="do not search: record what the whole table takes")
-    return commands
-
-
-def _add_settings(
-    parser: argparse.ArgumentParser,
-    batch: int | list[int],
-    repeats: int | None,
-    dtype: str | None = None,
-    plot: bool = False,
-) -> None:
-    several = "+" if isinstance(batch, list) else None
-    parser.add_argument("--batch", type=int, default=batch, nargs=several, help="images at a time")
-    if repeats is not None:
-        parser.add_argument("--repeats", type=int, default=repeats, help="timed runs of each")
-    parser.add_argument("--threads", type=int, help="default: as many as PyTorch takes")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, ...")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write the record, or append to it")
-    if dtype is not None:
-        parser.add_argument("--dtype", default=dtype, help="of the operator, and of networks by autocast")
-    if plot:
-        parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the figures (png, svg or pdf)")
 
 
 def run_all(options: argparse.Namespace) -> None:
@@ -149,8 +106,8 @@ def run_operator(options: argparse.Namespace) -> None:
     from halonet.benchmark.sizes import find_sizes
     from halonet.errors import UserError, unknown_name
 
-    _check_outputs(options)
-    settings = _settings(options, options.batch)
+    check_outputs(options)
+    settings = make_settings(options, options.batch)
     tasks = operator.check_tasks(options.passes, operator.TASKS)
     if options.compare is not None and options.compare not in operator.COMPARISONS:
         raise UserError(unknown_name("comparison", options.compare, operator.COMPARISONS))
@@ -184,10 +141,10 @@ def run_model(options: argparse.Namespace) -> None:
     from halonet.benchmark.forms import make_groups
     from halonet.benchmark.operator import check_tasks
 
-    _check_outputs(options)
+    check_outputs(options)
     tasks = check_tasks(options.passes, model.TASKS)
     _refuse_together(options, "compare", "accelerate")
-    every = [_settings(options, batch) for batch in options.batch]
+    every = [make_settings(options, batch) for batch in options.batch]
     groups = make_groups(
         options.models, accelerate=options.accelerate, compare=options.compare, compiled=options.compile
     )
@@ -201,10 +158,10 @@ def run_memory(options: argparse.Namespace) -> None:
     from halonet.benchmark.operator import check_tasks
     from halonet.benchmark.record import make_record
 
-    _check_outputs(options)
+    check_outputs(options)
     (task,) = check_tasks([options.task], model.TASKS)
     options.repeats = 2
-    settings = _settings(options, options.batch)
+    settings = make_settings(options, options.batch)
     record = make_record("memory", {"image_size": options.image_size}, settings)
     _measure(model.measure_memory(options.models, task, settings, options.image_size), record, options)
 
@@ -216,9 +173,9 @@ def run_detector(options: argparse.Namespace) -> None:
     from halonet.errors import UserError, unknown_name
     from halonet.models import HALONETS
 
-    _check_outputs(options)
+    check_outputs(options)
     options.dtype = "float32"
-    settings = _settings(options, options.batch)
+    settings = make_settings(options, options.batch)
     for name in options.backbones or ():
         if name not in HALONETS:
             raise UserError(unknown_name("model", name, HALONETS))
@@ -233,92 +190,12 @@ def run_average_precision(options: argparse.Namespace) -> None:
     from halonet.benchmark.settings import Settings
     from halonet.rules import Count, check_arguments
 
-    _check_outputs(options)
+    check_outputs(options)
     check_arguments(images=(options.images, Count), detections=(options.detections, Count))
     settings = Settings(repeats=options.repeats, threads=1)
     record = make_record("average_precision", {"images": options.images, "detections": options.detections})
     rows = average_precision.measure(options.images, options.detections, settings, both=options.both)
     _measure(rows, record, options)
-
-
-def run_compile(options: argparse.Namespace) -> None:
-    """Compile kernels, and print or write what they take."""
-    _require_triton(compiled=True)
-    from halonet.benchmark.record import describe_run, make_record, write_record
-    from halonet.benchmark.sizes import find_sizes
-    from halonet.benchmark.triton import compile as compiler
-    from halonet.errors import UserError, unknown_name
-    from halonet.ops.attention.triton.configurations import ARCHITECTURES
-    from halonet.rules import Count, check_arguments
-
-    _check_outputs(options)
-    check_arguments(batch=(options.batch, Count))
-    for name in options.dtypes:
-        if name not in compiler.DTYPES:
-            raise UserError(unknown_name("dtype", name, compiler.DTYPES))
-    architectures, sizes = _some(options, "architectures", ARCHITECTURES), find_sizes(options.sizes)
-    record = make_record("triton_compile", {"batch": options.batch, "card": compiler.Card()._asdict()})
-    _check_file_of(record, options)
-    rows = []
-    for row in compiler.measure(sizes, options.dtypes, architectures, options.batch):
-        print(row, file=sys.stderr, flush=True)
-        rows.append(row)
-    run = {"provenance": describe_run(options.words), "rows": rows}
-    if options.output is None:
-        print_json(record | {"runs": [run]})
-        return
-    write_record(record, run, options.output)
-    print(f"written to {options.output}")
-
-
-def run_search(options: argparse.Namespace) -> None:
-    """Search configurations and print the table's lines, or record what the table takes."""
-    _require_triton(compiled=True)
-    from halonet.benchmark.record import describe_run, make_record, read_output, write_output
-    from halonet.benchmark.triton import search
-    from halonet.rules import Count, check_arguments
-
-    check_arguments(processes=(options.processes, Count))
-    if options.record is None:
-        cells = search.cells(
-            _some(options, "kernels", search.KERNELS),
-            _some(options, "itemsizes", (2, 4)),
-            _some(options, "channels", search.CHANNELS),
-        )
-        for line in search.search_all(cells, options.processes):
-            print(line, flush=True)
-        return
-    read_output(options.record)
-    run = {"provenance": describe_run(options.words), "kernels": search.digest()}
-    run["rows"] = search.describe_table(options.processes)
-    # What an earlier table took is of no use.
-    write_output(make_record("triton_table", {}) | {"runs": [run]}, options.record)
-    print(f"written to {options.record}")
-
-
-def run_tune(options: argparse.Namespace) -> None:
-    """Time configurations of the Triton kernels, print proposals for their table, write what was asked for."""
-    _require_triton()
-    from dataclasses import asdict
-
-    from halonet.benchmark.record import describe_run, join_file, make_record, write_output
-    from halonet.benchmark.sizes import find_sizes
-    from halonet.benchmark.triton.tune import propose, tune
-
-    _check_outputs(options)
-    settings = _settings(options, options.batch)
-    record = make_record("tune", {}, settings)
-    if options.output is not None:
-        record = join_file(record, options.output)
-    run = {"provenance": describe_run(options.words), "repeats": settings.repeats, "rows": []}
-    for name, size in find_sizes(options.sizes).items():
-        trials = list(tune(size, settings))
-        print(name, *propose(trials), sep="\n  ", flush=True)
-        run["rows"] += [{"size": name} | asdict(trial) for trial in trials]
-        if options.output is not None:  # after each size, which takes minutes to compile
-            write_output(record | {"runs": [*record["runs"], run]}, options.output)
-    if options.output is not None:
-        print(f"written to {options.output}")
 
 
 def run_claims(options: argparse.Namespace) -> None:
@@ -347,64 +224,9 @@ def run_claims(options: argparse.Namespace) -> None:
     )
 
 
-def _settings(options: argparse.Namespace, batch: int) -> Any:
-    import torch
-
-    from halonet.benchmark.settings import Settings, find_device
-
-    settings = Settings(
-        batch=batch,
-        repeats=options.repeats,
-        threads=torch.get_num_threads() if options.threads is None else options.threads,
-        dtype=options.dtype,
-        device=find_device(options.device),
-    )
-    torch.set_num_threads(settings.threads)
-    return settings
-
-
-def _require_triton(compiled: bool = False) -> None:
-    """Refuse without Triton; forbid its interpreter, which must be done before its import, if kernels are compiled."""
-    if importlib.util.find_spec("triton") is None:
-        raise UsageError("this benchmark needs Triton, which is not installed: pip install triton")
-    if compiled:
-        os.environ["TRITON_INTERPRET"] = "0"
-
-
 def _refuse_together(options: argparse.Namespace, one: str, other: str) -> None:
     if getattr(options, one) and getattr(options, other):
         raise UsageError(f"--{one} and --{other} exclude each other; give one of them")
-
-
-def _check_outputs(options: argparse.Namespace) -> None:
-    """Refuse files that cannot be written before anything else is done."""
-    if options.output is not None:
-        from halonet.benchmark.record import read_output
-
-        read_output(options.output)
-    if getattr(options, "plot", None) is not None:
-        from halonet.benchmark.plot import check_file
-
-        check_file(options.plot)
-
-
-def _check_file_of(record: dict[str, Any], options: argparse.Namespace) -> None:
-    """Refuse a file of another record before anything is measured."""
-    from halonet.benchmark.record import join_file
-
-    if options.output is not None:
-        join_file(record, options.output)
-
-
-def _some(options: argparse.Namespace, flag: str, known: Iterable[Any]) -> list[Any]:
-    """Values of a flag, or all of those known."""
-    from halonet.errors import UserError, unknown_name
-
-    values, known = getattr(options, flag), list(known)
-    for value in values or ():
-        if value not in known:
-            raise UserError(unknown_name(f"value of --{flag}", str(value), list(map(str, known))))
-    return values or known
 
 
 def _measure(
@@ -416,7 +238,7 @@ def _measure(
     from halonet.benchmark.record import describe_run, write_record
     from halonet.benchmark.table import format_rows
 
-    _check_file_of(record, options)
+    check_file_of(record, options)
     run = describe_run(options.words)  # the time and the commit at which it began
     measured = []
     for row in rows:

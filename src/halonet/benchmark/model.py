@@ -126,7 +126,7 @@ def _measure_row(group: Group, task: str, settings: Settings, image_size: int) -
         try:
             steps[form.label] = prepare_checked(form, settings, image_size, training, checks)
         except Exception as error:  # whatever a network fails with is the reason to print
-            absent[form.label] = f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}"
+            absent[form.label] = record.reason_of(error)
     if group.baseline not in steps:
         raise UserError(f"{group.baseline} cannot run at {image_size} px: {absent[group.baseline]}")
     milliseconds = time_in_turns(steps, settings)

@@ -146,7 +146,7 @@ def prepare_checked(name: str, inputs: Inputs, settings: Settings, training: boo
         step = make_step(prepared.run, prepared.leaves, training)
         step()
     except Exception as error:  # whatever a peer fails with is the reason to print
-        return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['without a message'])[0]}"
+        return record.reason_of(error)
     if training and any(leaf.grad is None for leaf in prepared.leaves):
         return "its backward pass does not give all gradients"
     return step

@@ -53,6 +53,11 @@ class Row:
     absent: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
+def reason_of(error: Exception) -> str:
+    """Describe an error on one line, for `Row.absent`."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}"
+
+
 def figures_of(row: Row, name: str, first: dict[tuple[str, str], float]) -> dict[str, float]:
     """Compute the figures of one implementation in one row, by the columns of `table.HEADINGS`.
 
@@ -155,7 +160,7 @@ def join_file(record: dict[str, Any], path: Path) -> dict[str, Any]:
     """Take over the runs of the file, if it exists.
 
     Raises:
-        UserError: If the file is no record, or one of another benchmark, question, setting or machine.
+        UserError: If the file is not a record, or one of another benchmark, question, setting or machine.
     """
     found = read_output(path)
     return record if found is None else join(record, found, path)

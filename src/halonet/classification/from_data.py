@@ -14,7 +14,8 @@ from halonet.classification.data import ClassificationData, require_classes
 from halonet.classification.module import Classifier
 from halonet.classification.recipe import Recipe
 from halonet.console import printable
-from halonet.data.classification.sources import available_splits, labels_of, load_source
+from halonet.data.classification.image_source import labels_of
+from halonet.data.classification.sources import available_splits, load_source
 from halonet.data.classification.survey import survey
 from halonet.engine.device import choose_device
 from halonet.engine.estimate import choose_by_time, describe_counts, median_seconds

@@ -1,5 +1,7 @@
 """The network, top to bottom as in the paper's Table 2: stem, stages, final convolution, classifier."""
 
+from collections import OrderedDict
+
 import torch.nn.functional as F
 from jaxtyping import Float
 from timm.models._features import feature_take_indices
@@ -93,12 +95,7 @@ class HaloNet(nn.Module):
     def forward_head(
         self, x: Float[Tensor, "batch num_features rows columns"], pre_logits: bool = False
     ) -> Float[Tensor, "batch *outputs"]:
-        """Pool and classify the last feature map.
-
-        Args:
-            x: What `forward_features` returned.
-            pre_logits: Stop before the classifier.
-        """
+        """Pool and classify the last feature map; with `pre_logits`, only pool it."""
         x = self.head_drop(self.global_pool(x))
         return x if pre_logits else self.classifier(x)
 
@@ -116,7 +113,7 @@ class HaloNet(nn.Module):
         Args:
             x: Images.
             indices: The levels; an int n takes the last n, None takes all.
-            norm: Part of timm's interface; these networks have no norm of their own on features.
+            norm: Has no effect: these networks have no norm on features.
             stop_early: Compute nothing beyond the last level asked for.
             output_fmt: "NCHW", the only one.
             intermediates_only: Return the list alone instead of (last feature map, list).
@@ -154,12 +151,7 @@ class HaloNet(nn.Module):
         return "classifier" if name_only else self.classifier
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the classifier with a new one, freshly initialized.
-
-        Args:
-            num_classes: Classes; 0 leaves out the classifier.
-            global_pool: "avg", "" for none, or None to keep what there is.
-        """
+        """Replace the classifier with a new one (none for 0 classes), and the pooling unless it is None."""
         self.num_classes = num_classes
         if global_pool is not None:
             self.global_pool = GlobalPool(global_pool)
@@ -167,10 +159,7 @@ class HaloNet(nn.Module):
         self.classifier = make_classifier(self.num_features, num_classes).to(parameter.device, parameter.dtype)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute the blocks in the backward pass instead of keeping their activations.
-
-        Outputs, gradients and running statistics stay what they are without it.
-        """
+        """Recompute the blocks in the backward pass instead of keeping their activations; results stay the same."""
         for module in self.modules():
             if isinstance(module, Stage):
                 module.grad_checkpointing = enable
@@ -190,37 +179,32 @@ class HaloNet(nn.Module):
 
 
 def as_list(indices: int | list[int] | tuple[int, ...] | None) -> int | list[int] | None:
-    """Turn a tuple into the list that timm's signature asks for."""
+    """Convert a tuple to a list, for timm."""
     return list(indices) if isinstance(indices, tuple) else indices
 
 
-class PadToPatches(nn.Module):
-    """Add zero rows and columns at the bottom and right until patches of `size` pixels cover the image."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.size = size
+class PatchConv2d(nn.Conv2d):
+    """A projection of patches; zero rows and columns at the bottom and right complete the last ones."""
 
     def forward(
-        self, x: Float[Tensor, "batch channels height width"]
-    ) -> Float[Tensor, "batch channels padded_height padded_width"]:
-        """Pad the image; most need none."""
-        return F.pad(x, (0, -x.shape[3] % self.size, 0, -x.shape[2] % self.size))
+        self, input: Float[Tensor, "batch in_channels height width"]
+    ) -> Float[Tensor, "batch out_channels rows columns"]:
+        """Project the patches of an image."""
+        rows, columns = self.stride
+        return super().forward(F.pad(input, (0, -input.shape[3] % columns, 0, -input.shape[2] % rows)))
 
 
 def make_stem(config: HaloNetConfig, in_chans: int) -> tuple[nn.Sequential, int]:
-    """Build the stem up to its pooling, and tell by how much it reduces the image."""
+    """Build the stem up to its pooling; return it and its stride."""
     kernel, stride, _ = STEMS[config.stem]
-    patch = config.stem.startswith("patch")
-    convolution = nn.Conv2d(in_chans, config.stem_width, kernel, stride, 0 if patch else kernel // 2, bias=False)
-    stem = ConvNormAct()
-    if patch:
-        stem.add_module("pad", PadToPatches(kernel))
-    stem.add_module("conv", convolution)
-    stem.add_module("norm", BatchNormAct2d(config.stem_width))
-    # The paper calls the patch stem a linear projection.
-    stem.add_module("act", nn.Identity() if patch else ACTIVATIONS[config.activation](inplace=True))
-    return stem, stride
+    norm = BatchNormAct2d(config.stem_width)
+    if config.stem.startswith("patch"):  # the paper calls it a linear projection
+        convolution = PatchConv2d(in_chans, config.stem_width, kernel, stride, bias=False)
+        act = nn.Identity()
+    else:
+        convolution = nn.Conv2d(in_chans, config.stem_width, kernel, stride, kernel // 2, bias=False)
+        act = ACTIVATIONS[config.activation](inplace=True)
+    return ConvNormAct(OrderedDict(conv=convolution, norm=norm, act=act)), stride
 
 
 def make_block(
@@ -232,7 +216,7 @@ def make_block(
     reduction: int,
     drop_path: float,
 ) -> Bottleneck:
-    """Build one block of a stage (from 0) that stands on a map of image_size / reduction pixels."""
+    """Build one block of a stage (counted from 0) on a map of image_size / reduction pixels a side."""
     width = config.widths[stage]
     pool = False
     if stage + 1 in config.convolution_stages:

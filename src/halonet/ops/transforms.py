@@ -1,4 +1,4 @@
-"""What a program runs under: kernels and memory formats know nothing of the transforms of `torch.func`."""
+"""Transforms of `torch.func` and tracing, which kernels and memory formats do not support."""
 
 import torch
 from torch import Tensor
@@ -12,23 +12,20 @@ def is_transformed() -> bool:
 
 
 def is_traced() -> bool:
-    """Whether `torch.jit.trace` is writing a program."""
+    """Whether `torch.jit.trace` is running."""
     tracing: bool = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
     return tracing
 
 
 def needs_plain_operators() -> bool:
-    """Whether more than a first derivative in reverse mode is asked for: `vmap`, forward mode, nested transforms."""
+    """Whether a transform other than `torch.func.grad` alone is running: `vmap`, forward mode, nested ones."""
     if torch.compiler.is_compiling():
         return False
     if torch._C._are_functorch_transforms_active():
-        return [each.key() for each in get_interpreter_stack()] != [TransformType.Grad]
+        return [transform.key() for transform in get_interpreter_stack()] != [TransformType.Grad]
     return forward_ad._current_level >= 0
 
 
 def channels_last(image: Tensor) -> Tensor:
-    """Bring a map [batch, channels, rows, columns] into channels_last memory, unless a transform is running.
-
-    `vmap` refuses memory formats, which change nothing but speed.
-    """
+    """Bring a feature map into channels_last memory, unless a transform is running: `vmap` rejects memory formats."""
     return image if is_transformed() else image.contiguous(memory_format=torch.channels_last)

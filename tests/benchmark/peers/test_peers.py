@@ -51,7 +51,7 @@ def test_composite_is_not_compared_with_itself(monkeypatch):
 
 def test_a_backend_is_asked_with_dtype_device_and_size(monkeypatch):
     asked = []
-    backend = dataclasses.replace(BACKENDS["triton"], refusal=lambda *call: asked.append(call) or "too wide")
+    backend = dataclasses.replace(BACKENDS["triton"], unsupported_reason=lambda *call: asked.append(call) or "too wide")
     monkeypatch.setitem(BACKENDS, "triton", backend)
     settings = Settings(batch=10**9, threads=1, dtype="bfloat16")
     size = dataclasses.replace(WIDE_VALUES, stride=2)

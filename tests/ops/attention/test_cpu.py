@@ -276,7 +276,7 @@ BAD_FOR_THE_BACKWARD = {"log_sum": [None], "grad_row_table": [None], "grad_value
     ("name", "number"),
     [(name, each) for name, numbers in (BAD_NUMBERS | BAD_FOR_THE_BACKWARD).items() for each in numbers],
 )
-def test_the_library_refuses_numbers_that_contradict_and_writes_nothing(name: str, number: int | None) -> None:
+def test_the_library_refuses_contradicting_numbers_and_writes_nothing(name: str, number: int | None) -> None:
     call, tensors = a_call()
     before = [each.clone() for each in tensors]
     change(call, {name: number})
@@ -295,9 +295,7 @@ def test_the_library_refuses_numbers_that_contradict_and_writes_nothing(name: st
         ({"rows.halo": 2**42}, NO_MEMORY),
     ],
 )
-def test_the_library_says_what_it_cannot_count_or_hold_and_writes_nothing(
-    fields: dict[str, int | None], expected: int
-) -> None:
+def test_the_library_refuses_too_large_calls_and_writes_nothing(fields: dict[str, int | None], expected: int) -> None:
     call, tensors = a_call()
     before = [each.clone() for each in tensors]
     change(call, fields)

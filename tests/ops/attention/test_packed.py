@@ -43,7 +43,7 @@ def leaves(packed: Packed) -> list[Tensor]:
     return [each for each in packed[:2] if each is not None]
 
 
-def test_unpacking_cuts_all_heads_of_queries_then_of_keys_then_of_values() -> None:
+def test_unpacking_splits_queries_keys_and_values() -> None:
     tensor = torch.arange(32.0).expand(1, 1, 1, -1)
     query, key, value = unpack(Packed(tensor, None, HEADS, KEY_CHANNELS, VALUE_CHANNELS))
     assert query.flatten().tolist() == list(range(8))
@@ -51,7 +51,7 @@ def test_unpacking_cuts_all_heads_of_queries_then_of_keys_then_of_values() -> No
     assert value[0, 0, 0, 1].tolist() == list(range(24, 32))
 
 
-def test_unpacking_leaves_queries_of_their_own_alone() -> None:
+def test_unpacking_keeps_separate_queries() -> None:
     packed = make_packed(stride=2)
     query, key, value = unpack(packed)
     assert query is packed.query

@@ -18,11 +18,11 @@ from halonet.errors import UserError
 from halonet.ops.attention import describe_backends, select_backend, triton
 from halonet.ops.attention.geometry import make_axis, make_geometry
 from tests.ops.attention.backends import BACKENDS, Backend
-from tests.ops.attention.eager import eager_attention
+from tests.ops.attention.eager import assert_no_worse_than_eager, eager_attention, with_gradients
+from tests.ops.attention.layouts import every_other_channel, part_of_a_larger_image
 from tests.ops.attention.oracle import assert_agree
 from tests.ops.attention.sizes import BY_NAME, Inputs, Size
-from tests.ops.attention.test_precision import assert_no_worse_than_eager, with_gradients
-from tests.ops.attention.test_properties import every_other_channel, part_of_a_larger_image, sees
+from tests.ops.attention.windows import sees
 
 ROOT = Path(__file__).parents[3]
 TRITON = next(backend for backend in BACKENDS if backend.name == "triton")
@@ -33,7 +33,7 @@ def refusal(monkeypatch: pytest.MonkeyPatch, *, interpreted: bool, **changes: An
     monkeypatch.setenv("TRITON_INTERPRET", str(int(interpreted)))
     shape = {"channels": 16, "dtype": torch.float32, "geometry": GEOMETRY} | changes
     tensor = torch.empty(1, 8, 8, 1, shape["channels"], dtype=shape["dtype"])
-    return triton.refusal(tensor, tensor, tensor, shape["geometry"])
+    return triton.unsupported_reason(tensor, tensor, tensor, shape["geometry"])
 
 
 def test_tensors_on_a_cpu_are_refused_but_by_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,7 +48,7 @@ def test_tensors_on_a_cpu_are_refused_but_by_the_interpreter(monkeypatch: pytest
         ({"geometry": make_geometry(8, 8, block_size=(4, 120), halo_size=9)}, "up to 256, not 257"),
     ],
 )
-def test_what_is_too_wide_is_refused_with_its_number(
+def test_too_wide_heads_and_tables_are_refused_with_the_number(
     monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], reason: str
 ) -> None:
     assert reason in (refusal(monkeypatch, interpreted=True, **changes) or "")
@@ -232,7 +232,7 @@ def test_tf32_is_what_pytorchs_user_allows(monkeypatch: pytest.MonkeyPatch) -> N
     ("channels", "dtype", "fits"),
     [(64, torch.bfloat16, True), (256, torch.bfloat16, True), (128, torch.float64, False), (256, torch.float32, False)],
 )
-def test_what_does_not_fit_on_the_chip_is_counted(channels: int, dtype: torch.dtype, fits: bool) -> None:
+def test_shared_memory_is_counted(channels: int, dtype: torch.dtype, fits: bool) -> None:
     from halonet.ops.attention.triton.backend import _shared_bytes
 
     tensor = torch.empty(1, 64, 64, 4, channels, dtype=dtype, device="meta")
@@ -318,7 +318,7 @@ def test_pixels_that_lie_far_apart_are_counted_in_64_bits(monkeypatch: pytest.Mo
     assert_agree(outputs_and_gradients(near, size), expected)
 
 
-def test_outputs_and_gradients_that_lie_farther_apart_than_the_inputs_are_counted_in_64_bits() -> None:
+def test_strides_of_outputs_and_gradients_are_counted_in_64_bits() -> None:
     import triton.language as tl
 
     from halonet.ops.attention.registration import Inputs
@@ -375,7 +375,7 @@ def test_the_record_of_the_table_is_of_these_kernels_and_unmeasured_rows_do_not_
         assert row["spilled"] == 0 or hopeless or (cell, architecture) in MEASURED, row
 
 
-def test_a_measured_row_comes_before_the_prediction_of_its_cell_on_its_architecture_alone() -> None:
+def test_a_measured_row_overrides_the_prediction_on_its_architecture_only() -> None:
     from halonet.ops.attention.triton.configurations import TABLE, Cell, configuration_of
 
     cell = Cell("queries", 2, 64, 16)

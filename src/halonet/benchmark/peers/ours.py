@@ -52,7 +52,7 @@ def _reason_of(backend: str) -> Callable[[Size, Settings, bool], str | None]:
 
         query = probe(geometry.rows.num_queries, geometry.columns.num_queries, size.query_channels)
         key, value = (probe(size.rows, size.columns, each) for each in (size.query_channels, size.value_channels))
-        return BACKENDS[backend].refusal(query, key, value, geometry)
+        return BACKENDS[backend].unsupported_reason(query, key, value, geometry)
 
     return unsupported_reason
 

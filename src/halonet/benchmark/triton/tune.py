@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from halonet.benchmark.peers import disagreement, make_inputs
+from halonet.benchmark.record import reason_of
 from halonet.benchmark.settings import Settings
 from halonet.benchmark.sizes import Size
 from halonet.benchmark.timing import time_in_turns
@@ -87,7 +88,7 @@ def tune(size: Size, settings: Settings, tried: Callable[[Cell], list[Configurat
     given = make_inputs(size, settings)
     tables = [each.detach().float() for each in given.tables]
     inputs = Inputs(given.query.detach(), given.key.detach(), given.value.detach(), *tables)
-    reason = BACKENDS["triton"].refusal(*inputs[:3], size.geometry)
+    reason = BACKENDS["triton"].unsupported_reason(*inputs[:3], size.geometry)
     if reason:
         raise UserError(f"there is nothing to tune here: {reason}")
     scale = size.query_channels**-0.5
@@ -126,7 +127,7 @@ def _failure(
     try:
         wrong = [disagreement(*pair) for pair in zip(make_run(configuration).compute(), expected, strict=True)]
     except Exception as error:  # such as a kernel that does not fit on the chip
-        return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}"
+        return reason_of(error)
     return next(filter(None, wrong), None)
 
 

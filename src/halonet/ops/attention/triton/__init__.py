@@ -4,5 +4,5 @@ from halonet.ops.attention.triton.backend import (
     SUMMARY as SUMMARY,
     halo_attention as halo_attention,
     packed_attention as packed_attention,
-    refusal as refusal,
+    unsupported_reason as unsupported_reason,
 )

@@ -1,64 +1,18 @@
-"""What does not fit is refused, and the message names the value and the rule; a named backend is obeyed."""
+"""Arguments that do not fit are refused, and the message names the value and the rule."""
 
-import re
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
-import halonet
 from halonet.errors import UserError
-from halonet.ops.attention import backends
+from tests.ops.attention.small_calls import attend, mentions, weights, zeros
 
 pytestmark = pytest.mark.usefixtures("untyped")
 
 
-def mentions(*words: object) -> str:
-    """A pattern that wants every word somewhere in the message, in any order; numbers must stand alone."""
-    wanted = []
-    for word in words:
-        text = re.escape(str(word))
-        wanted.append(rf"(?=.*(?<![\d.]){text}(?!\d))" if isinstance(word, int) else f"(?=.*{text})")
-    return "(?is)" + "".join(wanted)
-
-
-def zeros(*shape: int, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Tensor:
-    return torch.zeros(shape, dtype=dtype, device=device)
-
-
-def attend(**changes: Any) -> Tensor:
-    """Call the operator on a 6x5 image, 2 heads, d_qk 4, d_v 3, with some arguments replaced."""
-    arguments: dict[str, Any] = {
-        "query": zeros(1, 6, 5, 2, 4),
-        "key": zeros(1, 6, 5, 2, 4),
-        "value": zeros(1, 6, 5, 2, 3),
-        "row_embedding": zeros(5, 2),
-        "column_embedding": zeros(5, 2),
-        "block_size": 2,
-        "halo_size": 1,
-    }
-    return halonet.halo_attention(**(arguments | changes))
-
-
-def weights(**changes: Any) -> tuple[Tensor, Tensor]:
-    """Call `attention_weights` on the same image, with some arguments replaced."""
-    arguments: dict[str, Any] = {
-        "query": zeros(1, 6, 5, 2, 4),
-        "key": zeros(1, 6, 5, 2, 4),
-        "row_embedding": zeros(5, 2),
-        "column_embedding": zeros(5, 2),
-        "positions": torch.tensor([[0, 0], [5, 4]]),
-        "block_size": 2,
-        "halo_size": 1,
-    }
-    return halonet.attention_weights(**(arguments | changes))
-
-
-def test_the_arguments_that_the_refusals_change_are_themselves_fine() -> None:
+def test_the_unchanged_arguments_are_valid() -> None:
     assert attend().shape == (1, 6, 5, 2, 3)
     assert weights()[0].shape == (1, 2, 2, 6, 5)
 
@@ -187,7 +141,7 @@ REFUSED = NO_TENSORS | SHAPES | DTYPES_AND_DEVICES | GEOMETRY | TABLES
 
 
 @pytest.mark.parametrize(("changes", "words"), REFUSED.values(), ids=REFUSED.keys())
-def test_the_operator_refuses_and_says_why(changes: dict[str, Any], words: tuple[object, ...]) -> None:
+def test_the_operator_refuses_wrong_arguments(changes: dict[str, Any], words: tuple[object, ...]) -> None:
     with pytest.raises(UserError, match=mentions(*words)) as caught:
         attend(**changes)
     assert len(str(caught.value).splitlines()) == 1
@@ -197,7 +151,7 @@ WITHOUT_VALUE = {name: case for name, case in REFUSED.items() if "value" not in 
 
 
 @pytest.mark.parametrize(("changes", "words"), WITHOUT_VALUE.values(), ids=WITHOUT_VALUE.keys())
-def test_the_weights_refuse_the_same(changes: dict[str, Any], words: tuple[object, ...]) -> None:
+def test_attention_weights_refuse_wrong_arguments(changes: dict[str, Any], words: tuple[object, ...]) -> None:
     with pytest.raises(UserError, match=mentions(*words)):
         weights(**changes)
 
@@ -232,110 +186,3 @@ def test_positions_must_be_a_tensor() -> None:
 def test_positions_count_on_the_query_grid_not_on_the_image() -> None:
     with pytest.raises(UserError, match=mentions("positions", 3)):
         weights(query=zeros(1, 3, 3, 2, 4), stride=2, positions=torch.tensor([[3, 0]]))
-
-
-@pytest.mark.parametrize(
-    ("unknown", "nearest"), [("refernce", "reference"), ("composit", "composite"), ("compsite", "composite")]
-)
-def test_an_unknown_backend_is_refused_with_the_nearest_name(unknown: str, nearest: str) -> None:
-    for call in (lambda: attend(backend=unknown), lambda: halonet.use_backend(unknown).__enter__()):
-        with pytest.raises(UserError, match=mentions("backend", f"'{unknown}'", f"Did you mean '{nearest}'")):
-            call()
-
-
-@pytest.mark.parametrize("backend", [None, 1, ["cpu"]])
-def test_a_backend_that_is_no_word_is_refused(backend: Any) -> None:
-    for call in (lambda: attend(backend=backend), lambda: halonet.use_backend(backend).__enter__()):
-        with pytest.raises(UserError, match=mentions("backend", str(backend), "auto")):
-            call()
-
-
-def test_auto_never_fails() -> None:
-    for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
-        tensors = {
-            "query": zeros(1, 6, 5, 2, 4, dtype=dtype),
-            "key": zeros(1, 6, 5, 2, 4, dtype=dtype),
-            "value": zeros(1, 6, 5, 2, 3, dtype=dtype),
-        }
-        for border in ("mask", "zeros"):
-            output = attend(**tensors, row_embedding=None, column_embedding=None, border=border, backend="auto")
-            assert output.dtype == dtype
-
-
-def test_shapes_are_worked_out_without_data() -> None:
-    for backend in ("auto", "reference", "composite"):
-        output = attend(
-            query=zeros(2, 3, 3, 2, 4, device="meta"),
-            key=zeros(2, 6, 5, 2, 4, device="meta"),
-            value=zeros(2, 6, 5, 2, 3, device="meta"),
-            row_embedding=zeros(5, 2, device="meta"),
-            column_embedding=zeros(5, 2, device="meta"),
-            stride=2,
-            backend=backend,
-        )
-        assert output.device.type == "meta"
-        assert output.shape == (2, 3, 3, 2, 3)
-
-
-def is_differentiable_twice(**options: Any) -> bool:
-    """Which backend ran shows in this: of the plain ones, only `reference` differentiates twice."""
-    query = torch.randn(1, 3, 3, 1, 2, dtype=DOUBLE, requires_grad=True)
-    output = halonet.halo_attention(query, query, query, block_size=2, halo_size=1, **options)
-    (first,) = torch.autograd.grad(output.square().sum(), query, create_graph=True)
-    try:
-        first.square().sum().backward()
-    except (RuntimeError, NotImplementedError):
-        return False
-    return True
-
-
-def test_a_named_backend_is_obeyed() -> None:
-    assert is_differentiable_twice(backend="reference")
-    assert not is_differentiable_twice(backend="composite")
-
-
-def test_the_backend_in_use_is_obeyed_nested_and_restored() -> None:
-    assert not is_differentiable_twice()
-    with halonet.use_backend("reference"):
-        assert is_differentiable_twice()
-        with halonet.use_backend("composite"):
-            assert not is_differentiable_twice()
-        assert is_differentiable_twice()
-    assert not is_differentiable_twice()
-
-
-def test_the_backend_in_use_is_restored_after_an_exception() -> None:
-    with pytest.raises(KeyError), halonet.use_backend("reference"):
-        raise KeyError
-    assert not is_differentiable_twice()
-
-
-def test_the_backend_in_use_is_that_of_the_thread() -> None:
-    with halonet.use_backend("reference"), ThreadPoolExecutor(1) as pool:
-        assert not pool.submit(is_differentiable_twice).result()
-        assert is_differentiable_twice()
-
-
-def test_an_explicit_backend_wins_over_the_one_in_use() -> None:
-    with halonet.use_backend("reference"):
-        assert not is_differentiable_twice(backend="composite")
-    with halonet.use_backend("composite"):
-        assert is_differentiable_twice(backend="reference")
-
-
-def test_a_backend_that_cannot_run_here_is_refused_by_name() -> None:
-    with pytest.raises((ValueError, RuntimeError), match=mentions("triton")):
-        attend(backend="triton")
-
-
-def test_a_backend_that_refuses_a_call_gives_its_reason_and_auto_passes_it_over(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    for name in ("cpu", "composite"):
-        picky = replace(backends.BACKENDS[name], refusal=lambda *_: "it takes no Mondays")
-        monkeypatch.setitem(backends.BACKENDS, name, picky)
-    with pytest.raises(ValueError, match=mentions("composite", "it takes no Mondays")):
-        attend(backend="composite")
-    with halonet.use_backend("composite"), pytest.raises(ValueError, match="it takes no Mondays"):
-        attend()
-    assert is_differentiable_twice(backend="auto")

@@ -1,7 +1,6 @@
-"""What `accelerate` keeps, says and refuses; that it keeps the numbers is in test_accelerate_numbers.py."""
+"""What `accelerate` keeps, says and refuses; that it keeps the numbers is in test_acceleration_numbers.py."""
 
 import copy
-import importlib
 import io
 import logging
 from typing import Any
@@ -15,14 +14,12 @@ from timm.models import create_feature_extractor
 from torch import Tensor, nn
 
 import halonet
+from halonet.models import acceleration
 from tests.models.timm_networks import ANY_SIZE, WITH_BOTNET_LAYERS, small_layer
-
-# The name `halonet.models.accelerate` is the function; this is its module.
-MODULE = importlib.import_module("halonet.models.accelerate")
 
 
 @pytest.mark.parametrize("name", ANY_SIZE)
-def test_models_of_convolution_and_halo_attention_run_at_sizes_that_timm_refuses(name: str) -> None:
+def test_timm_models_run_at_sizes_that_timm_refuses(name: str) -> None:
     model = timm.create_model(name, num_classes=5).eval()
     image = torch.randn(1, 3, 224, 320)
     with torch.no_grad():
@@ -47,7 +44,7 @@ def pixels(*size: int) -> Tensor:
     return torch.randn(2, 3, *(size or (8, 12)), dtype=torch.float64)
 
 
-def test_the_module_itself_its_children_and_its_parameters_stay_the_same_objects() -> None:
+def test_modules_and_parameters_stay_the_same_objects() -> None:
     model = nested()
     modules, parameters = list(model.modules()), dict(model.named_parameters())
     keys = list(model.state_dict())
@@ -129,7 +126,7 @@ def test_projections_reach_the_operator_without_a_copy(
         taken.extend(tensors)
         return halonet.halo_attention(*tensors, **options)
 
-    monkeypatch.setattr(MODULE, "halo_attention", spy)
+    monkeypatch.setattr(acceleration, "halo_attention", spy)
     image = torch.randn(2, 16, 8, 12).contiguous(memory_format=memory)
     output = halonet.accelerate(layer.float())(image)
     assert output.is_contiguous(memory_format=torch.channels_last)
@@ -177,7 +174,7 @@ def test_one_line_says_what_was_replaced(log: pytest.LogCaptureFixture) -> None:
     ]
 
 
-def test_the_line_of_a_second_time_says_that_there_was_nothing_new(log: pytest.LogCaptureFixture) -> None:
+def test_accelerating_twice_reports_nothing_new(log: pytest.LogCaptureFixture) -> None:
     model = halonet.accelerate(nested())
     log.clear()
     halonet.accelerate(model)
@@ -238,6 +235,6 @@ def test_a_layer_that_was_wrapped_after_is_not_torn_out() -> None:
 
 @pytest.mark.usefixtures("untyped")
 @pytest.mark.parametrize("function", [halonet.accelerate, halonet.restore, halonet.accelerated_layers])
-def test_what_is_no_module_is_refused(function: Any) -> None:
+def test_only_modules_are_accepted(function: Any) -> None:
     with pytest.raises(TypeError, match="model is of type str, but must be a torch.nn.Module, such as timm"):
         function("halonet26t")

@@ -1,6 +1,5 @@
 """timm is the oracle: the same weights, the same image, before and after `accelerate`."""
 
-import importlib
 from typing import Any
 
 import pytest
@@ -12,13 +11,11 @@ from timm.layers.halo_attn import HaloAttn
 from torch import Tensor, nn
 
 import halonet
+from halonet.models import acceleration
 from tests.models.timm_networks import ANY_SIZE, WITH_BOTNET_LAYERS, small_layer
 
 # The smallest images that timm takes: in the last stage of each model the map is one block.
 SMALLEST = {"haloregnetz_b": 224}
-
-# The name `halonet.models.accelerate` is the function; this is its module.
-MODULE = importlib.import_module("halonet.models.accelerate")
 
 
 def model_whose_attention_matters(name: str) -> tuple[nn.Module, Tensor]:
@@ -79,14 +76,14 @@ def test_timms_models_keep_their_outputs_and_gradients(name: str) -> None:
 
 def unscaled_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     cut = lambda layer, table: table[2 * layer.halo_size :]  # noqa: E731
-    monkeypatch.setattr(MODULE.AcceleratedHaloAttn, "_operator_table", cut)
+    monkeypatch.setattr(acceleration.AcceleratedHaloAttn, "_operator_table", cut)
 
 
 def swapped_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     def swapped(query: Tensor, key: Tensor, value: Tensor, rows: Tensor, columns: Tensor, **options: Any) -> Tensor:
         return halonet.halo_attention(query, key, value, columns, rows, **options)
 
-    monkeypatch.setattr(MODULE, "halo_attention", swapped)
+    monkeypatch.setattr(acceleration, "halo_attention", swapped)
 
 
 def option(name: str, value: Any) -> Any:
@@ -94,7 +91,7 @@ def option(name: str, value: Any) -> Any:
         def changed(*tensors: Tensor, **options: Any) -> Tensor:
             return halonet.halo_attention(*tensors, **(options | {name: value}))
 
-        monkeypatch.setattr(MODULE, "halo_attention", changed)
+        monkeypatch.setattr(acceleration, "halo_attention", changed)
 
     return plant
 
@@ -151,7 +148,7 @@ def test_layers_of_every_option_keep_their_outputs_and_gradients(
 
 @pytest.mark.parametrize("options", [{}, {"stride": 2}], ids=["stride_1", "stride_2"])
 @pytest.mark.parametrize("size", [(5, 11), (3, 2), (9, 8)], ids=str)
-def test_a_size_that_timm_refuses_gives_what_timm_gives_for_the_map_completed_with_zeros(
+def test_sizes_that_timm_refuses_equal_timm_on_the_zero_padded_map(
     options: dict[str, Any], size: tuple[int, int]
 ) -> None:
     layer = small_layer(**options)
