@@ -4,6 +4,7 @@ import lightning
 import pytest
 
 import halonet
+import halonet.training  # before `few_batches` replaces the Trainer that its annotations name
 from tests.docs.pages import DOCS, run_steps, steps_of
 
 
