@@ -17,7 +17,7 @@ PUBLIC = {
 
 
 def test_the_public_names_are_exactly_these():
-    modules = {"data", "errors", "layers", "models", "ops", "training", "visual", "cli", "recipes", "benchmark"}
+    modules = {"data", "errors", "layers", "models", "ops", "training", "visual", "recipes", "benchmark"}
     modules |= {"console", "deploy", "detection", "installation", "interrupts", "rules", "schemas"}
     modules.add("jaxtyping")  # the shape-check hook of the tests
     assert {name for name in vars(halonet) if not name.startswith("_")} - modules == PUBLIC

@@ -20,11 +20,12 @@ ORDER = {
     "models": 3,
     "data": 4,
     "visual": 4,
-    "training": 5,
-    "detection": 6,
-    "deploy": 7,
-    "benchmark": 8,
-    "cli": 9,
+    "recipes": 5,
+    "engine": 6,
+    "classification": 7,
+    "detection": 7,
+    "training": 8,
+    "benchmark": 9,
 }
 
 
@@ -44,7 +45,8 @@ def test_imports_go_one_way(path):
     if folder in ("__init__", "__main__"):
         return
     for name in imports_of(path):
-        if not name.startswith("halonet"):
+        assert name.partition(".")[0] != "halonet_cli", f"{path} imports the command line"
+        if name.partition(".")[0] != "halonet":
             continue
         part = name.split(".")[1] if "." in name else "__init__"
         if part == "__init__":
@@ -53,11 +55,30 @@ def test_imports_go_one_way(path):
             assert part == folder or ORDER[part] < ORDER[folder], f"{path} imports {name}"
 
 
-@pytest.mark.parametrize("backend", ["composite", "reference"])
+BACKENDS = {
+    "composite": ["composite.py"],
+    "reference": ["reference.py"],
+    "cpu": ["cpu.py"],
+    "triton": [f"triton/{path.name}" for path in sorted((PACKAGE / "ops/attention/triton").glob("*.py"))],
+}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_backends_do_not_import_one_another(backend):
-    siblings = {"composite", "reference"} - {backend}
-    names = imports_of(PACKAGE / "ops" / "attention" / f"{backend}.py")
-    assert not {name for name in names for sibling in siblings if name.endswith(sibling)}
+    siblings = [f"halonet.ops.attention.{name}" for name in BACKENDS if name != backend]
+    for file in BACKENDS[backend]:
+        names = imports_of(PACKAGE / "ops" / "attention" / file)
+        assert not [name for name in names if name.startswith(tuple(siblings))], file
+
+
+@pytest.mark.parametrize(
+    "front", sorted(PACKAGE.rglob("__init__.py")), ids=lambda path: str(path.parent.relative_to(PACKAGE.parent))
+)
+def test_no_exported_name_is_also_a_module(front):
+    imports = [node for node in ast.walk(ast.parse(front.read_text())) if isinstance(node, ast.ImportFrom)]
+    exported = {alias.asname or alias.name for node in imports for alias in node.names}
+    modules = {path.stem for path in front.parent.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert not exported & modules
 
 
 def test_importing_halonet_loads_no_engine():

@@ -6,18 +6,18 @@
 Parameters and multiply-adds are counted on models without memory, for one image and 1,000 classes.
 """
 
-import argparse
 import dataclasses
 import sys
 from pathlib import Path
 
 import torch
+from pages import ROOT, markdown_table, replaced, write_pages
 
 from halonet import HALONETS, HaloNet, HaloNetConfig
 from halonet.models import count_macs
 from halonet.models.report import PAPER_PARAMETERS
 
-PAGE = Path(__file__).parents[1] / "docs" / "models.md"
+PAGE = ROOT / "docs" / "models.md"
 BEGIN = "<!-- tables: written by tools/make_model_table.py -->"
 END = "<!-- end of tables -->"
 
@@ -63,7 +63,7 @@ def make_tables(macs: bool = True) -> str:
     header = ["model", "b", "h", "r_v", "r_b", "layers", "l_3", "s", "d_f", "parameters, M", "paper, M", "MACs, G"]
     rows = [family_row(name, HALONETS[name].image_size, macs) for name in FAMILY]
     rows.append(family_row("h7", 640, macs))
-    parts = ["## H0 to H7 (Table A2)\n", table(header, rows)]
+    parts = ["## H0 to H7 (Table A2)\n", markdown_table(header, rows, words=1)]
     for title, text, names in GROUPS:
         header = [
             "model",
@@ -73,7 +73,10 @@ def make_tables(macs: bool = True) -> str:
             "paper, M",
             "MACs, G",
         ]
-        parts += [f"\n## {title}\n\n{text}\n", table(header, [study_row(name, macs) for name in names])]
+        parts += [
+            f"\n## {title}\n\n{text}\n",
+            markdown_table(header, [study_row(name, macs) for name in names], words=(0, 2)),
+        ]
     return "\n".join(parts)
 
 
@@ -112,33 +115,9 @@ def counts(name: str, image_size: int, macs: bool) -> list[str]:
     return [f"{millions:.1f}", "-" if paper is None else f"{paper:g}", counted]
 
 
-def table(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table, numbers to the right."""
-    words = {"model", "differs from the defaults of `HaloNetConfig` in"}
-    rule = ["---" if name in words else "---:" for name in header]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *rows)) + "\n"
-
-
-def split_page(text: str) -> tuple[str, str, str]:
-    """The page before, between and after its markers."""
-    before, rest = text.split(BEGIN)
-    between, after = rest.split(END)
-    return before, between.strip("\n"), after
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="only say whether the page is up to date")
-    arguments = parser.parse_args()
-    before, found, after = split_page(PAGE.read_text(encoding="utf-8"))
-    tables = make_tables().strip("\n")
-    if arguments.check:
-        print(f"{PAGE} is {'up to date' if found == tables else 'stale: run tools/make_model_table.py'}")
-        return int(found != tables)
-    PAGE.write_text(f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}", encoding="utf-8")
-    print(f"wrote {PAGE}")
-    return 0
+def make_pages() -> dict[Path, str]:
+    return {PAGE: replaced(PAGE, BEGIN, END, make_tables().strip("\n"))}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_pages(__doc__, make_pages))

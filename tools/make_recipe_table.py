@@ -1,17 +1,18 @@
 """Write docs/recipes.md from the packaged recipes, so that the table cannot say anything else than the files.
 
-From the root of a checkout:
-
-    python tools/make_recipe_table.py
+python tools/make_recipe_table.py            # rewrites the page
+python tools/make_recipe_table.py --check    # says whether it is up to date, and changes nothing
 """
 
+import sys
 from collections.abc import Sequence
-from pathlib import Path
+
+from pages import ROOT, markdown_table, write_pages
 
 from halonet.detection import DetectionRecipe
 from halonet.training import Recipe, list_recipes, resolve
 
-PAGE = Path(__file__).parents[1] / "docs/recipes.md"
+PAGE = ROOT / "docs/recipes.md"
 
 SECTIONS = {
     "": "Ours",
@@ -58,22 +59,14 @@ def make_page(recipes: Sequence[Recipe | DetectionRecipe]) -> str:
         raise ValueError(f"no heading for the recipes in {', '.join(sorted(unknown))}: add one to SECTIONS")
     parts = [INTRODUCTION]
     for folder, heading in SECTIONS.items():
-        rows = [_row(recipe) for recipe in recipes if recipe.name.rpartition("/")[0] == folder]
-        parts.append(
-            "\n".join([f"## {heading}", "", "| recipe | reproduces | result here |", "|---|---|---|", *rows, ""])
-        )
+        rows = [
+            [f"`{recipe.name}`", recipe.reproduces, recipe.provenance.result]
+            for recipe in recipes
+            if recipe.name.rpartition("/")[0] == folder
+        ]
+        parts.append(f"## {heading}\n\n{markdown_table(['recipe', 'reproduces', 'result here'], rows, words=3)}")
     return "\n".join(parts)
 
 
-def _row(recipe: Recipe | DetectionRecipe) -> str:
-    cells = (f"`{recipe.name}`", recipe.reproduces, recipe.provenance.result)
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
-
-
-def main() -> None:
-    PAGE.write_text(make_page([resolve(name) for name in list_recipes()]), encoding="utf-8")
-    print(f"wrote {PAGE}")
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(write_pages(__doc__, lambda: {PAGE: make_page([resolve(name) for name in list_recipes()])}))

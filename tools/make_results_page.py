@@ -6,12 +6,12 @@
 Rows that have not run yet stand there as such.
 """
 
-import argparse
 import sys
-import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+from pages import ROOT, bullets, markdown_table, wrap, write_pages
 
 from halonet.benchmark.claims.differences import differences
 from halonet.benchmark.claims.findings import Finding, Records, complete, evaluate, measure_of, rows_of
@@ -21,7 +21,6 @@ from halonet.benchmark.claims.remaining import minutes_of, missing_seeds
 from halonet.benchmark.claims.schema import DIVERGED, PIXELS
 from halonet.benchmark.claims.statistics import LEVEL, MARGIN, Estimate, deviation, mean
 
-ROOT = Path(__file__).parents[1]
 PAGE, RECORDS = ROOT / "docs/results.md", ROOT / "results/claims"
 
 INTRODUCTION = f"""\
@@ -97,7 +96,7 @@ def bases_table(plan: Plan, records: Records) -> str:
             ]
         )
     figures = ["test accuracy, %", "training accuracy, %", "validation accuracy, %", "process minutes"]
-    return table(["row", "parameters, M", "MACs, M", "seeds", *figures], lines, words=1)
+    return markdown_table(["row", "parameters, M", "MACs, M", "seeds", *figures], lines, words=1)
 
 
 def claim_section(plan: Plan, claim: Claim, findings: Sequence[Finding], records: Records) -> str:
@@ -111,10 +110,10 @@ def claim_section(plan: Plan, claim: Claim, findings: Sequence[Finding], records
         ]
         head = ["row against base", "differs in", "expected", "the paper", "verdict", "parameters, M", "seeds"]
         figures = [title, "of the base", "training accuracy, %", "difference (95 % interval)"]
-        parts += [table([*head, *figures], lines, words=5)] if lines else []
+        parts += [markdown_table([*head, *figures], lines, words=5)] if lines else []
     lines = [contrast_cells(finding, finding.subject) for finding in findings if isinstance(finding.subject, Contrast)]
     head = ["contrast", "of test accuracies", "expected", "the paper", "verdict", "seeds", "value (95 % interval)"]
-    parts += [table(head, lines, words=5)] if lines else []
+    parts += [markdown_table(head, lines, words=5)] if lines else []
     return "\n".join(parts)
 
 
@@ -199,7 +198,7 @@ def count(findings: Sequence[Finding]) -> str:
     )
     held = [f"{label(finding.subject)}: {finding.verdict}" for finding in judged if finding.holds]
     text += " Of those seen or opposite, these remain after Holm's correction for all of them"
-    return f"{prose(text + (':' if held else ': none.'))}\n" + (f"\n{bullets(held)}" if held else "")
+    return f"{wrap(text + (':' if held else ': none.'))}\n" + (f"\n{bullets(held)}" if held else "")
 
 
 def label(subject: Comparison | Contrast) -> str:
@@ -223,8 +222,10 @@ def shifts(plan: Plan, records: Records) -> str:
             lines.append([f"`{name}`", title, *(f"{value:.1f}" for value in (first, *by_shift))])
     if not lines:
         return ""
-    text = prose(f"Means over seeds, by the shift in pixels; {' and '.join(dict.fromkeys(told))}.")
-    return f"## Shifted images\n\n{text}\n\n{table(['row', 'measured', '0', *map(str, PIXELS)], lines, words=2)}"
+    text = wrap(f"Means over seeds, by the shift in pixels; {' and '.join(dict.fromkeys(told))}.")
+    return (
+        f"## Shifted images\n\n{text}\n\n{markdown_table(['row', 'measured', '0', *map(str, PIXELS)], lines, words=2)}"
+    )
 
 
 def diverged(records: Records) -> str:
@@ -249,7 +250,7 @@ def left(plan: Plan, records: Records) -> str:
     text = f"{missing} of {len(plan.pairs())} runs are missing"
     text += f", about {sum(hours):.1f} hours of one processor core" if unknown < missing else ""
     text += f"; the time of {unknown} is not known yet." if unknown else "."
-    return f"{prose(text)}\n\n{table(['row', 'seeds', 'hours'], lines, words=2)}"
+    return f"{wrap(text)}\n\n{markdown_table(['row', 'seeds', 'hours'], lines, words=2)}"
 
 
 def origin(records: Records) -> str:
@@ -272,35 +273,5 @@ def origin(records: Records) -> str:
     return f"## Where the figures come from\n\n{bullets(lines)}"
 
 
-def table(head: list[str], lines: Iterable[list[str]], words: int) -> str:
-    """A Markdown table whose first columns are words, and whose others are numbers, to the right."""
-    rule = ["---" if index < words else "---:" for index in range(len(head))]
-    escaped = [[cell.replace("|", "\\|") for cell in line] for line in lines]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *escaped)) + "\n"
-
-
-def prose(text: str, indent: str = "") -> str:
-    """Break a paragraph into lines of at most 120 columns."""
-    return textwrap.fill(text, 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-
-
-def bullets(lines: Iterable[str]) -> str:
-    return "".join(prose(f"- {line}", indent="  ") + "\n" for line in lines)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="only say whether the page is up to date")
-    arguments = parser.parse_args()
-    page = make_page()
-    if arguments.check:
-        is_current = PAGE.exists() and PAGE.read_text(encoding="utf-8") == page
-        print(f"{PAGE} is {'up to date' if is_current else 'stale: run tools/make_results_page.py'}")
-        return int(not is_current)
-    PAGE.write_text(page, encoding="utf-8")
-    print(f"wrote {PAGE}")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_pages(__doc__, lambda: {PAGE: make_page()}))

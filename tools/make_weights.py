@@ -12,11 +12,12 @@ from pathlib import Path
 
 import torch
 
-from halonet.data.sources import is_named
+from halonet.classification.checkpoint import load_checkpoint
+from halonet.classification.evaluation import evaluate
+from halonet.data.classification.sources import is_named
+from halonet.engine.run import read_result
+from halonet.engine.weights import read_weights, save_weights
 from halonet.errors import UserError
-from halonet.training.evaluation import evaluate
-from halonet.training.run import read_result
-from halonet.training.weights import load_checkpoint, read_weights, save_weights
 
 FOLDER = Path(__file__).parents[1] / "src/halonet/models/weights"
 MOST_BYTES = 2 * 10**6

@@ -133,15 +133,15 @@ def _complaints(detail: ErrorDetails, hint: Any) -> list[Complaint]:
 def _known_beside(place: tuple[int | str, ...], hint: Any) -> tuple[str, ...]:
     """The keys of the record that holds a place."""
     for part in place[:-1]:
-        hint = _bare(hint)
+        hint = bare(hint)
         if dataclasses.is_dataclass(hint):
             hint = hints_of(typing.cast(type, hint))[str(part)]
         else:  # the values of a dictionary, or the items of a list
             hint = typing.get_args(hint)[1 if typing.get_origin(hint) is dict else 0]
-    return tuple(hints_of(_bare(hint)))
+    return tuple(hints_of(bare(hint)))
 
 
-def _bare(hint: Any) -> Any:
+def bare(hint: Any) -> Any:
     """An annotation without its rules, and without null."""
     while typing.get_origin(hint) in (Annotated, typing.Union, types.UnionType):
         hint = next(part for part in typing.get_args(hint) if part is not types.NoneType)

@@ -9,7 +9,7 @@ ON_LINUX = pytest.mark.skipif(not memory.can_measure("cpu"), reason="needs Linux
 
 
 @ON_LINUX
-def test_the_peak_counts_what_a_pass_takes_and_gives_back():
+def test_the_peak_counts_freed_memory():
     def step():
         torch.ones(40 * 2**18).sum()  # 40 MiB
 
@@ -25,7 +25,7 @@ def test_a_fresh_process_measures_a_pass():
     assert 0 <= peak < 200
 
 
-def test_an_accelerator_is_asked_for_its_own_peak_above_what_was_there(monkeypatch):
+def test_an_accelerator_reports_its_own_peak(monkeypatch):
     allocated = {"now": 5 * 2**20, "peak": 900 * 2**20}
     calls = []
 
@@ -54,7 +54,7 @@ def test_a_failing_process_says_why(monkeypatch):
         memory.peak_mebibytes("nowhere:nothing", SETTINGS)
 
 
-def test_systems_that_do_not_tell_are_one_clear_mistake(monkeypatch, tmp_path):
+def test_other_systems_are_refused_in_one_line(monkeypatch, tmp_path):
     monkeypatch.setattr(memory, "CLEAR", tmp_path / "nothing")
     with pytest.raises(UserError, match="peak memory on a CPU is measured with Linux's"):
         memory.peak_mebibytes("nowhere:nothing", SETTINGS)

@@ -1,4 +1,4 @@
-import importlib
+import dataclasses
 
 import pytest
 import timm
@@ -6,18 +6,19 @@ import torch
 from torch import nn
 
 import halonet
-from halonet.benchmark.contestants import relative_error
-from halonet.benchmark.model import LOUDNESS, NEAR
+from halonet.benchmark.model import IMAGE_SCALE, LOGIT_TOLERANCE
 from halonet.benchmark.networks import (
-    CALLERS,
+    VALUES_ONLY,
     attention_replaced_by_values,
     create_network,
     has_halo_attention,
-    shake,
-    values_only,
+    randomize_norms,
 )
+from halonet.benchmark.peers import relative_error
 from halonet.errors import UserError
 from halonet.ops.attention import backends
+from halonet.ops.attention.calls import packed_attention
+from halonet.ops.attention.packed import Packed
 from tests.models.timm_networks import small_layer
 
 
@@ -27,11 +28,11 @@ def calls(monkeypatch):
     called = []
 
     def count(name, backend):
-        def run(*tensors, **numbers):
-            called.append(name)
-            return backend.run(*tensors, **numbers)
+        def counted(run):
+            return lambda *tensors, **numbers: (called.append(name), run(*tensors, **numbers))[1]
 
-        return backends.Backend(run, backend.refusal, backend.summary)
+        packed = backend.run_packed and counted(backend.run_packed)
+        return dataclasses.replace(backend, run=counted(backend.run), run_packed=packed)
 
     for name, backend in list(backends.BACKENDS.items()):
         monkeypatch.setitem(backends.BACKENDS, name, count(name, backend))
@@ -62,19 +63,17 @@ def test_the_bound_of_an_accelerated_layer_is_its_values_where_queries_stand(cal
     torch.testing.assert_close(output, values[:, :, ::2, ::2])
 
 
-def test_the_operator_is_put_back_after_an_error():
-    originals = [importlib.import_module(name).halo_attention for name in CALLERS]
-    with pytest.raises(ZeroDivisionError), attention_replaced_by_values():
-        raise ZeroDivisionError
-    assert (
-        originals == [importlib.import_module(name).halo_attention for name in CALLERS] == [halonet.halo_attention] * 2
-    )
+def test_the_backend_of_the_bound_is_gone_afterwards_even_after_an_error():
+    with pytest.raises(KeyError, match=VALUES_ONLY), attention_replaced_by_values():
+        raise KeyError(*(name for name in backends.BACKENDS if name == VALUES_ONLY))
+    assert list(backends.BACKENDS) == ["cpu", "triton", "composite", "reference"]
 
 
-def test_values_stand_in_for_attention_with_zero_gradients_of_queries_and_keys():
+def test_queries_and_keys_of_the_bound_have_zero_gradients():
     query = torch.randn(1, 2, 3, 2, 4, requires_grad=True)
     key, value = (torch.randn(1, 4, 5, 2, 4, requires_grad=True) for _ in range(2))
-    output = values_only(query, key, value, None, None, stride=(2, 2), block_size=2, halo_size=1)
+    with attention_replaced_by_values():
+        output = halonet.halo_attention(query, key, value, stride=(2, 2), block_size=2, halo_size=1)
     assert torch.equal(output, value[:, ::2, ::2])
     output.backward(torch.ones_like(output))
     assert query.grad.count_nonzero() == key.grad.count_nonzero() == 0
@@ -82,37 +81,35 @@ def test_values_stand_in_for_attention_with_zero_gradients_of_queries_and_keys()
     assert (value.grad[:, ::2, ::2] == 1).all()
 
 
-def test_zero_gradients_lie_side_by_side_as_the_kernels_do():
+def test_zero_gradients_of_the_bound_are_packed_as_those_of_the_kernels():
     projected = torch.randn(1, 4, 5, 24, requires_grad=True)
-    query, key, value = (part.unflatten(-1, (2, -1)) for part in projected.split([8, 8, 8], -1))
-    strides = []
-    for each in (query, key, value):
-        each.register_hook(lambda gradient: strides.append(gradient.stride()))
-    output = values_only(query, key, value)
+    options = {"block_size": 2, "halo_size": 1, "scale": None, "backend": "auto"}
+    with attention_replaced_by_values():
+        output = packed_attention(Packed(projected, None, 2, 8, 8), None, None, **options)
     output.backward(torch.ones_like(output))
-    assert strides == [(480, 120, 24, 4, 1)] * 3
+    assert output.grad_fn.name() == "_PackedValuesBackward"
     assert torch.equal(projected.grad, torch.cat([torch.zeros(1, 4, 5, 16), torch.ones(1, 4, 5, 8)], -1))
 
 
-def test_what_a_block_computes_shows_in_a_shaken_network():
+def test_blocks_show_in_a_network_with_random_norms():
     network, images = halonet.create_model("tiny28").eval(), torch.randn(1, 3, 28, 28)
     with torch.no_grad(), attention_replaced_by_values():
         hidden = network(images)
     with torch.no_grad():
         assert torch.equal(network(images), hidden), "a new network's blocks begin as the identity"
-        shown = shake(network)(images)
+        shown = randomize_norms(network)(images)
         with attention_replaced_by_values():
             assert not torch.allclose(network(images), shown)
 
 
-def test_what_attention_computes_shows_in_the_logits_of_a_deep_network():
-    network, images = create_network("h1").eval(), LOUDNESS * torch.randn(1, 3, 64, 64)
+def test_attention_shows_in_the_logits_of_a_deep_network():
+    network, images = create_network("h1").eval(), IMAGE_SCALE * torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         right = network(images)
         with attention_replaced_by_values():
-            assert relative_error(network(images), right) > 100 * NEAR
+            assert relative_error(network(images), right) > 100 * LOGIT_TOLERANCE
         network.stages[0][0].mixer.row_embedding.zero_()
-        assert relative_error(network(images), right) > NEAR
+        assert relative_error(network(images), right) > LOGIT_TOLERANCE
 
 
 GPU_NETWORKS = [
@@ -122,7 +119,7 @@ GPU_NETWORKS = [
 
 
 @pytest.mark.parametrize("name", GPU_NETWORKS)
-def test_the_networks_that_gpus_race_exist(name):
+def test_the_networks_of_the_suite_exist(name):
     with torch.device("meta"):
         assert all(parameter.is_meta for parameter in create_network(name).parameters())
 
@@ -139,6 +136,6 @@ def test_networks_with_halo_attention_are_told_from_others():
 
 
 @pytest.mark.parametrize("name", ["h9", "timm/resnet51x", "resnet50"])
-def test_an_unknown_network_is_refused_in_one_line(name):
+def test_an_unknown_network_is_refused(name):
     with pytest.raises(UserError, match=f"(?i)unknown model '{name}'"):
         create_network(name)

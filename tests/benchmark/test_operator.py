@@ -3,8 +3,8 @@ import dataclasses
 import pytest
 
 from halonet.benchmark import operator
-from halonet.benchmark.contestants import CONTESTANTS, make_inputs
 from halonet.benchmark.peak import Peak
+from halonet.benchmark.peers import IMPLEMENTATIONS, make_inputs
 from halonet.benchmark.sizes import SIZES
 from halonet.errors import UserError
 from tests.benchmark.tiny import SETTINGS, SIZE
@@ -17,7 +17,7 @@ def rows_of(cases, names, tasks=operator.TASKS):
     return list(operator.measure(cases, names, list(tasks), SETTINGS, PEAK, memory=False))
 
 
-def test_every_row_has_the_times_and_the_bound_of_all_that_run():
+def test_a_row_has_the_times_and_bounds_of_all_that_run():
     forward, training = rows_of([CASE], ["composite", "timm"])
     assert (forward.task, training.task) == ("forward", "training")
     for row in (forward, training):
@@ -50,15 +50,15 @@ def test_the_bound_of_an_accelerator_counts_bytes_of_the_dtype():
 @pytest.fixture
 def plant(monkeypatch):
     def plant(name, **change):
-        monkeypatch.setitem(CONTESTANTS, name, dataclasses.replace(CONTESTANTS[name], **change))
+        monkeypatch.setitem(IMPLEMENTATIONS, name, dataclasses.replace(IMPLEMENTATIONS[name], **change))
 
     return plant
 
 
-def test_a_contestant_that_computes_something_else_is_refused(plant):
+def test_an_implementation_that_computes_something_else_is_left_out(plant):
     def prepare(inputs):
-        entry = CONTESTANTS["composite"].prepare(inputs)
-        return dataclasses.replace(entry, compare=lambda: (1.001 * entry.run(), entry.run()))
+        prepared = IMPLEMENTATIONS["composite"].prepare(inputs)
+        return dataclasses.replace(prepared, compare=lambda: (1.001 * prepared.run(), prepared.run()))
 
     plant("timm", prepare=prepare)
     (row,) = rows_of([CASE], ["composite", "timm"], ["forward"])
@@ -66,7 +66,7 @@ def test_a_contestant_that_computes_something_else_is_refused(plant):
     assert "it computes something else: relative error 1.0e-03" in row.absent["timm"]
 
 
-def test_what_a_peer_fails_with_is_the_reason_that_is_listed(plant):
+def test_the_error_of_a_peer_is_its_reason(plant):
     def prepare(inputs):
         raise RuntimeError("out of luck\nand more")
 
@@ -75,18 +75,18 @@ def test_what_a_peer_fails_with_is_the_reason_that_is_listed(plant):
     assert row.absent == {"timm": "RuntimeError: out of luck"}
 
 
-def test_a_backward_pass_that_forgets_a_gradient_is_refused(plant):
+def test_a_backward_pass_that_forgets_a_gradient_is_left_out(plant):
     def prepare(inputs):
-        entry = CONTESTANTS["composite"].prepare(inputs)
-        return dataclasses.replace(entry, leaves=[*entry.leaves, inputs.query.detach().clone().requires_grad_()])
+        prepared = IMPLEMENTATIONS["composite"].prepare(inputs)
+        return dataclasses.replace(prepared, leaves=[*prepared.leaves, inputs.query.detach().clone().requires_grad_()])
 
     plant("timm", prepare=prepare)
     forward, training = rows_of([CASE], ["composite", "timm"])
     assert "timm" in forward.milliseconds
-    assert training.absent == {"timm": "its backward pass gives not all gradients"}
+    assert training.absent == {"timm": "its backward pass does not give all gradients"}
 
 
-def test_where_nobody_can_run_the_reasons_are_listed():
+def test_a_row_that_nothing_can_run_lists_the_reasons():
     odd = operator.Case("odd", dataclasses.replace(SIZE, rows=13), 1)
     (row,) = rows_of([odd], ["timm"], ["forward"])
     assert row.milliseconds == {}
@@ -111,7 +111,7 @@ def test_windows_of_every_block_and_halo_are_measured_by_their_pairs():
     assert all(case.facts["unit"] == "pair" for case in cases)
 
 
-def test_what_is_unknown_is_named():
+def test_unknown_names_are_refused():
     with pytest.raises(UserError, match="unknown scaling 'images'. Did you mean 'image'"):
         operator.scaling_cases("images", 1)
     with pytest.raises(UserError, match="unknown pass 'trainig'. Did you mean 'training'"):

@@ -7,10 +7,10 @@ import torch
 
 import halonet
 from halonet.benchmark import peak as peak_module
-from halonet.benchmark.contestants import make_inputs
 from halonet.benchmark.peak import Peak, Work, count_work, measure_peak, visible_pairs
-from halonet.benchmark.race import WARM_UPS
+from halonet.benchmark.peers import make_inputs
 from halonet.benchmark.sizes import SIZES, Size
+from halonet.benchmark.timing import WARM_UPS
 from halonet.errors import UserNote
 from halonet.models import count_macs
 from tests.benchmark.tiny import SETTINGS, SIZE
@@ -27,7 +27,7 @@ def sees(size, query, key):
 @pytest.mark.parametrize(
     "change", [{}, {"rows": 13, "columns": 9}, {"stride": 2}, {"centered": True}, {"block": 32}, {"halo": 0}]
 )
-def test_visible_pairs_are_those_that_a_loop_counts(change):
+def test_visible_pairs_equal_a_loops_count(change):
     size = dataclasses.replace(SIZE, **change)
     pairs = 1
     for length in (size.rows, size.columns):
@@ -35,7 +35,7 @@ def test_visible_pairs_are_those_that_a_loop_counts(change):
     assert visible_pairs(size) == pairs
 
 
-def test_the_pairs_of_a_model_are_those_that_its_multiply_adds_count():
+def test_the_pairs_of_a_model_equal_its_multiply_adds():
     config = halonet.HALONETS["h0"]
     pairs = 0
     for stage, depth in enumerate(config.depths, 1):
@@ -45,7 +45,7 @@ def test_the_pairs_of_a_model_are_those_that_its_multiply_adds_count():
     assert pairs == count_macs(halonet.create_model("h0"), 256).visible_pairs
 
 
-def test_work_is_two_products_forward_and_five_backward_and_the_tables():
+def test_work_has_two_products_forward_and_five_backward():
     # One pixel that sees only itself: tables of one entry of one channel each.
     size = Size(rows=1, columns=1, heads=3, query_channels=2, value_channels=5, block=1, halo=0)
     scores, averages, positions = 2 * 2, 2 * 5, 2 * (1 + 1)
@@ -69,18 +69,18 @@ def test_bytes_are_each_tensor_read_and_written_once_a_pass(dtype, log_sum):
     assert count_work(size, batch, True, settings.torch_dtype).bytes == 2 * read_or_written + gradients
 
 
-def test_time_at_the_peak_is_that_of_products_and_then_of_exponentials():
+def test_time_on_a_cpu_adds_products_and_exponentials():
     assert Peak(1e9, 1e8).milliseconds(Work(flops=10**9, exponentials=10**8)) == pytest.approx(2000)
 
 
-def test_on_an_accelerator_it_is_that_of_the_largest_part():
+def test_time_on_an_accelerator_is_that_of_the_largest_part():
     peak = Peak(1e9, 1e8, 1e7)
     for work in (Work(2 * 10**9, 1, 1), Work(1, 2 * 10**8, 1), Work(1, 1, 2 * 10**7)):
         assert peak.milliseconds(work) == pytest.approx(2000)
     assert peak.milliseconds(Work(10**9, 10**8, 10**7)) == pytest.approx(1000)
 
 
-def test_the_peak_says_which_formula_the_bound_is():
+def test_the_peak_prints_the_formula_of_the_bound():
     assert "bound = FLOPs / the one + exponentials / the other" in str(Peak(1e9, 1e8))
     assert "10 GB/s in a copy; bound = the largest of FLOPs, exponentials and bytes" in str(Peak(1e9, 1e8, 1e10))
 
@@ -90,7 +90,7 @@ def test_a_peak_of_an_earlier_record_loads():
 
 
 def test_an_accelerator_is_measured_at_larger_sizes_and_by_a_copy_too(monkeypatch):
-    monkeypatch.setattr("halonet.benchmark.race.synchronize", lambda device: None)
+    monkeypatch.setattr("halonet.benchmark.timing.synchronize", lambda device: None)
     monkeypatch.setattr("halonet.benchmark.peak.ATTEMPTS", 1)
     asked = []
     multiply = torch.mm
@@ -103,12 +103,12 @@ def test_an_accelerator_is_measured_at_larger_sizes_and_by_a_copy_too(monkeypatc
     assert peak.bytes_per_second > 0
 
 
-def test_a_gpu_without_a_working_triton_times_torch_exp_and_says_so(monkeypatch):
+def test_a_gpu_without_triton_times_torch_exp(monkeypatch):
     monkeypatch.setattr("halonet.benchmark.peak.ATTEMPTS", 1)
-    monkeypatch.setattr("halonet.benchmark.race.synchronize", lambda device: None)
+    monkeypatch.setattr("halonet.benchmark.timing.synchronize", lambda device: None)
     exponentials = types.ModuleType("exponentials")
     exponentials.NUMBERS, exponentials.ROUNDS, exponentials.exponentiate_in_registers = 8, 1, None
-    monkeypatch.setitem(sys.modules, "halonet.benchmark.exponentials", exponentials)
+    monkeypatch.setitem(sys.modules, "halonet.benchmark.triton.exponentials", exponentials)
     monkeypatch.setattr(peak_module, "_runs_triton", lambda device: True)
     with pytest.warns(UserNote, match="timed by torch.exp, which is slower: Triton fails with TypeError"):
         assert peak_module._measure_exponentials(torch.float32, "cpu") > 0
@@ -117,7 +117,7 @@ def test_a_gpu_without_a_working_triton_times_torch_exp_and_says_so(monkeypatch)
 @pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU kernels are compiled")
 def test_exponentials_in_registers_are_computed_round_after_round(monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    from halonet.benchmark import exponentials
+    from halonet.benchmark.triton import exponentials
 
     monkeypatch.setattr(exponentials, "ROUNDS", 3)
     numbers = torch.randn(2 * exponentials.BLOCK)

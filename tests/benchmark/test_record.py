@@ -28,10 +28,10 @@ def test_appending_keeps_earlier_runs(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"runs": 3}', "\x00"])
-def test_a_file_that_is_no_record_is_refused_and_kept(text, tmp_path):
+def test_a_file_that_is_not_a_record_is_refused_and_kept(text, tmp_path):
     path = tmp_path / "notes.json"
     path.write_text(text)
-    with pytest.raises(UserError, match=r"notes.json exists and is no record of a benchmark; name another file"):
+    with pytest.raises(UserError, match=r"notes.json exists and is not a record of a benchmark; name another file"):
         write_record(record(), {}, path)
     assert path.read_text() == text
 
@@ -60,7 +60,7 @@ def test_a_record_of_something_else_is_refused(other, message, tmp_path):
         (None, "unknown, CUDA 13.2"),
     ],
 )
-def test_the_driver_is_what_the_cards_tool_says_if_it_is_there(found, driver, monkeypatch, tmp_path):
+def test_the_driver_is_read_from_nvidia_smi(found, driver, monkeypatch, tmp_path):
     monkeypatch.setattr(torch.version, "hip", None)
     monkeypatch.setattr(torch.version, "cuda", "13.2")
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -70,7 +70,7 @@ def test_the_driver_is_what_the_cards_tool_says_if_it_is_there(found, driver, mo
     assert record_module._describe_driver.__wrapped__() == driver
 
 
-def test_a_machine_with_a_gpu_says_which_card_driver_and_backend(monkeypatch):
+def test_a_machine_with_a_gpu_names_card_driver_and_backend(monkeypatch):
     backends = record_module.describe_backends()
     monkeypatch.setattr(record_module, "describe_backends", lambda: backends)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -78,7 +78,7 @@ def test_a_machine_with_a_gpu_says_which_card_driver_and_backend(monkeypatch):
     monkeypatch.setattr(record_module, "_describe_driver", lambda: "a driver")
     machine = describe_machine()
     assert (machine["accelerator"], machine["driver"]) == ("a card", "a driver")
-    assert "Triton" in machine["halonet triton backend"]
+    assert "Triton" in machine["triton_backend"]
     assert all(isinstance(each, str) for each in machine.values())
 
 
@@ -87,10 +87,9 @@ def test_a_missing_folder_is_refused(tmp_path):
         join_file(record(), tmp_path / "nowhere" / "record.json")
 
 
-def test_a_run_says_when_where_and_how_it_was_made():
-    assert describe_run(["--smoke"], program=["python", "tools/x.py"])["command"] == "python tools/x.py --smoke"
+def test_a_run_has_its_command_time_commit_and_versions():
     run = describe_run(["benchmark", "operator", "--plot", "a b.png"])
     assert run["command"] == "halonet benchmark operator --plot 'a b.png'"
     assert run["time"].endswith("+00:00")
     assert {"commit", "python", "torch", "timm", "halonet"} <= set(run)
-    assert {"processor", "torch instructions", "halonet cpu backend"} <= set(describe_machine())
+    assert {"processor", "instructions", "cpu_backend"} <= set(describe_machine())

@@ -15,7 +15,7 @@ from halonet.errors import UserError
         ({"device": "abacus"}, "--device 'abacus' is not here"),
     ],
 )
-def test_what_cannot_be_run_is_refused(change, message):
+def test_impossible_settings_are_refused(change, message):
     with pytest.raises(UserError, match=message):
         Settings(**{"threads": 1} | change)
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 import halonet
-from halonet.benchmark.contestants import make_inputs
+from halonet.benchmark.peers import make_inputs
 from halonet.benchmark.sizes import AWKWARD, DEFAULT_SIZES, SIZES, find_sizes
 from halonet.errors import UserError
 from halonet.layers import HaloAttention

@@ -2,7 +2,7 @@ from halonet.benchmark.record import Row
 from halonet.benchmark.table import format_rows
 
 
-def test_a_table_shows_ratios_over_ours_shares_of_the_bound_and_who_is_absent():
+def test_a_table_shows_ratios_bounds_and_what_is_absent():
     row = Row(
         case="h1/stage1",
         task="forward",
@@ -14,13 +14,13 @@ def test_a_table_shows_ratios_over_ours_shares_of_the_bound_and_who_is_absent():
         absent={"natten": "it is not installed"},
     )
     head, ours, theirs, absent = format_rows([row]).splitlines()
-    assert " ".join(head.split()) == "case pass contestant ms quartiles times ours of its bound MiB times ours"
+    assert " ".join(head.split()) == "case pass implementation ms quartiles times ours of its bound MiB MiB, times ours"
     assert " ".join(ours.split()) == "h1/stage1 forward cpu 2.00 1.00-3.00 1.00 x 50 % 4.0 1.00 x"
     assert " ".join(theirs.split()) == "h1/stage1 forward timm 8.00 7.00-9.00 4.00 x 220.0 55.00 x"
     assert absent == "left out of h1/stage1, forward: natten: it is not installed"
 
 
-def test_growth_is_time_for_each_unit_relative_to_the_first():
+def test_growth_is_time_per_unit_relative_to_the_first():
     rows = [
         Row("small", "forward", "cpu", {"unit": "pixel", "units": 10}, {"cpu": [1.0, 1.0, 1.0]}),
         Row("large", "forward", "cpu", {"unit": "pixel", "units": 100}, {"cpu": [11.0, 11.0, 11.0]}),
@@ -31,8 +31,8 @@ def test_growth_is_time_for_each_unit_relative_to_the_first():
     assert large.endswith("1.10")
 
 
-def test_columns_that_nobody_fills_are_left_out():
+def test_empty_columns_are_left_out():
     row = Row("256 px", "training", "h1", {}, mebibytes={"h1": 100.0, "timm/halonet_h1": 400.0})
     head, _, theirs = format_rows([row]).splitlines()
-    assert " ".join(head.split()) == "case pass contestant MiB times ours"
+    assert " ".join(head.split()) == "case pass implementation MiB MiB, times ours"
     assert theirs.endswith("4.00 x")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from halonet.data import cifar10
+from halonet.data.classification import cifar10
 
 PER_BATCH = 20
 COUNTS = {"train": 5 * PER_BATCH, "test": PER_BATCH}

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from halonet.detection import resume, train
-from halonet.training import run as running
-from halonet.training.run import read_result
+from halonet.engine import run as running
+from halonet.engine.run import read_result
 from tests.detection.tiny import make_scenes, tiny_recipe
 from tests.training.interrupted_runs import Killer
 from tests.training.processes import digest, in_a_child

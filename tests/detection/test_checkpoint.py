@@ -5,11 +5,12 @@ import safetensors.torch
 import torch
 
 import halonet
+from halonet.classification.checkpoint import load_checkpoint
 from halonet.detection import DetectionData, DetectionDataSection, Detector
 from halonet.detection.checkpoint import initialize, load_detector
 from halonet.detection.mask_rcnn import FasterRCNN
+from halonet.engine.weights import describe, read_weights, save_weights
 from halonet.errors import UserError, UserNote
-from halonet.training.weights import describe, load_checkpoint, read_weights, save_weights
 from tests.detection.test_mask_rcnn import tiny_detector
 from tests.detection.tiny import BACKBONE, tiny_augmentation, tiny_recipe
 

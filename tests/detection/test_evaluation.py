@@ -8,8 +8,8 @@ from halonet.data import DetectionAugmentation, load_detection_source
 from halonet.detection import FasterRCNN, evaluate
 from halonet.detection.average_precision import average_precision
 from halonet.detection.evaluation import detect, match_categories
+from halonet.engine.weights import read_weights, save_weights
 from halonet.errors import UserError, UserNote
-from halonet.training.weights import read_weights, save_weights
 from tests.detection.tiny import make_scenes, tiny_augmentation, without_masks
 
 

@@ -5,10 +5,10 @@ import pytest
 from PIL import Image
 from pycocotools import mask as run_lengths
 
-from halonet.cli import main
 from halonet.detection import predict
+from halonet.engine.weights import read_weights, save_weights
 from halonet.errors import UserError
-from halonet.training.weights import read_weights, save_weights
+from halonet_cli.main import main
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import pytest
 import halonet
 from halonet.detection import DetectionData, Detector, evaluate, resume, task, train
 from halonet.detection.task import Detection
+from halonet.engine.run import read_result
+from halonet.engine.weights import describe, read_weights, save_weights
 from halonet.errors import UserError
-from halonet.training.recipes import resolve, to_yaml
-from halonet.training.run import read_result
-from halonet.training.weights import describe, read_weights, save_weights
+from halonet.recipes.load import resolve, to_yaml
 from tests.detection.tiny import BACKBONE, tiny_recipe
 
 
@@ -93,7 +93,7 @@ def test_two_processes_train_and_measure_as_one_run(scenes: Path, tmp_path: Path
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*launcher, "-m", "halonet.cli", *words], capture_output=True, text=True, env=environment, check=False
+        [*launcher, "-m", "halonet_cli", *words], capture_output=True, text=True, env=environment, check=False
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("written to") == 1

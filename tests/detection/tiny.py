@@ -9,7 +9,7 @@ from PIL import Image
 
 from halonet.data import DetectionAugmentation
 from halonet.detection.recipe import DetectionDataSection, DetectionRecipe, DetectorSection, StepSchedule
-from halonet.training.recipe import EmaSection, EngineSection, OptimizerSection
+from halonet.recipes.schema import EmaSection, EngineSection, OptimizerSection
 
 SPLITS = {"train": 6, "val": 3}
 CATEGORIES = [{"id": 3, "name": "box"}, {"id": 7, "name": "disc"}]

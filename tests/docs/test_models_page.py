@@ -2,9 +2,10 @@ import pytest
 
 from tests.docs.pages import DOCS, run_steps, steps_of
 from tools import make_model_table
+from tools.pages import between
 
 PAGE = (DOCS / "models.md").read_text(encoding="utf-8")
-TABLES = make_model_table.split_page(PAGE)[1]
+TABLES = between(PAGE, make_model_table.BEGIN, make_model_table.END)
 
 
 def without_macs(tables):

@@ -13,10 +13,10 @@ import torch
 import yaml
 
 from halonet import detection, training
+from halonet.engine.run import read_result
 from halonet.errors import UserNote
+from halonet.recipes.load import list_recipes, resolve, to_yaml
 from halonet.training import load_checkpoint
-from halonet.training.recipes import list_recipes, resolve, to_yaml
-from halonet.training.run import read_result
 
 FOLDER = Path(__file__).parent
 NETWORKS = sorted(path.stem for path in (FOLDER / "networks").glob("*.json"))

@@ -192,7 +192,7 @@ def test_a_matrix_of_another_size_is_named():
         layer(stride=2).load_state_dict(layer(value_channels=16).state_dict())
 
 
-def test_a_state_dictionary_is_fitted_to_a_network_without_loading_it():
+def test_fit_state_returns_a_fitted_copy():
     network = nn.Sequential(layer(), layer(stride=2))
     state = joined_state(network)
     fitted = fit_state(network, state)
@@ -268,7 +268,7 @@ def test_the_layer_obeys_its_backend():
     ],
 )
 @pytest.mark.usefixtures("untyped")
-def test_what_does_not_fit_is_refused(changes, message):
+def test_wrong_arguments_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         layer(**changes)
 
@@ -300,12 +300,12 @@ def test_resizing_a_table_keeps_offset_zero_and_the_ends():
 
 @pytest.mark.usefixtures("untyped")
 @pytest.mark.skipif(cpu_library.MISSING is not None, reason=str(cpu_library.MISSING))
-def test_compiled_code_copies_no_gradient_between_the_kernel_and_the_projection():
+def test_compiled_backward_copies_no_gradient():
     from torch._inductor.utils import fresh_cache, run_fw_bw_and_get_code
 
     compiled = torch.compile(layer(backend="cpu"), fullgraph=True)
     image = torch.randn(1, 8, 5, 6).to(memory_format=torch.channels_last).requires_grad_()
     with fresh_cache():  # what was compiled before knows nothing of our derivatives
         _, (_, backward) = run_fw_bw_and_get_code(lambda: compiled(image))
-    assert "cpu_attention_backward" in backward
+    assert "cpu_packed_attention_backward" in backward
     assert "cpp_fused" not in backward, "what is fused is a copy: all else are matrix products"

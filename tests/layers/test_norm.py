@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import halonet
-from halonet.layers.norm import BatchNormAct2d, norm_act
+from halonet.layers.norm import BatchNormAct2d, normalize
 from halonet.ops import batch_norm, cpu_library
 
 needs_kernel = pytest.mark.skipif(cpu_library.MISSING is not None, reason="this installation has no kernel")
@@ -40,11 +40,11 @@ def modules(channels: int = 16, **options: Any) -> tuple[BatchNormAct2d, nn.SiLU
     [{}, {"affine": False}, {"track_running_stats": False}, {"eps": 0.1, "momentum": 0.9}, {"momentum": None}],
 )
 @pytest.mark.parametrize("training", [True, False])
-def test_the_kernel_stands_in_for_the_modules(options: dict, training: bool, kernel_calls: list[int]) -> None:
+def test_the_kernel_computes_what_the_modules_compute(options: dict, training: bool, kernel_calls: list[int]) -> None:
     norm, plain = BatchNormAct2d(16, **options).train(training), nn.BatchNorm2d(16, **options).train(training)
     for _ in range(3):
         x, residual = image(), image()
-        torch.testing.assert_close(norm_act(norm, nn.ReLU(), x, residual), nn.functional.relu(plain(x) + residual))
+        torch.testing.assert_close(normalize(x, norm, nn.ReLU(), residual), nn.functional.relu(plain(x) + residual))
     assert len(kernel_calls) == 3
     torch.testing.assert_close(norm.state_dict(), plain.state_dict())
 
@@ -54,12 +54,12 @@ def test_statistics_that_are_no_longer_tracked_stay(kernel_calls: list[int]) -> 
     norm, plain = BatchNormAct2d(16), nn.BatchNorm2d(16)
     norm.track_running_stats = plain.track_running_stats = False
     x = image()
-    torch.testing.assert_close(norm_act(norm, nn.SiLU(), x), nn.functional.silu(plain(x)))
+    torch.testing.assert_close(normalize(x, norm, nn.SiLU()), nn.functional.silu(plain(x)))
     assert kernel_calls
     torch.testing.assert_close(norm.state_dict(), plain.state_dict())
 
 
-def test_alone_it_is_batch_norm() -> None:
+def test_without_activation_it_is_batch_norm() -> None:
     x = image()
     torch.testing.assert_close(BatchNormAct2d(16)(x), nn.BatchNorm2d(16)(x))
     assert BatchNormAct2d(16).state_dict().keys() == nn.BatchNorm2d(16).state_dict().keys()
@@ -73,7 +73,7 @@ def test_a_hook_of_the_norm_sees_input_and_result_of_the_whole_step(backend: str
     norm.register_forward_hook(lambda module, inputs, output: seen.append((inputs[0], output)))
     x, residual = image(), image()
     with halonet.use_backend(backend):
-        result = norm_act(norm, act, x, residual)
+        result = normalize(x, norm, act, residual)
     ((given, returned),) = seen
     assert given is x
     assert returned is result
@@ -85,7 +85,7 @@ def test_a_hook_of_the_activation_sees_its_call(kernel_calls: list[int]) -> None
     norm, act = modules()
     seen = []
     act.register_forward_hook(lambda module, inputs, output: seen.append(output))
-    result = norm_act(norm, act, image())
+    result = normalize(image(), norm, act)
     assert [each is result for each in seen] == [True]
     assert not kernel_calls
 
@@ -95,7 +95,7 @@ def test_a_global_hook_sees_norm_and_activation(kernel_calls: list[int]) -> None
     norm, act = modules()
     seen = []
     with nn.modules.module.register_module_forward_hook(lambda module, inputs, output: seen.append(module)):
-        norm_act(norm, act, image())
+        normalize(image(), norm, act)
     assert seen == [act, norm]
     assert not kernel_calls
 
@@ -110,26 +110,26 @@ CONVERSIONS = {
 
 
 @pytest.mark.parametrize("name", CONVERSIONS)
-def test_whatever_replaces_the_norm_residual_and_activation_follow(name: str) -> None:
+def test_residual_and_activation_follow_a_replaced_norm(name: str) -> None:
     norm, act = modules()
     norm(image())
     converted = CONVERSIONS[name](copy.deepcopy(norm).eval()).eval()
     assert not isinstance(converted, BatchNormAct2d)
     x, residual = image(), image()
     expected = nn.functional.silu(converted(x) + residual)
-    torch.testing.assert_close(norm_act(converted, act, x, residual), expected)
+    torch.testing.assert_close(normalize(x, converted, act, residual), expected)
     if "synchronized" in name or "frozen" in name:  # what still is this batch norm
-        torch.testing.assert_close(norm_act(norm.eval(), act, x, residual), expected)
+        torch.testing.assert_close(normalize(x, norm.eval(), act, residual), expected)
 
 
 @needs_kernel
-def test_modules_that_mean_something_else_run_themselves(kernel_calls: list[int]) -> None:
-    norm_act(BatchNormAct2d(16), nn.GELU(), image())
-    norm_act(BatchNormAct2d(12), nn.SiLU(), image(12))
+def test_unsupported_modules_do_not_run_the_kernel(kernel_calls: list[int]) -> None:
+    normalize(image(), BatchNormAct2d(16), nn.GELU())
+    normalize(image(12), BatchNormAct2d(12), nn.SiLU())
     with halonet.use_backend("reference"):
-        norm_act(*modules(), image())
+        normalize(image(), *modules())
     with FlopCounterMode(display=False):
-        norm_act(*modules(), image())
+        normalize(image(), *modules())
     assert not kernel_calls
 
 
@@ -139,7 +139,7 @@ def test_a_traced_program_holds_operators_of_pytorch_alone() -> None:
     norm, act = modules()
 
     def run(x: torch.Tensor) -> torch.Tensor:
-        return norm_act(norm.eval().requires_grad_(False), act, x)
+        return normalize(x, norm.eval().requires_grad_(False), act)
 
     traced = torch.jit.trace(run, image())
     assert "aten::batch_norm" in str(traced.graph)
@@ -147,8 +147,8 @@ def test_a_traced_program_holds_operators_of_pytorch_alone() -> None:
     torch.testing.assert_close(traced(x), run(x))
 
 
-def test_x_is_left_alone_where_a_norm_reads_it() -> None:
+def test_the_input_is_not_changed() -> None:
     x = image()
     before = x.clone()
-    norm_act(*modules(), x)
+    normalize(x, *modules())
     assert torch.equal(x, before)

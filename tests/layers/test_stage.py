@@ -45,7 +45,7 @@ def set_momentum(blocks: Stage, momentum: float | None) -> Stage:
 
 @pytest.mark.parametrize("name", CONVERSIONS)
 @pytest.mark.parametrize("drop_path", [0.0, 0.5])
-def test_running_statistics_move_once_where_blocks_are_computed_twice(name: str, drop_path: float) -> None:
+def test_recomputed_blocks_update_running_statistics_once(name: str, drop_path: float) -> None:
     x = torch.randn(4, 16, 8, 8).contiguous(memory_format=torch.channels_last).requires_grad_()
     kept, again = (CONVERSIONS[name](stage(drop_path=drop_path)) for _ in range(2))
     calls = []

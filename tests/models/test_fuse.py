@@ -103,7 +103,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_what_computes_more_than_its_weights_say_keeps_its_norm(name: str) -> None:
+def test_norms_after_modified_layers_are_not_folded(name: str) -> None:
     model = trained_like()
     CHANGES[name](model)
     images = torch.randn(2, 3, 32, 32, dtype=torch.float64)

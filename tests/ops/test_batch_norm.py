@@ -78,7 +78,7 @@ def test_single_precision_is_at_most_twice_as_far_off_as_pytorch(mean: float) ->
         assert (found - truth).norm() <= 2 * (plain - truth).norm() + 1e-7 * truth.norm()
 
 
-def test_what_is_not_given_is_the_identity() -> None:
+def test_missing_tensors_are_the_identity() -> None:
     x, other = feature_map((2, 16, 3, 3)), feature_map((2, 16, 3, 3))
     torch.testing.assert_close(batch_norm.batch_norm(x, activation="silu"), F.silu(x))
     torch.testing.assert_close(batch_norm.batch_norm(x, other, activation="relu"), F.relu(x + other))
@@ -125,7 +125,7 @@ def test_lesser_instruction_sets_compute_the_same(name: str) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_what_is_not_a_number_stays_in_its_channel_and_is_not_hidden(value: float) -> None:
+def test_nan_and_infinity_stay_in_their_channel(value: float) -> None:
     x = feature_map((2, 16, 4, 4), torch.float32)
     x[1, 3, 2, 1] = value
     result = batch_norm.batch_norm(x, training=True, epsilon=1e-5, activation="relu")
@@ -160,14 +160,14 @@ def test_a_second_derivative_is_refused() -> None:
 
 def test_refusals_name_the_reason() -> None:
     good = feature_map((2, 16, 3, 3))
-    assert batch_norm.refusal(good) is None
-    assert "fp32 and fp64" in str(batch_norm.refusal(good.bfloat16()))
-    assert "multiple of 16" in str(batch_norm.refusal(feature_map((2, 12, 3, 3))))
-    assert "channels_last" in str(batch_norm.refusal(good.contiguous()))
-    assert "no variance" in str(batch_norm.refusal(feature_map((1, 16, 1, 1))))
-    assert "runs on the CPU" in str(batch_norm.refusal(good.to("meta")))
+    assert batch_norm.unsupported_reason(good) is None
+    assert "fp32 and fp64" in str(batch_norm.unsupported_reason(good.bfloat16()))
+    assert "multiple of 16" in str(batch_norm.unsupported_reason(feature_map((2, 12, 3, 3))))
+    assert "channels_last" in str(batch_norm.unsupported_reason(good.contiguous()))
+    assert "no variance" in str(batch_norm.unsupported_reason(feature_map((1, 16, 1, 1))))
+    assert "runs on the CPU" in str(batch_norm.unsupported_reason(good.to("meta")))
     with halonet.use_backend("composite"):
-        assert "'composite'" in str(batch_norm.refusal(good))
+        assert "'composite'" in str(batch_norm.unsupported_reason(good))
 
 
 def a_norm_call() -> tuple[cpu_library.NormCall, list[Tensor]]:

@@ -84,7 +84,7 @@ def test_outside_of_transforms_the_kernels_run(image: Tensor) -> None:
     grad(lambda x: (seen.append(is_transformed()), x.sum())[1])(image)
     assert seen == [True]
     assert not is_transformed()
-    assert batch_norm.refusal(feature_map) is None
+    assert batch_norm.unsupported_reason(feature_map) is None
     x = image.clone().requires_grad_()
     assert "cpu_attention" in type(attend(x).grad_fn).__name__
 
@@ -114,7 +114,7 @@ def test_gradients_of_a_network_are_those_of_autograd() -> None:
     torch.testing.assert_close(along, slope, rtol=1e-3, atol=1e-4)
 
 
-def test_gradients_of_each_sample_in_training_need_norms_without_statistics() -> None:
+def test_per_sample_gradients_in_training_need_norms_without_statistics() -> None:
     model = torch.func.replace_all_batch_norm_modules_(halonet.create_model("tiny28", num_classes=3))
     parameters, images = parameters_of(model), torch.randn(2, 3, 8, 8)
 

@@ -7,8 +7,8 @@ import torch
 
 import halonet
 from halonet.detection import DetectionRecipe, Detector
+from halonet.recipes.load import task_of
 from halonet.training import list_recipes, resolve, to_yaml
-from halonet.training.recipes import task_of
 
 # Table 5: backbone, box AP, mask AP.
 TABLE_5 = {

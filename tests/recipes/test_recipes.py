@@ -12,9 +12,9 @@ import torch
 
 import halonet
 from halonet.data import available_splits
+from halonet.recipes.load import task_of
+from halonet.recipes.schema import NOT_YET_RUN
 from halonet.training import Recipe, list_recipes, resolve
-from halonet.training.recipe import NOT_YET_RUN
-from halonet.training.recipes import task_of
 from tools.make_recipe_table import PAGE, make_page
 
 GOLDEN = Path(__file__).parents[1] / "golden/recipes"

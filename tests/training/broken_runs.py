@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 
+from halonet.engine.lock import LOCK_FILE
 from halonet.training import to_yaml
-from halonet.training.lock import LOCK_FILE
 from tests.training.processes import command, end, send, traces
 from tests.training.tiny import make_images, tiny_recipe
 

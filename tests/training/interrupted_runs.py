@@ -14,8 +14,9 @@ from typing import Any, NoReturn
 import lightning
 import torch
 
-from halonet.training import checkpoints, classification, files, run
-from halonet.training.run import resume, train
+from halonet.classification import task as classification
+from halonet.engine import checkpoints, files, run
+from halonet.engine.run import resume, train
 from tests.training.processes import in_a_child, on_call, traces
 from tests.training.tiny import make_images, tiny_recipe
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 
-from halonet.cli import main as halonet
-from halonet.training import ClassificationData, Classifier, classification
-from halonet.training.run import read_result
+from halonet.classification import task as classification
+from halonet.engine.run import read_result
+from halonet.training import ClassificationData, Classifier
+from halonet_cli.main import main as halonet
 
 PLACES: dict[str, tuple[Any, str]] = {
     "setup": (ClassificationData, "setup"),

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
-from halonet.training import run, to_yaml
+from halonet.engine import run
+from halonet.training import to_yaml
 from tests.training.interrupted_runs import ACCUMULATE
 from tests.training.processes import command, end, send, traces
 from tests.training.tiny import make_images, tiny_recipe

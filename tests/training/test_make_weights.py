@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from halonet.classification.checkpoint import load_checkpoint
+from halonet.engine.weights import read_weights
 from halonet.errors import UserError
 from halonet.training import evaluate, train
-from halonet.training.weights import load_checkpoint, read_weights
 from tests.data import cifar10_archives
 from tests.training.test_moved_data import cifar10_recipe
 from tools import make_weights

@@ -7,12 +7,12 @@ from pathlib import Path
 import lightning
 import pytest
 
-from halonet.cli import main
+from halonet.classification.recipe import Recipe
 from halonet.data import load_source
+from halonet.engine.run import read_result
 from halonet.errors import UserError, UserNote
 from halonet.training import evaluate, resolve, resume, train
-from halonet.training.recipe import Recipe
-from halonet.training.run import read_result
+from halonet_cli.main import main
 from tests.data import cifar10_archives
 from tests.training.tiny import tiny_recipe
 

@@ -51,5 +51,5 @@ def test_a_file_says_how_good_it_was_and_where_it_is_from(path: Path) -> None:
     (record,) = (each for each in records if each["seed"] == run["seed"])
     assert figures["top1"] == pytest.approx(record["top1"], abs=0.2)  # half precision moves a few images
     assert run["recipe"] == "cifar10/minutes"
-    assert information["root"] is None
+    assert "root" not in information
     assert run["best"]["validation_top1"] == max(each["best"]["validation_top1"] for each in records)

@@ -6,17 +6,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from halonet.classification.recipe import DataSection, ModelSection, Recipe, RegularizationSection, ScheduleSection
 from halonet.data import AugmentationConfig
-from halonet.training.recipe import (
-    DataSection,
-    EmaSection,
-    EngineSection,
-    ModelSection,
-    OptimizerSection,
-    Recipe,
-    RegularizationSection,
-    ScheduleSection,
-)
+from halonet.recipes.schema import EmaSection, EngineSection, OptimizerSection
 
 SPLITS = {"train": 12, "val": 4, "test": 4}  # images per class
 NETWORK = {

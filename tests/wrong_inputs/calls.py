@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from halonet import HaloNetConfig, create_model
+from halonet.classification.evaluation import evaluate
+from halonet.classification.prediction import predict
 from halonet.data import AugmentationConfig
-from halonet.training.evaluation import evaluate
-from halonet.training.prediction import predict
 from tests.wrong_inputs.case import Case, Field, pick, real, shortened, whole
 from tests.wrong_inputs.fields import AUGMENTATION, CONFIG
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 import halonet
+from halonet.engine.weights import describe, save_weights
 from halonet.training import load_checkpoint
-from halonet.training.weights import describe, save_weights
 from tests.wrong_inputs.case import NAN, Case, Field, pick, real, shortened, text, whole
 from tests.wrong_inputs.fields import AUGMENTATION, CONFIG, RECIPE, put, remove
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from PIL import Image
 
-from halonet.data.sources import load_source
-from halonet.data.survey import survey
+from halonet.data.classification.sources import load_source
+from halonet.data.classification.survey import survey
 from tests.data.samples import png_of_declared_size
 from tests.wrong_inputs.case import Case
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from halonet.data.coco import load_detection_source
+from halonet.data.detection.coco import load_detection_source
 from tests.wrong_inputs.case import INFINITY, NAN, Case, shortened
 
 WIDTH, HEIGHT = 12, 9

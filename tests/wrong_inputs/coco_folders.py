@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from halonet.data.coco import load_detection_source
+from halonet.data.detection.coco import load_detection_source
 from tests.data.samples import png_of_declared_size
 from tests.wrong_inputs.case import INFINITY, NAN, Case
 from tests.wrong_inputs.coco_files import CONTENT, write_coco

@@ -15,10 +15,10 @@ import lightning
 import yaml
 
 import halonet
-from halonet.cli import main
+from halonet.engine.weights import describe, save_weights
 from halonet.errors import UserError
-from halonet.training.recipes import to_yaml
-from halonet.training.weights import describe, save_weights
+from halonet.recipes.load import to_yaml
+from halonet_cli.main import main
 from tests.detection.tiny import tiny_recipe as tiny_detection_recipe
 from tests.wrong_inputs.case import Case, pick, shortened
 from tests.wrong_inputs.class_folders import picture, write_classes
@@ -143,7 +143,7 @@ NOT_WRITABLE: list[Line] = [
     (f"{TRAIN} --run-dir begun --resume-or-start", ("begun holds a run of another recipe", "schedule.epochs 3 -> 2")),
     (f"{TRAIN_DETECTOR} --run-dir a.png/run", ("cannot write into run folder a.png/run",)),
     (f"{MEASURE} --output empty", ("cannot write empty: it is a folder",)),
-    (f"{MEASURE} --output a.png", ("--output a.png exists and is no record of a benchmark",)),
+    (f"{MEASURE} --output a.png", ("--output a.png exists and is not a record of a benchmark",)),
     (f"{MEASURE} --plot curves.txt", ("cannot write curves.txt", "must end in one of .png, .svg, .pdf")),
     ("benchmark claims --data images --output a.png/x", ("a.png is a file, not a folder",)),
 ]

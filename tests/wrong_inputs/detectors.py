@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from halonet.data.detection import DetectionAugmentation
+from halonet.data.detection.dataset import DetectionAugmentation
 from halonet.detection import create_detector
 from halonet.detection.checkpoint import load_detector
-from halonet.training.weights import describe, save_weights
+from halonet.engine.weights import describe, save_weights
 from tests.wrong_inputs.case import NAN, Case, Field, choice, flag, pick, real, shortened, text, whole
 from tests.wrong_inputs.fields import CONFIG, PROBABILITY, RECIPE, put, remove
 

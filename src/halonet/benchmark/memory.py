@@ -1,8 +1,6 @@
-"""Peak memory of one pass, in a process of its own, above what was there before.
+"""Peak memory of one pass above its inputs, in a process of its own: `python -m halonet.benchmark.memory JSON`.
 
-    python -m halonet.benchmark.memory JSON
-
-runs in that process; `peak_mebibytes` starts it. A first, small pass lets the libraries take their own buffers.
+A first, small pass lets the libraries allocate their own buffers.
 """
 
 import ctypes
@@ -17,11 +15,11 @@ from typing import Any
 
 import torch
 
-from halonet.benchmark.race import synchronize
 from halonet.benchmark.settings import Settings
+from halonet.benchmark.timing import synchronize
 from halonet.errors import UserError
 
-CLEAR = Path("/proc/self/clear_refs")  # Linux sets a process's peak back to what it holds, when asked here
+CLEAR = Path("/proc/self/clear_refs")  # writing 5 resets the peak memory of a process (Linux)
 
 
 def can_measure(device: str) -> bool:
@@ -34,21 +32,18 @@ def peak_mebibytes(prepare: str, settings: Settings, **arguments: Any) -> float:
 
     Args:
         prepare: "module:function"; called with the settings and the arguments, it returns the pass.
-        settings: As given, and for the first, small pass with a batch of two.
-        **arguments: Plain values, given to the function.
-
-    Returns:
-        MiB.
+        settings: The first, small pass takes a batch of two instead.
+        **arguments: JSON values.
 
     Raises:
-        UserError: If the system does not tell.
+        UserError: If this system cannot measure it.
         RuntimeError: If the process fails.
     """
     if not can_measure(settings.device):
-        raise UserError("peak memory on a CPU is measured with Linux's /proc/self/clear_refs, which is not here")
+        raise UserError("peak memory on a CPU needs Linux's /proc/self/clear_refs, which is not here")
     request = json.dumps({"prepare": prepare, "settings": vars(settings), "arguments": arguments})
-    words = [sys.executable, "-m", "halonet.benchmark.memory", request]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    argv = [sys.executable, "-m", "halonet.benchmark.memory", request]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         raise RuntimeError(f"the process that measures memory failed: {last}")
@@ -66,7 +61,7 @@ def measure_here(step: Callable[[], object], device: str) -> float:
         synchronize(device)
         return (torch.accelerator.max_memory_allocated(device) - before) / 2**20
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:  # glibc's: what was freed must not hide what is taken
+    if trim is not None:  # glibc keeps freed memory, which would hide new allocations
         trim(0)
     CLEAR.write_text("5")
     before = _status("VmRSS")
@@ -80,13 +75,13 @@ def _status(field: str) -> int:
 
 
 def main() -> None:
-    """Do what the request on the command line says, and print MiB."""
+    """Measure what the request on the command line names, and print MiB."""
     request = json.loads(sys.argv[1])
     settings = Settings(**request["settings"])
     torch.set_num_threads(settings.threads)
     module, _, function = request["prepare"].partition(":")
     prepare = getattr(importlib.import_module(module), function)
-    # Two images are the least that batch norm trains on where maps are down to one pixel.
+    # Batch norm cannot train on one image where maps are one pixel.
     prepare(Settings(**request["settings"] | {"batch": 2}), **request["arguments"])()
     step = prepare(settings, **request["arguments"])
     print(measure_here(step, settings.device))

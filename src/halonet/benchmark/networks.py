@@ -1,7 +1,6 @@
-"""Networks to race: ours by the names of their rows, timm's as `timm/NAME`."""
+"""Networks to time: ours by the names of their rows, timm's as `timm/NAME`; and attention replaced by its values."""
 
 import contextlib
-import importlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,15 +12,16 @@ from torch import Tensor, nn
 from halonet.errors import UserError, unknown_name
 from halonet.layers import HaloAttention
 from halonet.models import HALONETS, create_model
-from halonet.ops.attention import gradients
+from halonet.ops.attention.backends import BACKENDS, Backend
+from halonet.ops.attention.geometry import Geometry
+from halonet.ops.attention.packed import Packed, unpack
 
 TIMM = "timm/"
-# The modules that call the operator, by its name in them.
-CALLERS = ("halonet.layers.halo_attention", "halonet.models.accelerate")
+VALUES_ONLY = "values_only"
 
 
 def create_network(name: str, **changes: Any) -> nn.Module:
-    """Build a network whose every part takes part in its result.
+    """Build a network with seed 0 and norms that hide nothing, see `randomize_norms`.
 
     Args:
         name: A row of `HALONETS`, or "timm/" and a name of timm.
@@ -35,29 +35,24 @@ def create_network(name: str, **changes: Any) -> nn.Module:
         known = [*HALONETS, *(TIMM + each for each in ("halonet_h1", "resnet50", "efficientnet_b0"))]
         if name not in HALONETS:
             raise UserError(unknown_name("model", name, known))
-        return shake(create_model(name, **changes))
+        return randomize_norms(create_model(name, **changes))
     try:
-        return shake(timm.create_model(name.removeprefix(TIMM)))
+        return randomize_norms(timm.create_model(name.removeprefix(TIMM)))
     except RuntimeError as error:
         raise UserError(f"unknown model {name!r}: {error}") from error
 
 
-def own_image_size(name: str) -> int:
-    """Side in pixels of the images that one of timm's networks is made for, since some refuse others; 256 if unknown.
-
-    Args:
-        name: "timm/" and a name of timm.
-    """
+def native_image_size(name: str) -> int:
+    """Image side in pixels that one of timm's networks ("timm/NAME") is made for, since some refuse others; or 256."""
     config = timm.get_pretrained_cfg(name.removeprefix(TIMM))
     return 256 if config is None else config.input_size[-1]
 
 
-def shake(network: nn.Module) -> nn.Module:
-    """Give batch norms statistics and factors of a network in use, in place.
+def randomize_norms(network: nn.Module) -> nn.Module:
+    """Give batch norms statistics and factors like those of a trained network, in place.
 
-    A new network's last norm of each block is zero, and would hide whatever the block computes from every comparison.
-    The shifts are positive: SiLU halves what is small, and after twenty blocks of H1 nothing of the image, nor of
-    attention, would be left in the logits.
+    The last norm of each block of a new network is zero, which would hide the block from every comparison. The shifts
+    are positive because SiLU halves small values: after twenty blocks of H1 the logits would not depend on the image.
     """
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -76,7 +71,7 @@ def has_halo_attention(network: nn.Module) -> bool:
 
 
 class _Values(torch.autograd.Function):
-    """The values where the queries stand; queries and keys receive gradients of zero, so that projections learn."""
+    """Values at the queries' pixels; the gradients of queries and keys are zeros, so that projections learn."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, strides: tuple[int, int]) -> Tensor:
@@ -86,33 +81,56 @@ class _Values(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *given: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = given
-        # Laid out as a fused kernel returns them.
-        saved = ctx.saved_tensors
-        joined = gradients.count_joined(*saved)
-        memory = tuple(each.zero_() for each in gradients.allocate(joined, *saved))
-        query, key, value = gradients.parts(joined, memory, saved)
-        value[:, :: ctx.strides[0], :: ctx.strides[1]] = gradient
+        query, key, value = (each.new_zeros(each.shape) for each in ctx.saved_tensors)
+        value[:, :: ctx.strides[0], :: ctx.strides[1]] = given[0]
         return query, key, value, None
 
 
-def values_only(query: Tensor, key: Tensor, value: Tensor, *_: Any, stride: Any = 1, **__: Any) -> Tensor:
-    """Stand in for `halo_attention`: what would be averaged, at the queries' pixels."""
-    return _Values.apply(query, key, value, stride if isinstance(stride, tuple) else (stride, stride))  # pyright: ignore[reportReturnType]
+class _PackedValues(torch.autograd.Function):
+    """The same of a `Packed`, whose gradient is packed as that of a fused backend."""
+
+    @staticmethod
+    def forward(ctx: Any, strides: tuple[int, int], *packed: Any) -> Tensor:
+        tensor, query, *ctx.sizes = packed
+        ctx.strides = strides
+        ctx.save_for_backward(tensor, query)
+        return unpack(Packed(*packed))[2][:, :: strides[0], :: strides[1]].contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, *given: Tensor) -> tuple[Tensor | None, ...]:
+        tensor, query = (None if each is None else each.new_zeros(each.shape) for each in ctx.saved_tensors)
+        assert tensor is not None
+        values = unpack(Packed(tensor, query, *ctx.sizes))[2]
+        values[:, :: ctx.strides[0], :: ctx.strides[1]] = given[0]
+        return None, tensor, query, None, None, None
+
+
+def _run_values_only(query: Tensor, key: Tensor, value: Tensor, *_: Any, geometry: Geometry, **__: Any) -> Tensor:
+    return _Values.apply(query, key, value, (geometry.rows.stride, geometry.columns.stride))  # pyright: ignore[reportReturnType]
+
+
+def _run_packed_values_only(packed: Packed, *_: Any, geometry: Geometry, **__: Any) -> Tensor:
+    return _PackedValues.apply((geometry.rows.stride, geometry.columns.stride), *packed)  # pyright: ignore[reportReturnType]
 
 
 @contextlib.contextmanager
 def attention_replaced_by_values() -> Iterator[None]:
-    """Let the layers, ours and timm's accelerated ones, call `values_only` instead of the operator.
+    """Put a backend first that returns values only, so that "auto" takes it.
 
-    What a network then takes is the bound of what it can reach by a faster operator.
+    The time of a network is then the bound of what a faster operator can reach. `use_backend` would not do: it also
+    decides how norms and projections run.
     """
-    callers = [vars(importlib.import_module(name)) for name in CALLERS]
-    originals = [names["halo_attention"] for names in callers]
-    for names in callers:
-        names["halo_attention"] = values_only
+    backends = dict(BACKENDS)
+    values_only = Backend(
+        _run_values_only,
+        lambda *_: None,
+        "the values at the queries' pixels",
+        run_packed=_run_packed_values_only,
+    )
+    BACKENDS.clear()
+    BACKENDS.update({VALUES_ONLY: values_only} | backends)
     try:
         yield
     finally:
-        for names, original in zip(callers, originals, strict=True):
-            names["halo_attention"] = original
+        BACKENDS.clear()
+        BACKENDS.update(backends)

@@ -1,4 +1,4 @@
-"""The bare operator: our backends and the peers on the same numbers, checked to agree, then raced."""
+"""Time the bare operator: our backends and the peers on the same inputs, after checking that they agree."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
@@ -6,36 +6,30 @@ from typing import Any
 
 import torch
 
-from halonet.benchmark.contestants import CONTESTANTS, OURS, Inputs, disagreement, make_inputs
+from halonet.benchmark import record
 from halonet.benchmark.memory import can_measure, peak_mebibytes
 from halonet.benchmark.peak import Peak, count_work, visible_pairs
-from halonet.benchmark.race import make_step, race
+from halonet.benchmark.peers import IMPLEMENTATIONS, OURS, Inputs, disagreement, make_inputs
 from halonet.benchmark.record import Row
 from halonet.benchmark.settings import Settings
 from halonet.benchmark.sizes import SIZES, Size
+from halonet.benchmark.timing import make_step, time_in_turns
 from halonet.errors import UserError, unknown_name
 
 TASKS = ("forward", "training")
-# What is compared with what, the first being ours that ratios are over; and at which sizes if none are named.
+# Variants of ours, the first of which ratios are over, and the default sizes.
 COMPARISONS = {
     "centered": (["relaxed", "centered"], ["h1/stage1", "h1/stage2", "h1/stage3", "h1/stage4"]),
     "strided": (["strided", "pooled"], ["h1/stage2-strided", "h1/stage3-strided", "h1/stage4-strided"]),
 }
 SCALINGS = ("image", "window")
-SCALED = ["composite", "timm"]  # beside our kernel
+SCALED = ["composite", "timm"]  # beside our fused backend
 LARGEST_SIDE = 2048
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A size with its batch.
-
-    Attributes:
-        name: As printed.
-        size: What is called.
-        batch: Images at a time.
-        facts: More numbers of it, for the record.
-    """
+    """A size with its batch; `facts` are more numbers of it for the record."""
 
     name: str
     size: Size
@@ -44,11 +38,7 @@ class Case:
 
 
 def check_tasks(names: list[str] | None, known: tuple[str, ...]) -> list[str]:
-    """Take all passes, or those named.
-
-    Raises:
-        UserError: If a name is unknown.
-    """
+    """Return the named passes, or all of them; raise a `UserError` if a name is unknown."""
     for name in names or ():
         if name not in known:
             raise UserError(unknown_name("pass", name, known))
@@ -56,15 +46,10 @@ def check_tasks(names: list[str] | None, known: tuple[str, ...]) -> list[str]:
 
 
 def scaling_cases(scaling: str, batch: int) -> list[Case]:
-    """List what shows how time grows: with the image, or with the window.
+    """List cases that show how time grows with the "image" or with the "window".
 
-    Args:
-        scaling: "image": H1's first stage for images of 128 to 2048 px, in batches of as many pixels as one image of
-            2048 px has. "window": its map at 256 px, with b of 4 to 32 and h of 1 to 4.
-        batch: For "window".
-
-    Raises:
-        UserError: If it is neither.
+    They are H1's first stage for images of 128 to 2048 px, in batches with as many pixels as one image of 2048 px; or
+    its map at 256 px, in the given batch, with b of 4 to 32 and h of 1 to 4.
     """
     if scaling not in SCALINGS:
         raise UserError(unknown_name("scaling", scaling, SCALINGS))
@@ -91,21 +76,26 @@ def scaling_cases(scaling: str, batch: int) -> list[Case]:
     ]
 
 
+def make_record(settings: Settings, *, compare: str | None = None, scaling: str | None = None) -> dict[str, Any]:
+    """Begin the record of a question about the operator."""
+    return record.make_record("operator", {"compare": compare, "scaling": scaling}, settings)
+
+
 def measure(
     cases: Iterable[Case], names: list[str], tasks: list[str], settings: Settings, peak: Peak, *, memory: bool
 ) -> Iterator[Row]:
-    """Race the contestants at every case and pass.
+    """Time implementations, ours first, at every case and pass.
 
     Args:
-        cases: What to run.
-        names: Contestants, ours first.
+        cases: Sizes with their batches, which replace that of the settings.
+        names: Keys of `IMPLEMENTATIONS`.
         tasks: Some of `TASKS`.
-        settings: How; each case has its own batch.
+        settings: See `Settings`.
         peak: The machine's rates.
-        memory: Whether to measure peak memory too, one fresh process for each figure.
+        memory: Whether to measure peak memory too, in a process for each figure.
 
     Yields:
-        One row for each case and pass, also where nobody can run it.
+        One row for each case and pass, even if nothing can run it.
     """
     for case in cases:
         for task in tasks:
@@ -115,64 +105,54 @@ def measure(
 def _measure_row(case: Case, task: str, names: list[str], settings: Settings, peak: Peak, memory: bool) -> Row:
     training = task == "training"
     inputs = make_inputs(case.size, settings)
-    torch.compiler.reset()  # programs of earlier sizes would count against the compiler's limit
+    torch.compiler.reset()  # otherwise graphs of earlier sizes count against the compiler's limit
     steps, absent = {}, {}
     for name in names:
-        entered = enter(name, inputs, settings, training)
-        if isinstance(entered, str):
-            absent[name] = entered
+        prepared = prepare_checked(name, inputs, settings, training)
+        if isinstance(prepared, str):
+            absent[name] = prepared
         else:
-            steps[name] = entered
-    sizes = {name: CONTESTANTS[name].computes(case.size) for name in steps}
+            steps[name] = prepared
+    sizes = {name: IMPLEMENTATIONS[name].computes(case.size) for name in steps}
     work = {name: count_work(size, case.batch, training, settings.torch_dtype) for name, size in sizes.items()}
     return Row(
         case=case.name,
         task=task,
         baseline=next((name for name in OURS if name in steps), names[0]),
         facts=dataclasses.asdict(case.size) | {"batch": case.batch} | case.facts,
-        milliseconds=race(steps, settings, of_device=True),
+        milliseconds=time_in_turns(steps, settings, device_time=True),
         bounds={name: peak.milliseconds(each) for name, each in work.items()},
         mebibytes={
             name: peak_mebibytes(f"{__name__}:prepare", settings, size=vars(case.size), name=name, training=training)
             for name in steps
-            if memory and can_measure(settings.device) and not CONTESTANTS[name].compiles
+            if memory and can_measure(settings.device) and not IMPLEMENTATIONS[name].compiles
         },
         absent=absent,
     )
 
 
-def enter(name: str, inputs: Inputs, settings: Settings, training: bool) -> Callable[[], None] | str:
-    """Prepare a contestant, check that it computes the same as ours, and run it once.
-
-    Args:
-        name: A key of `CONTESTANTS`.
-        inputs: What it is given.
-        settings: How it is run.
-        training: Whether it is run backward too.
-
-    Returns:
-        Its pass, or why it takes no part.
-    """
-    contestant = CONTESTANTS[name]
-    reason = contestant.refusal(inputs.size, settings, training)
+def prepare_checked(name: str, inputs: Inputs, settings: Settings, training: bool) -> Callable[[], None] | str:
+    """Prepare an implementation, check that it agrees with ours, and run it once; or say why it is left out."""
+    implementation = IMPLEMENTATIONS[name]
+    reason = implementation.unsupported_reason(inputs.size, settings, training)
     if reason:
         return reason
     try:
-        entry = contestant.prepare(inputs)
+        prepared = implementation.prepare(inputs)
         with torch.no_grad():
-            wrong = disagreement(*entry.compare())
+            wrong = disagreement(*prepared.compare())
         if wrong:
             return wrong
-        step = make_step(entry.run, entry.leaves, training)
+        step = make_step(prepared.run, prepared.leaves, training)
         step()
-    except Exception as error:  # whatever a peer fails with is the reason that is printed
-        return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['without a message'])[0]}"
-    if training and any(leaf.grad is None for leaf in entry.leaves):
-        return "its backward pass gives not all gradients"
+    except Exception as error:  # whatever a peer fails with is the reason to print
+        return record.reason_of(error)
+    if training and any(leaf.grad is None for leaf in prepared.leaves):
+        return "its backward pass does not give all gradients"
     return step
 
 
 def prepare(settings: Settings, *, size: dict[str, Any], name: str, training: bool) -> Callable[[], None]:
-    """Prepare a contestant's pass for the process that measures memory."""
-    entry = CONTESTANTS[name].prepare(make_inputs(Size(**size), settings))
-    return make_step(entry.run, entry.leaves, training)
+    """Prepare a pass for the process that measures memory."""
+    prepared = IMPLEMENTATIONS[name].prepare(make_inputs(Size(**size), settings))
+    return make_step(prepared.run, prepared.leaves, training)

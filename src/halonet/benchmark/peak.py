@@ -1,12 +1,12 @@
-"""What this machine could do at best, and how long an operator would then take.
+"""Peak rates of a machine, and the least time that an operator can take at these rates.
 
     on a CPU          bound = FLOPs / their rate + exponentials / their rate
     elsewhere         bound = the largest of FLOPs / their rate, exponentials / their rate, bytes / their rate
 
-An accelerator has units of their own for products, exponentials and memory, which work at the same time. Rates are
-measured: of a large matrix product, of exponentials on numbers at hand, and of a large copy, read and written.
+An accelerator has separate units for products, exponentials and memory, which work at the same time. Rates are
+measured: of a large matrix product, of exponentials on cached numbers, and of a large copy, read and written.
 
-Counted are only pairs of a query and a key inside the image. Forward: two products of pairs by channels (scores, and
+Only pairs of a query and a key inside the image are counted. Forward: two products of pairs by channels (scores, and
 averages of the values), the product of all queries with both position tables, and one exponential for each pair.
 Backward: five products of pairs by channels (the scores anew, the gradients of probabilities, values, queries and
 keys), three with the tables (the logits anew, the gradients of queries and of tables), and one exponential again.
@@ -22,21 +22,21 @@ from dataclasses import dataclass
 
 import torch
 
-from halonet.benchmark.race import calls_of_a_sample, sample
 from halonet.benchmark.settings import Settings
 from halonet.benchmark.sizes import Size
+from halonet.benchmark.timing import calls_per_sample, time_calls
 from halonet.errors import UserNote
 from halonet.ops.attention.geometry import Axis
 
 SIDE_OF_PRODUCT = 2048
 SIDE_ON_ACCELERATORS = 8192  # a smaller product leaves a part of a large GPU idle
 BYTES_OF_COPY = 2**29  # far beyond any cache
-ATTEMPTS = 20  # of which the best counts: others may be using the machine
+ATTEMPTS = 20  # the best counts, because others may be using the machine
 
 
 @dataclass(frozen=True)
 class Work:
-    """What one call has to compute.
+    """Work of one call.
 
     Attributes:
         flops: Floating-point operations of matrix products; a multiply-add is two.
@@ -65,7 +65,7 @@ class Peak:
     bytes_per_second: float | None = None
 
     def milliseconds(self, work: Work) -> float:
-        """Time that the work takes at the measured rates, as the module docstring says."""
+        """Least time of the work at these rates; see the module's docstring."""
         products = work.flops / self.flops_per_second
         exponentials = work.exponentials / self.exponentials_per_second
         if self.bytes_per_second is None:
@@ -122,12 +122,7 @@ def count_work(size: Size, batch: int, training: bool, dtype: torch.dtype = torc
 
 
 def measure_peak(settings: Settings, side: int | None = None) -> Peak:
-    """Measure the rates: the best attempt at each.
-
-    Args:
-        settings: Threads, dtype and device.
-        side: Of the matrices; None takes what keeps the device busy.
-    """
+    """Measure each rate by its best attempt; a `side` of the matrices of None keeps the device busy."""
     dtype, device = settings.torch_dtype, settings.device
     if side is None:
         side = SIDE_OF_PRODUCT if device == "cpu" else SIDE_ON_ACCELERATORS
@@ -150,7 +145,7 @@ def _runs_triton(device: str) -> bool:
 def _measure_exponentials(dtype: torch.dtype, device: str) -> float:
     if _runs_triton(device):
         # A GPU takes exponentials faster than `torch.exp` can read and write them, even in its caches.
-        from halonet.benchmark.exponentials import NUMBERS, ROUNDS, exponentiate_in_registers
+        from halonet.benchmark.triton.exponentials import NUMBERS, ROUNDS, exponentiate_in_registers
 
         numbers = torch.randn(NUMBERS, device=device)
         try:
@@ -158,7 +153,7 @@ def _measure_exponentials(dtype: torch.dtype, device: str) -> float:
         except Exception as error:  # Triton wants a C compiler, among others
             note = f"exponentials are timed by torch.exp, which is slower: Triton fails with {type(error).__name__}"
             warnings.warn(f"{note}: {error}", UserNote, stacklevel=2)
-    # Half a megabyte with its result in fp32: the second-level caches of two cores. Accelerators need more to be busy.
+    # With the result half a megabyte in fp32, for the second-level caches of two cores. Accelerators need more.
     given = torch.randn(2**16 if device == "cpu" else 2**22, dtype=dtype, device=device)
     exponentials, loops = torch.empty_like(given), 20
 
@@ -171,5 +166,5 @@ def _measure_exponentials(dtype: torch.dtype, device: str) -> float:
 
 def _best(run: Callable[[], object], device: str) -> float:
     """Seconds of the fastest attempt."""
-    calls = calls_of_a_sample(run, device)
-    return min(sample(run, calls, device) for _ in range(ATTEMPTS)) / 1e3
+    calls = calls_per_sample(run, device)
+    return min(time_calls(run, calls, device) for _ in range(ATTEMPTS)) / 1e3

@@ -1,11 +1,11 @@
-"""Rows as a picture: ratios to ours, or time per unit where rows show how it grows."""
+"""Rows as a picture: times over ours, or time per unit where rows show growth."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from halonet.benchmark.record import Row
-from halonet.training.files import PICTURES, check_output_file, explain_full_disk
+from halonet.engine.files import PICTURES, check_output_file, explain_full_disk
 
 
 def check_file(path: Path) -> None:
@@ -20,11 +20,9 @@ def check_file(path: Path) -> None:
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """Draw one panel for each pass, on a logarithmic scale, with quartiles as bars.
+    """Draw one panel for each pass, on a logarithmic scale, with quartiles as bars, to a file that `check_file` passes.
 
-    Args:
-        rows: As measured. Rows with `unit` are drawn as time per unit, the others as time over that of ours.
-        path: Where to, a file that `check_file` passes.
+    Rows with `unit` are drawn as time per unit, others as time over that of ours.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -57,7 +55,7 @@ def _draw_ratios(panel: Any, rows: list[Row], names: list[str], cases: list[str]
         over = [[each / row.milliseconds[row.baseline][1] for each in row.milliseconds[name]] for _, row in points]
         medians = [median for _, median, _ in over]
         spread = [[median - low for low, median, _ in over], [high - median for _, median, high in over]]
-        # Contestants of a case lie one below the other, so that their bars stay apart.
+        # Implementations of a case lie one below the other, so that their bars stay apart.
         places = [place + 0.7 * ((index + 0.5) / len(names) - 0.5) for place, _ in points]
         panel.errorbar(medians, places, xerr=spread, fmt="o", markersize=4, linewidth=1, color=f"C{index}", label=name)
     panel.axvline(1, color="0.5", linewidth=0.8)

@@ -1,4 +1,8 @@
-"""What is kept of a benchmark: rows of figures, where they come from, and the runs of one file."""
+"""Records of benchmarks: one format, one writer.
+
+A record is a dictionary of `benchmark`, `question`, `settings`, `machine` and `runs`; a run has its `provenance` and
+its `rows`. Running the same benchmark again appends a run.
+"""
 
 import dataclasses
 import datetime
@@ -9,7 +13,6 @@ import os
 import platform
 import shlex
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +20,27 @@ import torch
 
 import halonet
 from halonet.benchmark.settings import Settings
+from halonet.engine.files import check_output_file, write_atomically
 from halonet.errors import UserError
 from halonet.ops.attention import describe_backends
-from halonet.training.files import check_output_file, write_atomically
 
 PACKAGES = ("torch", "triton", "timm", "natten", "halonet-pytorch")
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One race: what was run, and the figures of every contestant.
+    """What was measured together, and the figures of each implementation by its name.
 
     Attributes:
         case: What was run, e.g. "h1/stage1".
         task: "forward", "inference" or "training".
-        baseline: The contestant of ours that ratios are taken over.
-        facts: The numbers of the case, e.g. its block and batch; where they are compared per pixel, or per pair of
-            query and key, `unit` and `units`.
-        milliseconds: Lower quartile, median and upper quartile of each contestant.
-        bounds: Milliseconds that a contestant would take at best.
-        mebibytes: Peak memory of each contestant above its inputs, in MiB.
-        absent: Why a contestant did not take part.
+        baseline: The implementation of ours that ratios are over.
+        facts: Numbers of the case, e.g. its block and batch; `unit` ("pixel" or "pair" of query and key) and `units`
+            where times are compared per unit.
+        milliseconds: Lower quartile, median and upper quartile.
+        bounds: Least possible milliseconds.
+        mebibytes: Peak memory above the inputs, in MiB.
+        absent: Why an implementation was left out.
     """
 
     case: str
@@ -50,29 +53,33 @@ class Row:
     absent: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
+def reason_of(error: Exception) -> str:
+    """Describe an error on one line, for `Row.absent`."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}"
+
+
 def figures_of(row: Row, name: str, first: dict[tuple[str, str], float]) -> dict[str, float]:
-    """Compute one contestant's figures of one row, in the order and by the names in which they are shown.
+    """Compute the figures of one implementation in one row, by the columns of `table.HEADINGS`.
 
     Args:
         row: The row.
-        name: The contestant.
-        first: Remembers, from row to row, what growth is relative to.
+        name: The implementation.
+        first: Time per unit in the first row, which growth is relative to; filled here.
     """
     figures = {}
     if name in row.milliseconds:
-        figures["ms"] = median = row.milliseconds[name][1]
+        figures["milliseconds"] = median = row.milliseconds[name][1]
         if row.baseline in row.milliseconds:
-            figures["times ours"] = median / row.milliseconds[row.baseline][1]
+            figures["ratio"] = median / row.milliseconds[row.baseline][1]
         if name in row.bounds:
-            figures["of its bound"] = 100 * row.bounds[name] / median
+            figures["bound_percent"] = 100 * row.bounds[name] / median
         if "units" in row.facts:
             each = median / row.facts["units"]
-            growth = each / first.setdefault((row.task, name), each)
-            figures[f"for each {row.facts['unit']}, to the first"] = growth
+            figures["growth"] = each / first.setdefault((row.task, name), each)
     if name in row.mebibytes:
-        figures["MiB"] = row.mebibytes[name]
+        figures["mebibytes"] = row.mebibytes[name]
         if own := row.mebibytes.get(row.baseline):
-            figures["MiB, times ours"] = row.mebibytes[name] / own
+            figures["memory_ratio"] = row.mebibytes[name] / own
     return figures
 
 
@@ -83,19 +90,19 @@ def describe_machine() -> dict[str, str]:
     if cpuinfo.exists():
         names = [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
         processor = names[0] if names else processor
-    machine = {"processor": processor, "torch instructions": torch.backends.cpu.get_cpu_capability()}
+    machine = {"processor": processor, "instructions": torch.backends.cpu.get_cpu_capability()}
     backends = {row["backend"]: row["summary"] for row in describe_backends()}
-    machine["halonet cpu backend"] = backends["cpu"]  # with its instruction set, or why it is not there
+    machine["cpu_backend"] = backends["cpu"]  # with its instruction set, or why it is not here
     if torch.cuda.is_available():
         machine["accelerator"] = torch.cuda.get_device_name()
         machine["driver"] = _describe_driver()
-        machine["halonet triton backend"] = backends["triton"]
+        machine["triton_backend"] = backends["triton"]
     return machine
 
 
 @functools.cache
 def _describe_driver() -> str:
-    """The driver of an NVIDIA card and the CUDA that PyTorch was built for, or the ROCm that it was built for."""
+    """Driver of an NVIDIA card and CUDA version of PyTorch, or its ROCm version."""
     if torch.version.hip:
         return f"ROCm {torch.version.hip}"
     words = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
@@ -106,13 +113,8 @@ def _describe_driver() -> str:
     return f"{done.stdout.split()[0]}, CUDA {torch.version.cuda}"
 
 
-def describe_run(words: list[str], program: Sequence[str] = ("halonet",)) -> dict[str, Any]:
-    """Say when a run was made, with what, by which command, and how much else the machine did (`load`).
-
-    Args:
-        words: The command line after the program's name, as typed.
-        program: The words that start it.
-    """
+def describe_run(argv: list[str]) -> dict[str, Any]:
+    """Describe a run: command (`argv` after the program's name), time, commit, load of the machine, versions."""
     versions = {}
     for name in PACKAGES:
         try:
@@ -120,7 +122,7 @@ def describe_run(words: list[str], program: Sequence[str] = ("halonet",)) -> dic
         except importlib.metadata.PackageNotFoundError:
             continue
     return {
-        "command": shlex.join([*program, *words]),
+        "command": shlex.join(["halonet", *argv]),
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         **_describe_commit(),
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
@@ -131,7 +133,7 @@ def describe_run(words: list[str], program: Sequence[str] = ("halonet",)) -> dic
 
 
 def _describe_commit() -> dict[str, Any]:
-    """The commit of the checkout that the package runs from, and whether its code was modified since."""
+    """Commit of the checkout that the package runs from, and whether its code was modified since."""
     package = Path(halonet.__file__).parent
 
     def git(*words: str) -> str | None:
@@ -147,31 +149,28 @@ def _describe_commit() -> dict[str, Any]:
     return {"commit": git("rev-parse", "--short", "HEAD"), "modified": modified}
 
 
-def make_record(benchmark: str, question: dict[str, Any], settings: Settings) -> dict[str, Any]:
-    """Begin a record: what all its runs share."""
-    shared = {name: value for name, value in dataclasses.asdict(settings).items() if name != "repeats"}
+def make_record(benchmark: str, question: dict[str, Any], settings: Settings | None = None) -> dict[str, Any]:
+    """Begin a record with what all its runs share."""
+    shared = {} if settings is None else dataclasses.asdict(settings)
+    shared.pop("repeats", None)  # runs may differ in it
     return {"benchmark": benchmark, "question": question, "settings": shared, "machine": describe_machine(), "runs": []}
 
 
 def join_file(record: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Take over the runs of a file that exists already.
-
-    Args:
-        record: As `make_record` begins it.
-        path: A file, or where one is to be.
+    """Take over the runs of the file, if it exists.
 
     Raises:
-        UserError: If the file is no record, or one of another benchmark, question, setting or machine.
+        UserError: If the file is not a record, or one of another benchmark, question, setting or machine.
     """
     found = read_output(path)
     return record if found is None else join(record, found, path)
 
 
 def read_output(path: Path) -> dict[str, Any] | None:
-    """Read what `--output` names, or None if it is yet to be written.
+    """Read the file that `--output` names, or return None if it does not exist.
 
     Raises:
-        UserError: If it is no JSON of a dictionary, or cannot be written.
+        UserError: If it is not a JSON dictionary, or cannot be written.
     """
     check_output_file(path)
     if not path.exists():
@@ -179,20 +178,16 @@ def read_output(path: Path) -> dict[str, Any] | None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise UserError(_no_record(path)) from error
+        raise UserError(not_a_record(path)) from error
     if not isinstance(found, dict):
-        raise UserError(_no_record(path))
+        raise UserError(not_a_record(path))
     return found
 
 
 def join(record: dict[str, Any], found: Any, path: Path) -> dict[str, Any]:
-    """Take over the runs of a record that was found in a file.
-
-    Raises:
-        UserError: As `join_file`.
-    """
+    """Take over the runs of a record found in a file; raises as `join_file`."""
     if not isinstance(found, dict) or not isinstance(found.get("runs"), list):
-        raise UserError(_no_record(path))
+        raise UserError(not_a_record(path))
     for name in ("benchmark", "question", "settings", "machine"):
         if found.get(name) != record[name]:
             raise UserError(
@@ -201,22 +196,19 @@ def join(record: dict[str, Any], found: Any, path: Path) -> dict[str, Any]:
     return record | {"runs": found["runs"]}
 
 
-def _no_record(path: Path) -> str:
-    return f"--output {path} exists and is no record of a benchmark; name another file"
+def not_a_record(path: Path) -> str:
+    """Say that a file is not a record."""
+    return f"--output {path} exists and is not a record of a benchmark; name another file"
 
 
 def write_record(record: dict[str, Any], run: dict[str, Any], path: Path) -> None:
-    """Append a run to the runs that the file holds by now, and write it.
-
-    Raises:
-        UserError: As `join_file`.
-    """
+    """Append a run to those in the file, and write it; raises as `join_file`."""
     joined = join_file(record, path)
     joined["runs"] = [*joined["runs"], run]
     write_output(joined, path)
 
 
 def write_output(document: dict[str, Any], path: Path) -> None:
-    """Write a file, whose earlier content an interrupted write must not cost."""
+    """Write a file atomically."""
     content = (json.dumps(document, indent=1) + "\n").encode()
     write_atomically(path, lambda file: file.write(content))

@@ -1,4 +1,4 @@
-"""What all runs of one benchmark have in common."""
+"""Settings of a benchmark."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -13,11 +13,11 @@ DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How everything is run.
+    """Settings of all measurements of a run.
 
     Attributes:
         batch: Images at a time.
-        repeats: Timed runs of each contestant, after two that are not timed.
+        repeats: Timed runs of each implementation, after two that are not timed.
         threads: PyTorch's threads, and our kernel's.
         dtype: A key of `DTYPES`.
         device: "cpu", or an accelerator as PyTorch names it.
@@ -41,12 +41,12 @@ class Settings:
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        """The dtype as PyTorch's object."""
+        """The dtype as PyTorch has it."""
         return DTYPES[self.dtype]
 
 
 def find_device(name: str) -> str:
-    """Turn "auto" into the accelerator of this machine, or "cpu" without one; other names stay."""
+    """Replace "auto" by the accelerator of this machine, or by "cpu" if it has none."""
     if name != "auto":
         return name
     return str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else "cpu"

@@ -12,19 +12,7 @@ FAMILY = ("h0", "h1", "h2", "h3", "h4", "h5", "h6", "h7")
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """One call of the operator.
-
-    Attributes:
-        rows: Height of the keys, in pixels.
-        columns: Width of the keys, in pixels.
-        heads: Heads.
-        query_channels: Channels of a head of the queries and keys (d_qk).
-        value_channels: Channels of a head of the values (d_v).
-        block: The paper's b, in pixels.
-        halo: The paper's h, in pixels.
-        stride: Pixels between queries.
-        centered: Whether each query sees only its own centered window.
-    """
+    """One call of the operator; channels are of a head, all other lengths in pixels of the keys' map."""
 
     rows: int
     columns: int
@@ -38,7 +26,7 @@ class Size:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What the operator takes beside tensors."""
+        """Arguments of the operator beside its tensors."""
         return {
             "block_size": self.block,
             "halo_size": self.halo,
@@ -63,15 +51,10 @@ class Size:
 
 
 def sizes_of_model(name: str, config: HaloNetConfig) -> dict[str, Size]:
-    """List the layers of a network at its own image size.
+    """List the layers of a row of H0 to H7, whose stem reduces by 4, at its own image size.
 
-    Args:
-        name: The row's name, the first part of the sizes' names.
-        config: The row; its stem reduces by 4, like that of all of H0 to H7.
-
-    Returns:
-        `NAME/stageN`, and from the second stage on `NAME/stageN-strided`, the stage's first layer, whose keys lie on
-        the finer map of the stage before.
+    They are `NAME/stageN`, and from the second stage on `NAME/stageN-strided`, the stage's first layer, whose keys lie
+    on the finer map of the stage before.
     """
     sizes = {}
     side = -(-config.image_size // 4)
@@ -109,10 +92,7 @@ DEFAULT_SIZES = ("h1/stage1", "h1/stage2", "h1/stage3", "h1/stage4")
 
 
 def find_sizes(names: list[str] | None) -> dict[str, Size]:
-    """Look sizes up by name.
-
-    Args:
-        names: Keys of `SIZES`, or their parts before the slash, which mean all of these; None takes the stages of H1.
+    """Look up keys of `SIZES`, or all with a prefix before the slash; None takes the stages of H1.
 
     Raises:
         UserError: If a name is unknown.

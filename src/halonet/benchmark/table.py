@@ -1,47 +1,70 @@
-"""Rows as plain text."""
+"""Rows as plain text, and the words for what is in records."""
 
 from collections.abc import Sequence
 
 from halonet.benchmark.record import Row, figures_of
 
-HEAD = ["case", "pass", "contestant", "ms", "quartiles", "times ours", "of its bound", "per unit", "MiB", "times ours"]
-LEFT = (0, 1, 2)
+# Words for the identifiers in records; `{unit}` is "pixel" or "pair".
+HEADINGS = {
+    "case": "case",
+    "task": "pass",
+    "name": "implementation",
+    "milliseconds": "ms",
+    "quartiles": "quartiles",
+    "ratio": "times ours",
+    "bound_percent": "of its bound",
+    "growth": "per {unit}, to the first",
+    "mebibytes": "MiB",
+    "memory_ratio": "MiB, times ours",
+    "size": "size",
+    "kernel": "kernel",
+    "tile": "tile, warps",
+    "registers": "registers",
+    "shared": "shared KiB",
+    "programs_at_once": "programs at once",
+    "issue_milliseconds": "issue ms",
+    "bytes_milliseconds": "bytes ms",
+    "products_milliseconds": "products ms",
+    "exponentials_milliseconds": "exponentials ms",
+}
+FORMATS = {
+    "milliseconds": "{:.2f}",
+    "ratio": "{:.2f} x",
+    "bound_percent": "{:.0f} %",
+    "growth": "{:.2f}",
+    "mebibytes": "{:.1f}",
+    "memory_ratio": "{:.2f} x",
+}
+COLUMNS = ["case", "task", "name", "milliseconds", "quartiles", *list(FORMATS)[1:]]
+TEXT_COLUMNS = COLUMNS[:3]
+
+
+def heading(column: str, rows: Sequence[Row]) -> str:
+    """Say what a column of these rows shows."""
+    units = {row.facts["unit"] for row in rows if "unit" in row.facts}
+    return HEADINGS[column].format(unit=" or ".join(sorted(units)))
 
 
 def format_rows(rows: Sequence[Row]) -> str:
-    """Make a table of all contestants, without the columns that nobody fills, and the list of who took no part."""
+    """Format a table without empty columns, then list what was left out and why."""
     lines, first = [], {}
     for row in rows:
         for name in {**row.milliseconds, **row.mebibytes}:
-            lines.append([row.case, row.task, name, *_cells(row, name, first)])
-    filled = [index for index in range(len(HEAD)) if any(line[index] for line in lines)]
-    units = {row.facts["unit"] for row in rows if "unit" in row.facts}
-    head = [name.replace("unit", " or ".join(sorted(units))) for name in HEAD]
-    table = [[line[index] for index in filled] for line in [head, *lines]]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+            figures = figures_of(row, name, first)
+            line = {"case": row.case, "task": row.task, "name": name}
+            line |= {figure: FORMATS[figure].format(value) for figure, value in figures.items()}
+            if name in row.milliseconds:
+                low, _, high = row.milliseconds[name]
+                line["quartiles"] = f"{low:.2f}-{high:.2f}"
+            lines.append(line)
+    columns = [column for column in COLUMNS if any(column in line for line in lines)]
+    lines = [{column: heading(column, rows) for column in columns}, *lines]
+    widths = {column: max(len(line.get(column, "")) for line in lines) for column in columns}
     text = []
-    for line in table:
-        cells = zip(line, widths, filled, strict=True)
-        text.append("  ".join(c.ljust(w) if index in LEFT else c.rjust(w) for c, w, index in cells).rstrip())
+    for line in lines:
+        cells = ((line.get(column, ""), widths[column], column in TEXT_COLUMNS) for column in columns)
+        text.append("  ".join(c.ljust(width) if left else c.rjust(width) for c, width, left in cells).rstrip())
     absent = dict.fromkeys(
         f"left out of {row.case}, {row.task}: {name}: {reason}" for row in rows for name, reason in row.absent.items()
     )
     return "\n".join([*text, *absent])
-
-
-def _cells(row: Row, name: str, first: dict[tuple[str, str], float]) -> list[str]:
-    figures = figures_of(row, name, first)
-    low, _, high = row.milliseconds.get(name, (0.0, 0.0, 0.0))
-
-    def show(kind: str, form: str) -> str:
-        return form.format(figures[kind]) if kind in figures else ""
-
-    return [
-        show("ms", "{:.2f}"),
-        show("ms", f"{low:.2f}-{high:.2f}"),
-        show("times ours", "{:.2f} x"),
-        show("of its bound", "{:.0f} %"),
-        show(f"for each {row.facts.get('unit')}, to the first", "{:.2f}"),
-        show("MiB", "{:.1f}"),
-        show("MiB, times ours", "{:.2f} x"),
-    ]

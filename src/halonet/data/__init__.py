@@ -1,17 +1,17 @@
 """Real images for training and evaluation: sources, transforms, and the dataset that keys its randomness."""
 
-from halonet.data.classification import KeyedDataset
-from halonet.data.coco import (
+from halonet.data.classification.dataset import KeyedDataset
+from halonet.data.classification.sources import ImageSource, available_splits, load_source
+from halonet.data.classification.transforms import AugmentationConfig, build_transform
+from halonet.data.detection.coco import (
     CocoImages,
     DetectionSource,
     available_detection_splits,
     load_detection_source,
 )
-from halonet.data.detection import DetectionAugmentation, KeyedDetections, build_detection_transform
+from halonet.data.detection.dataset import DetectionAugmentation, KeyedDetections, build_detection_transform
 from halonet.data.images import find_images, open_image
 from halonet.data.randomness import derive_seed
-from halonet.data.sources import ImageSource, available_splits, load_source
-from halonet.data.transforms import AugmentationConfig, build_transform
 
 __all__ = [
     "AugmentationConfig",

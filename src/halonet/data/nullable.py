@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Optional, TypeVar
 ValueT = TypeVar("ValueT")
 
 if TYPE_CHECKING:
-    # Every reader but `halonet.training.from_data`, which fills such values in, comes after it and finds a value.
+    # Every reader but `halonet.classification.from_data`, which fills such values in, comes after it and finds a value.
     OrNull = Annotated[ValueT, "or null, until it is filled in"]
 else:
     OrNull = Optional

@@ -1,8 +1,7 @@
 """Detection and instance segmentation: Mask R-CNN on local attention."""
 
 from halonet.detection.checkpoint import load_detector as load_detector
-from halonet.detection.datamodule import DetectionData as DetectionData
-from halonet.detection.detector import Detector as Detector
+from halonet.detection.data import DetectionData as DetectionData
 from halonet.detection.evaluation import evaluate as evaluate
 from halonet.detection.from_data import fill_in as fill_in
 from halonet.detection.mask_rcnn import (
@@ -11,6 +10,7 @@ from halonet.detection.mask_rcnn import (
     MaskRCNN as MaskRCNN,
     create_detector as create_detector,
 )
+from halonet.detection.module import Detector as Detector
 from halonet.detection.prediction import predict as predict
 from halonet.detection.recipe import (
     DetectionDataSection as DetectionDataSection,
@@ -18,4 +18,4 @@ from halonet.detection.recipe import (
     DetectorSection as DetectorSection,
     StepSchedule as StepSchedule,
 )
-from halonet.training.run import resume as resume, train as train
+from halonet.engine.run import resume as resume, train as train

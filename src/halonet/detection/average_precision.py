@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
-from halonet.data.coco_file import distinct_labels
+from halonet.data.detection.coco_file import distinct_labels
 from halonet.errors import UserError, unknown_name
 from halonet.installation import command_for_extra
 

@@ -4,15 +4,14 @@ import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from halonet.data.detection import DetectionAugmentation
+from halonet.data.detection.dataset import DetectionAugmentation
 from halonet.detection.mask_rcnn import DetectorConfig, FasterRCNN, MaskRCNN
+from halonet.engine.weights import build_checked, load_state, read_metadata, read_weights, saved_from, without_nulls
 from halonet.errors import UserError, UserNote
 from halonet.models import HaloNet
 from halonet.models.config import Classes, InChans
 from halonet.rules import FilledText, Text, check_together, shown, within
 from halonet.schemas import record
-from halonet.training.metadata import read_metadata
-from halonet.training.weights import build_checked, load_state, read_weights, saved_from, without_nulls
 
 # The layers whose shape depends on the classes.
 _CLASS_LAYERS = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.")
@@ -25,7 +24,7 @@ _HEAD = ("classifier.", "final.")
 
 @record
 class DetectorMetadata:
-    """What `halonet.training.weights.describe` says of a detector.
+    """What `halonet.engine.weights.describe` says of a detector.
 
     Attributes:
         network: The class.

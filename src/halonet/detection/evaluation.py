@@ -10,18 +10,24 @@ from typing import Any, Literal
 import torch
 from torch.utils.data import DataLoader
 
-from halonet.data.coco import DetectionSource, load_detection_source
-from halonet.data.coco_file import distinct_labels
-from halonet.data.detection import DetectionAugmentation, KeyedDetections, build_detection_transform, collate
+from halonet.data.class_names import place_names
+from halonet.data.detection.coco import DetectionSource, load_detection_source
+from halonet.data.detection.coco_file import distinct_labels
+from halonet.data.detection.dataset import (
+    DetectionAugmentation,
+    KeyedDetections,
+    build_detection_transform,
+    collate,
+)
 from halonet.detection.average_precision import average_precision
 from halonet.detection.checkpoint import load_detector
 from halonet.detection.mask_rcnn import FasterRCNN
 from halonet.detection.results import to_results
+from halonet.engine.device import choose_device
+from halonet.engine.files import PICTURES, check_output_file, explain_full_disk, write_atomically
 from halonet.errors import UserError, UserNote
 from halonet.interrupts import shield_worker
 from halonet.rules import Workers, check_arguments
-from halonet.training.evaluation import choose_device, place_names
-from halonet.training.files import PICTURES, check_output_file, explain_full_disk, write_atomically
 from halonet.visual.precision_recall import draw_precision_recall
 
 KINDS: dict[str, Literal["bbox", "segm"]] = {"box": "bbox", "mask": "segm"}

@@ -12,14 +12,14 @@ import numpy as np
 import torch
 
 from halonet.console import printable
-from halonet.data.coco import CocoImages, available_detection_splits, load_detection_source
-from halonet.detection.datamodule import DetectionData
-from halonet.detection.detector import Detector
+from halonet.data.detection.coco import CocoImages, available_detection_splits, load_detection_source
+from halonet.detection.data import DetectionData
+from halonet.detection.module import Detector
 from halonet.detection.recipe import DetectionRecipe
+from halonet.engine.device import choose_device
+from halonet.engine.estimate import LONGEST, MOST_CLASSES_NAMED, in_words
 from halonet.errors import UserError
-from halonet.training.evaluation import choose_device
-from halonet.training.from_data import LONGEST, MOST_CLASSES_NAMED, in_words
-from halonet.training.recipe import replaced, value_of
+from halonet.recipes.schema import replaced, value_of
 
 SIDES = (768, 640, 512, 384, 320, 256)  # pixels of the longer side
 SMALLEST_OBJECT = 16  # pixels of the network's input, the side of the smallest anchor

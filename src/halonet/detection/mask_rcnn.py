@@ -16,7 +16,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.poolers import initLevelMapper
 
-from halonet.data.detection import DetectionAugmentation
+from halonet.data.detection.dataset import DetectionAugmentation
 from halonet.detection.pyramid import Pyramid
 from halonet.errors import UserError, unknown_name
 from halonet.models import HaloNet, HaloNetConfig, configure

@@ -6,15 +6,15 @@ from typing import Any
 
 import torch
 
-from halonet.data.coco_file import distinct_labels
-from halonet.data.detection import build_detection_transform
+from halonet.data.detection.coco_file import distinct_labels
+from halonet.data.detection.dataset import build_detection_transform
 from halonet.data.images import open_image
 from halonet.detection.checkpoint import load_detector
 from halonet.detection.results import Masks, to_results
+from halonet.engine.device import choose_device
+from halonet.engine.files import check_output_folder, explain_full_disk, picture_name
 from halonet.errors import UserError
 from halonet.rules import Probability, check_arguments
-from halonet.training.evaluation import choose_device
-from halonet.training.files import check_output_folder, explain_full_disk, picture_name
 from halonet.visual.instances import draw_instances
 
 

@@ -3,13 +3,13 @@
 from dataclasses import field, fields
 from typing import Annotated, Any, Literal
 
-from halonet.data.detection import DetectionAugmentation
+from halonet.data.detection.dataset import DetectionAugmentation
 from halonet.data.nullable import OrNull
 from halonet.detection.mask_rcnn import DetectorSettings, FasterRCNN, Samples, create_detector, fitting_stages
 from halonet.models.config import Classes, InChans
+from halonet.recipes.schema import AnyRecipe, Fraction, check_model
 from halonet.rules import Count, FilledText, Workers, check_together, within
 from halonet.schemas import record
-from halonet.training.recipe import AnyRecipe, Fraction, check_model
 
 
 @record
@@ -120,7 +120,7 @@ class StepSchedule:
 
 @record
 class DetectionRecipe(AnyRecipe):
-    """One experiment of detection, see `halonet.training.recipe.AnyRecipe`.
+    """One experiment of detection, see `halonet.recipes.schema.AnyRecipe`.
 
     Raises:
         RuleError: Values break rules; it names all of them.

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.models.detection.roi_heads import expand_boxes, expand_masks
 
-from halonet.data.coco_masks import decompress
+from halonet.data.detection.coco_masks import decompress
 from halonet.errors import UserError
 from halonet.installation import command_for_extra
 

@@ -5,16 +5,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from halonet.data import nuclei
-from halonet.detection.datamodule import DetectionData
-from halonet.detection.detector import Detector
+from halonet.data.detection import nuclei
+from halonet.detection.data import DetectionData
 from halonet.detection.evaluation import KINDS, evaluate
 from halonet.detection.from_data import fill_in
+from halonet.detection.module import Detector
 from halonet.detection.recipe import DetectionRecipe
+from halonet.engine.files import absolute
+from halonet.engine.task import Task
 from halonet.errors import UserError
-from halonet.training.files import absolute
-from halonet.training.recipe import replaced
-from halonet.training.task import Task
+from halonet.recipes.schema import replaced
 
 # What the engine says of a whole run.
 OF_THE_RUN = ("images_per_second", "seconds", "checkpoint", "data", "split", "device")

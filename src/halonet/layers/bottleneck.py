@@ -6,7 +6,7 @@ from timm.layers.drop import DropPath
 from timm.layers.squeeze_excite import SqueezeExcite
 from torch import Tensor, nn
 
-from halonet.layers.norm import BatchNormAct2d, norm_act
+from halonet.layers.norm import BatchNormAct2d, normalize
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"silu": nn.SiLU, "relu": nn.ReLU}
 
@@ -75,14 +75,14 @@ class Bottleneck(nn.Module):
     ) -> Float[Tensor, "batch out_channels out_rows out_columns"]:
         """Apply the block; sizes become ceil(size / stride)."""
         shortcut = self.shortcut(x)
-        x = norm_act(self.reduce_norm, self.reduce_act, self.reduce(x))
+        x = normalize(self.reduce(x), self.reduce_norm, self.reduce_act)
         x = self.mixer(x)
         if self.pool_stride > 1:
             x = F.avg_pool2d(x, self.pool_stride, ceil_mode=True, count_include_pad=False)
-        x = norm_act(self.mixer_norm, self.mixer_act, x)
+        x = normalize(x, self.mixer_norm, self.mixer_act)
         x = self.expand(x)
         if self._adds_at_once():
-            return norm_act(self.expand_norm, self.act, x, shortcut)
+            return normalize(x, self.expand_norm, self.act, shortcut)
         return self.act(self.drop_path(self.squeeze_excitation(self.expand_norm(x))) + shortcut)
 
     def _adds_at_once(self) -> bool:

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from halonet.errors import UserError
 from halonet.layers.projection import Projection, divided
-from halonet.ops import attention_weights, halo_attention
+from halonet.ops import attention_weights
 from halonet.ops.arguments import choice, finite_number, pair, whole_number
-from halonet.ops.attention.backends import backend_names, backend_of_context
+from halonet.ops.attention.backends import backend_names
+from halonet.ops.attention.calls import packed_attention
 from halonet.ops.attention.geometry import make_geometry
-from halonet.ops.transforms import is_traced, is_transformed
+from halonet.ops.attention.packed import Packed, unpack
 
 POSITIONS = ("relative", "absolute", "none")
 EMBEDDINGS = ("split", "full")
@@ -95,13 +96,13 @@ class HaloAttention(nn.Module):
             feature_size = pair("feature_size", feature_size, 1)
         self._check(embedding, feature_size)
 
-        sizes = self._sizes()
-        joined = Projection(channels, sum(sizes), bias=False)
-        nn.init.normal_(joined.weight, std=channels**-0.5)
+        sizes = self._query_and_key_value_channels()
+        qkv = Projection(channels, sum(sizes), bias=False)
+        nn.init.normal_(qkv.weight, std=channels**-0.5)
         if self.stride == (1, 1):
-            self.qkv = joined
+            self.qkv = qkv
         else:  # cut from one matrix, so that a seed gives the same numbers at every stride
-            self.query, self.key_value = divided(joined, [sizes[0], sizes[1] + sizes[2]])
+            self.query, self.key_value = divided(qkv, sizes)
         if position == "relative":
             head_width = self.query_key_channels // num_heads
             row_width = head_width if embedding == "full" else head_width // 2
@@ -146,15 +147,8 @@ class HaloAttention(nn.Module):
         self, x: Float[Tensor, "batch channels rows columns"]
     ) -> Float[Tensor, "batch value_channels query_rows query_columns"]:
         """Attend within the feature map; the result has ceil(size / stride) rows and columns."""
-        query, key, value = self._project(x)
-        result = halo_attention(
-            query,
-            key,
-            value,
-            self.row_embedding,
-            self.column_embedding,
-            backend=self.backend,
-            **self._geometry(),
+        result = packed_attention(
+            self._project(x), self.row_embedding, self.column_embedding, backend=self.backend, **self._geometry()
         )
         return result.flatten(3).permute(0, 3, 1, 2)
 
@@ -162,38 +156,27 @@ class HaloAttention(nn.Module):
         self, x: Float[Tensor, "batch channels rows columns"], positions: Int[Tensor, "points 2"]
     ) -> tuple[Float[Tensor, "batch points heads rows columns"], Float[Tensor, "batch points heads"]]:
         """Where the queries at `positions` of the query grid look; see `halonet.attention_weights`."""
-        query, key, _ = self._project(x)
+        query, key, _ = unpack(self._project(x))
         return attention_weights(
             query, key, self.row_embedding, self.column_embedding, positions=positions, **self._geometry()
         )
 
-    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Make queries [batch, Hq, Wq, heads, d_qk], keys and values [batch, H, W, heads, d] of a feature map."""
+    def _project(self, x: Tensor) -> Packed:
+        """Make queries, keys and values of a feature map."""
         if x.dim() != 4 or x.shape[1] != self.channels:
             raise UserError(f"input has shape {list(x.shape)}, but must be [batch, {self.channels}, rows, columns]")
         x = x.permute(0, 2, 3, 1)
         if self.position == "absolute":
             rows, columns = x.shape[1:3]
             x = x + resize_table(self.row_position, rows)[:, None] + resize_table(self.column_position, columns)
-        sizes = self._sizes()
+        sizes = (self.num_heads, self.query_key_channels, self.value_channels)
         if self.stride == (1, 1):
-            query, key, value = self._split(self.qkv(x), sizes)
-        else:
-            query = self.query(x[:, :: self.stride[0], :: self.stride[1]])
-            key, value = self._split(self.key_value(x), sizes[1:])
-        query, key, value = (each.unflatten(-1, (self.num_heads, -1)) for each in (query, key, value))
-        return query, key, value
+            return Packed(self.qkv(x), None, *sizes)
+        query = self.query(x[:, :: self.stride[0], :: self.stride[1]])
+        return Packed(self.key_value(x), query.unflatten(-1, (self.num_heads, -1)), *sizes)
 
-    def _split(self, x: Tensor, sizes: list[int]) -> tuple[Tensor, ...]:
-        names = {"auto", "cpu" if x.device.type == "cpu" else "triton"}
-        plain = torch.compiler.is_compiling() or is_traced() or is_transformed()
-        if plain or not {self.backend, backend_of_context()} <= names:
-            return x.split(sizes, -1)
-        return _Split.apply(x, sizes)  # pyright: ignore[reportReturnType]
-
-    def _sizes(self) -> list[int]:
-        """Channels of queries, keys and values."""
-        return [self.query_key_channels, self.query_key_channels, self.value_channels]
+    def _query_and_key_value_channels(self) -> list[int]:
+        return [self.query_key_channels, self.query_key_channels + self.value_channels]
 
     def _geometry(self) -> dict[str, Any]:
         return {
@@ -216,7 +199,7 @@ class HaloAttention(nn.Module):
             state: Tensors by name; what is in the right form already, or not there, is left alone.
             prefix: Of this layer's names.
         """
-        rows = [self.query_key_channels, self.query_key_channels + self.value_channels]
+        rows = self._query_and_key_value_channels()
         for kind in ("weight", "bias"):
             joined, *parts = (f"{prefix}{name}.{kind}" for name in ("qkv", "query", "key_value"))
             shapes = [tuple(getattr(state.get(name), "shape", ())) for name in (joined, *parts)]
@@ -239,38 +222,6 @@ class HaloAttention(nn.Module):
             f"num_heads={self.num_heads}, block_size={self.block_size}, halo_size={self.halo_size}, "
             f"stride={self.stride}, position={self.position}, border={self.border}, centered={self.centered}"
         )
-
-
-class _Split(torch.autograd.Function):
-    """`Tensor.split` along the last axis, whose backward copies nothing where the gradients lie side by side.
-
-    Those that a fused kernel returns for parts of one tensor do.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, sizes: list[int]) -> tuple[Tensor, ...]:
-        return x.split(sizes, -1)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return _joined(grads), None
-
-
-def _joined(parts: tuple[Tensor, ...]) -> Tensor:
-    """Concatenate along the last axis, without a copy where the parts lie side by side in memory already."""
-    first, width = parts[0], sum(part.shape[-1] for part in parts)
-    batch, rows, columns = first.shape[:-1]
-    contiguous = (rows * columns * width, columns * width, width, 1)
-    place = first.storage_offset()
-    for part in parts:
-        if part.stride() != contiguous or part.storage_offset() != place or not _share_storage(first, part):
-            return torch.cat(parts, -1)
-        place += part.shape[-1]
-    return first.as_strided((batch, rows, columns, width), contiguous)
-
-
-def _share_storage(a: Tensor, b: Tensor) -> bool:
-    return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
 
 
 def fit_state(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

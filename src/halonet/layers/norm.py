@@ -1,4 +1,4 @@
-"""Batch norm and what follows it, as one step where there is a kernel for that."""
+"""Batch norm, addition and activation, in one step where a kernel supports it."""
 
 import torch
 from jaxtyping import Float
@@ -16,7 +16,7 @@ class BatchNormAct2d(nn.BatchNorm2d):
     """`nn.BatchNorm2d` that can also add a residual and apply an activation, which its caller passes in.
 
     Parameters, buffers and their names are those of `nn.BatchNorm2d`, and so is the result where nothing is passed. On
-    a CPU one kernel does it all, for maps that `batch_norm.refusal` does not refuse. Hooks see the same input and the
+    a CPU one kernel does it all, for maps without a `batch_norm.unsupported_reason`. Hooks see the same input and the
     same output with the kernel and without. An activation that a hook watches is called, and the kernel is not used.
     """
 
@@ -65,32 +65,32 @@ class BatchNormAct2d(nn.BatchNorm2d):
 
 
 class ConvNormAct(nn.Sequential):
-    """Layers of which the last two are a batch norm and its activation."""
+    """A convolution, its batch norm and its activation."""
 
     def forward(
         self, input: Float[Tensor, "batch in_channels in_rows in_columns"]
     ) -> Float[Tensor, "batch channels rows columns"]:
-        """Run them one after another, norm and activation together."""
-        *before, norm, act = self
-        for module in before:
-            input = module(input)
+        """Convolve, then normalize and activate in one step."""
+        conv, norm, act = self
         # Images of one channel look the same in both formats, and convolutions leave them NCHW.
-        return norm_act(norm, act, channels_last(input))
+        return normalize(channels_last(conv(input)), norm, act)
 
 
-def norm_act(
+def normalize(
+    x: Float[Tensor, "batch channels rows columns"],
     norm: nn.Module,
     act: nn.Module,
-    x: Float[Tensor, "batch channels rows columns"],
     residual: Float[Tensor, "batch channels rows columns"] | None = None,
 ) -> Float[Tensor, "batch channels rows columns"]:
-    """Compute act(norm(x) + residual), with whatever module stands in the place of the norm.
+    """Compute act(norm(x) + residual), in one step if the norm is a `BatchNormAct2d`.
+
+    Where the norm was replaced, by `nn.SyncBatchNorm` or by the `nn.Identity` of a folded norm, the addition and the
+    activation follow it.
 
     Args:
-        norm: A `BatchNormAct2d`, which does it all; or what it was replaced with, such as `nn.SyncBatchNorm`, or
-            `nn.Identity` where it was folded away.
-        act: The activation; it may work in place, also on `x` if there is neither norm nor residual.
         x: The feature map.
+        norm: The batch norm, or its replacement.
+        act: The activation; it may work in place, also on `x` if there is neither norm nor residual.
         residual: Added before the activation, or None.
     """
     if isinstance(norm, BatchNormAct2d):
@@ -107,7 +107,7 @@ def _is_plain(act: nn.Module) -> bool:
 
 
 def _fits(x: Tensor, residual: Tensor | None) -> bool:
-    if batch_norm.refusal(x) is not None:
+    if batch_norm.unsupported_reason(x) is not None:
         return False
     return residual is None or (
         residual.shape == x.shape

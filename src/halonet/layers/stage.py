@@ -1,4 +1,4 @@
-"""Blocks in a row, which training can compute twice to keep less of them."""
+"""Blocks in sequence, with activation checkpointing."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -11,11 +11,11 @@ from torch.utils.checkpoint import checkpoint
 
 
 class Stage(nn.Sequential):
-    """Blocks in a row.
+    """Blocks in sequence.
 
     Attributes:
-        grad_checkpointing: Whether training keeps the inputs of the blocks alone, and computes all else again in the
-            backward pass. Running statistics of batch norms move once all the same.
+        grad_checkpointing: Whether training keeps only the inputs of the blocks and recomputes the rest in the backward
+            pass. Running statistics of batch norms are still updated once.
     """
 
     grad_checkpointing = False
@@ -23,14 +23,14 @@ class Stage(nn.Sequential):
     def forward(
         self, input: Float[Tensor, "batch in_channels in_rows in_columns"]
     ) -> Float[Tensor, "batch channels rows columns"]:
-        """Run the blocks one after another."""
+        """Run the blocks in order."""
         for block in self:
             input = _recomputed(block, input) if self.grad_checkpointing and self.training else block(input)
         return input
 
 
 def _recomputed(block: nn.Module, x: Tensor) -> Tensor:
-    if torch.compiler.is_compiling():  # recomputes values alone, and refuses contexts
+    if torch.compiler.is_compiling():  # it recomputes values only, and refuses contexts
         return checkpoint(block, x, use_reentrant=False)
     return checkpoint(
         block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _running_statistics_kept(block))
@@ -39,7 +39,7 @@ def _recomputed(block: nn.Module, x: Tensor) -> Tensor:
 
 @contextmanager
 def _running_statistics_kept(block: nn.Module) -> Iterator[None]:
-    """Put the running statistics of batch norms back to what they were."""
+    """Restore the running statistics of batch norms on exit."""
     norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
     before = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers(recurse=False)]
     try:

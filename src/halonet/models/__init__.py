@@ -1,6 +1,6 @@
 """Models: the paper's tables, the network, and how they are made by name."""
 
-from halonet.models.accelerate import (
+from halonet.models.acceleration import (
     accelerate as accelerate,
     accelerated_layers as accelerated_layers,
     restore as restore,

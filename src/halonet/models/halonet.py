@@ -1,5 +1,7 @@
 """The network, top to bottom as in the paper's Table 2: stem, stages, final convolution, classifier."""
 
+from collections import OrderedDict
+
 import torch.nn.functional as F
 from jaxtyping import Float
 from timm.models._features import feature_take_indices
@@ -194,33 +196,28 @@ def as_list(indices: int | list[int] | tuple[int, ...] | None) -> int | list[int
     return list(indices) if isinstance(indices, tuple) else indices
 
 
-class PadToPatches(nn.Module):
-    """Add zero rows and columns at the bottom and right until patches of `size` pixels cover the image."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.size = size
+class PatchConv2d(nn.Conv2d):
+    """A projection of patches; zero rows and columns at the bottom and right complete the last ones."""
 
     def forward(
-        self, x: Float[Tensor, "batch channels height width"]
-    ) -> Float[Tensor, "batch channels padded_height padded_width"]:
-        """Pad the image; most need none."""
-        return F.pad(x, (0, -x.shape[3] % self.size, 0, -x.shape[2] % self.size))
+        self, input: Float[Tensor, "batch in_channels height width"]
+    ) -> Float[Tensor, "batch out_channels rows columns"]:
+        """Project the patches of an image."""
+        rows, columns = self.stride
+        return super().forward(F.pad(input, (0, -input.shape[3] % columns, 0, -input.shape[2] % rows)))
 
 
 def make_stem(config: HaloNetConfig, in_chans: int) -> tuple[nn.Sequential, int]:
-    """Build the stem up to its pooling, and tell by how much it reduces the image."""
+    """Build the stem up to its pooling; return it and its stride."""
     kernel, stride, _ = STEMS[config.stem]
-    patch = config.stem.startswith("patch")
-    convolution = nn.Conv2d(in_chans, config.stem_width, kernel, stride, 0 if patch else kernel // 2, bias=False)
-    stem = ConvNormAct()
-    if patch:
-        stem.add_module("pad", PadToPatches(kernel))
-    stem.add_module("conv", convolution)
-    stem.add_module("norm", BatchNormAct2d(config.stem_width))
-    # The paper calls the patch stem a linear projection.
-    stem.add_module("act", nn.Identity() if patch else ACTIVATIONS[config.activation](inplace=True))
-    return stem, stride
+    norm = BatchNormAct2d(config.stem_width)
+    if config.stem.startswith("patch"):  # the paper calls it a linear projection
+        convolution = PatchConv2d(in_chans, config.stem_width, kernel, stride, bias=False)
+        act = nn.Identity()
+    else:
+        convolution = nn.Conv2d(in_chans, config.stem_width, kernel, stride, kernel // 2, bias=False)
+        act = ACTIVATIONS[config.activation](inplace=True)
+    return ConvNormAct(OrderedDict(conv=convolution, norm=norm, act=act)), stride
 
 
 def make_block(

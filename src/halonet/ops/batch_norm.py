@@ -1,11 +1,10 @@
 """Batch norm, a residual and an activation together, in the C++ library.
 
-PyTorch runs them one after another and keeps the input of each. Here the backward keeps the norm's input and the
-residual alone, and computes the rest again. Sums are taken in an order that does not depend on the number of threads.
+PyTorch runs them one after another and keeps the input of each. Here only the norm's input and the residual are kept,
+and the backward recomputes the rest. Sums are taken in an order that does not depend on the number of threads.
 
-It is a plain `autograd.Function`, not a registered operator: the maps of small networks are so small that the way
-through the dispatcher would cost more than the work. What traces a program must see PyTorch's own operators instead,
-so `refusal` refuses it.
+It is a plain `autograd.Function`, not a registered operator: for the maps of small networks the dispatcher would cost
+more than the work. Tracers must see PyTorch's own operators instead, so `unsupported_reason` names them.
 """
 
 from typing import Any
@@ -22,14 +21,14 @@ ACTIVATIONS = ("none", "silu", "relu")  # numbered as in csrc/call.h
 CHANNELS_PER_VECTOR = 16
 
 
-def refusal(x: Tensor) -> str | None:
+def unsupported_reason(x: Tensor) -> str | None:
     """Why the library cannot take a feature map, or None."""
     if (
         torch.compiler.is_compiling()
         or torch._C._get_tracing_state() is not None
         or torch._C._len_torch_dispatch_stack()
     ):
-        return "what traces a program must see PyTorch's own operators"
+        return "a tracer must see PyTorch's own operators"
     if is_transformed():
         return "it has no rules for the transforms of torch.func"
     if type(x) not in (Tensor, nn.Parameter):
@@ -63,7 +62,7 @@ def batch_norm(
     """Compute activation((x - mean) / sqrt(variance + epsilon) * weight + bias + residual).
 
     Args:
-        x: The feature map, one that `refusal` does not refuse; all else has its dtype.
+        x: The feature map, one without an `unsupported_reason`; all else has its dtype.
         residual: Added before the activation, in the memory format of `x`, or None.
         weight: A factor for each channel, or None for 1.
         bias: A constant for each channel, or None for 0.
@@ -119,7 +118,7 @@ class _BatchNorm(torch.autograd.Function):
 
 
 class _Gradients(torch.autograd.Function):
-    """The backward where somebody wants to differentiate it: that must not end in silence."""
+    """The backward under double backward, which is not supported: it raises instead of returning wrong values."""
 
     @staticmethod
     def forward(ctx: Any, *given: Any) -> tuple[Tensor | None, ...]:

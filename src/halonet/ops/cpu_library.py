@@ -1,4 +1,4 @@
-"""The C++ library of `csrc/`: found, loaded and told which instruction set to take, once, at import."""
+"""The C++ library of `csrc/`, loaded once at import with the instruction set it is to use."""
 
 import ctypes
 import os
@@ -122,7 +122,7 @@ def _pytorch_fork() -> int | None:
     return None
 
 
-# Found out once, at import, for a call that is being traced cannot: why there is no kernel, or None.
+# Why there is no kernel, or None. Loaded at import because a call that is being traced cannot load it.
 _LIBRARY, MISSING = load()
 
 
@@ -138,13 +138,13 @@ def instruction_set() -> str | None:
 
 
 def run(function: str, call: ctypes.Structure, dtype: torch.dtype, *, backward: bool) -> None:
-    """Let the library work on a call.
+    """Run a function of the library.
 
     Args:
         function: "halonet_run" or "halonet_norm".
-        call: Sizes and addresses; what they point to must live until this returns.
-        dtype: fp32 or fp64, of all that the call points to.
-        backward: Which way.
+        call: Sizes and addresses; the memory they point to must live until this returns.
+        dtype: fp32 or fp64, of all that memory.
+        backward: Whether to run the backward.
 
     Raises:
         UserError: If there is no room for the work space, or it cannot be counted in 64 bits.

@@ -1,7 +1,7 @@
-"""Questions to PyTorch whose answers are constants of a trace.
+"""Functions of PyTorch whose results are constants of a trace.
 
-Dynamo of torch 2.11 cannot trace `torch.amp.is_autocast_available`, and takes `torch.compiler.is_exporting` for true
-always (pytorch issue 176347, mended in 2.12.1). Asked while it traces, outside of the trace, both answer rightly.
+Dynamo of torch 2.11 cannot trace `torch.amp.is_autocast_available`, and always takes `torch.compiler.is_exporting` for
+true (pytorch issue 176347, fixed in 2.12.1). Called at trace time but outside the trace, both are right.
 """
 
 import torch
@@ -15,5 +15,5 @@ def is_exporting() -> bool:
 
 @torch.compiler.assume_constant_result
 def is_autocast_available(device: str) -> bool:
-    """Whether a type of device knows autocast."""
+    """Whether a type of device supports autocast."""
     return torch.amp.is_autocast_available(device)

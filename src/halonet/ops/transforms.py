@@ -1,4 +1,4 @@
-"""What a program runs under: kernels and memory formats know nothing of the transforms of `torch.func`."""
+"""Transforms of `torch.func` and tracing, which kernels and memory formats do not support."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ def is_transformed() -> bool:
 
 
 def is_traced() -> bool:
-    """Whether `torch.jit.trace` is writing a program."""
+    """Whether `torch.jit.trace` is running."""
     tracing: bool = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
     return tracing
 

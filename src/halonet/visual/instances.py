@@ -83,7 +83,7 @@ def draw_instances(
     result = Image.fromarray(canvas.round().astype(np.uint8))
     corners: list[Box] = [tuple(box) for box in boxes.astype(float).tolist()]
     result = _draw_boxes(result, [(corners[index], colors[index]) for index in drawn], line)
-    tags = [(corners[index], f"{printable(labels[index])} {scores[index]:.2f}", colors[index]) for index in drawn]
+    tags = [(corners[index], f"{printable(labels[int(index)])} {scores[index]:.2f}", colors[index]) for index in drawn]
     _draw_tags(result, tags[::-1], max(SMALLEST_FONT, round(max(width, height) / 54)))
     return result
 

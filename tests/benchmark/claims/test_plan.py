@@ -7,12 +7,12 @@ import torch
 import halonet
 from halonet.benchmark.claims.experiment import experiment_hash
 from halonet.benchmark.claims.plan import PLAN as PLAN_FILE, Comparison, Contrast, Plan, read_plan
+from halonet.classification.module import Classifier
+from halonet.classification.recipe import Recipe
 from halonet.errors import UserError
 from halonet.models.macs import count_macs
-from halonet.training.classifier import Classifier
-from halonet.training.recipe import Recipe
-from halonet.training.recipes import derive
-from halonet.training.yaml_text import parse_yaml
+from halonet.recipes.load import derive
+from halonet.recipes.yaml_text import parse_yaml
 from tests.benchmark.claims.small_plan import TEXT, write_plan
 
 PLAN = read_plan()

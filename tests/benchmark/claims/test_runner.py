@@ -10,8 +10,8 @@ from halonet.benchmark.claims import runner
 from halonet.benchmark.claims.plan import Plan, Row
 from halonet.benchmark.claims.records import read_records, write_record
 from halonet.benchmark.claims.runner import parse_shard, run_claims
-from halonet.cli import main
 from halonet.errors import UserError
+from halonet_cli.main import main
 from tests.benchmark.claims.small_plan import write_plan
 from tests.benchmark.claims.synthetic import make_record
 from tests.data import cifar10_archives

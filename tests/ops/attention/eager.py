@@ -4,11 +4,15 @@ Every query is compared with every pixel and the window is cut out by a mask: no
 an honest user of PyTorch would get.
 """
 
+import math
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from tests.ops.attention.oracle import pair
+from tests.ops.attention.sizes import Inputs, Size
 
 
 def axis(
@@ -75,3 +79,29 @@ def eager_attention(
     logits = logits.masked_fill(~seen, -torch.inf).flatten(-2)
     weights = logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32)).to(query.dtype)
     return torch.einsum("bnijkl,bklnd->bijnd", weights.unflatten(-1, seen.shape[2:]), value)
+
+
+def root_mean_square(tensor: Tensor) -> float:
+    return tensor.double().square().mean().sqrt().item()
+
+
+def assert_no_worse_than_eager(actual: Tensor, eager: Tensor, exact: Tensor, what: str, terms: int = 1) -> None:
+    """At most twice the eager error, plus half a unit in the last place for rounding the result itself.
+
+    A table's gradient is a sum of so many terms, whose order differs from processor to processor, for eager PyTorch
+    too: its luck must not decide, so every doubling of their number allows as much again.
+    """
+    assert actual.dtype == eager.dtype
+    rounding = torch.finfo(actual.dtype).eps / 2 * root_mean_square(exact) * (1 + math.log2(terms))
+    error, allowed = root_mean_square(actual - exact), 2 * root_mean_square(eager - exact) + rounding
+    assert error <= allowed, f"{what}: error {error:.3g}, allowed {allowed:.3g}"
+
+
+def with_gradients(
+    attend: Callable[..., Tensor], inputs: Inputs, size: Size, gradient_dtype: torch.dtype
+) -> list[Tensor]:
+    """The output and every gradient, the output's gradient being rounded to a dtype that may be lower than theirs."""
+    inputs = inputs.requiring_grad()
+    output = attend(*inputs, **size.options)
+    gradient = size.output_gradient(gradient_dtype).to(output.dtype)
+    return [output, *torch.autograd.grad(output, inputs.tensors(), gradient)]

@@ -137,6 +137,14 @@ def test_the_operators_are_registered_as_pytorch_wants_them() -> None:
         torch.ops.halonet.cpu_attention.default, (query, key, value, table, other, numbers, 0.3, True)
     )
     torch.library.opcheck(torch.ops.halonet.cpu_attention.default, (query, key, value, None, None, numbers, 0.3, True))
+    packed = torch.randn(*key.shape[:3], 2 * 8 + 4, requires_grad=True)
+    query = torch.randn(*key.shape[:3], 2, 4, requires_grad=True)
+    tables = [torch.randn(9, 2, requires_grad=True) for _ in range(2)]
+    operator = torch.ops.halonet.cpu_packed_attention.default
+    torch.library.opcheck(operator, (packed, None, *tables, 2, 8, 4, numbers, 0.3, True))
+    torch.library.opcheck(
+        operator, (packed[..., 8:].detach().clone().requires_grad_(), query, None, None, 2, 8, 4, numbers, 0.3, True)
+    )
 
 
 @pytest.mark.usefixtures("untyped")
@@ -268,7 +276,7 @@ BAD_FOR_THE_BACKWARD = {"log_sum": [None], "grad_row_table": [None], "grad_value
     ("name", "number"),
     [(name, each) for name, numbers in (BAD_NUMBERS | BAD_FOR_THE_BACKWARD).items() for each in numbers],
 )
-def test_the_library_refuses_numbers_that_contradict_and_writes_nothing(name: str, number: int | None) -> None:
+def test_the_library_refuses_contradicting_numbers_and_writes_nothing(name: str, number: int | None) -> None:
     call, tensors = a_call()
     before = [each.clone() for each in tensors]
     change(call, {name: number})
@@ -287,9 +295,7 @@ def test_the_library_refuses_numbers_that_contradict_and_writes_nothing(name: st
         ({"rows.halo": 2**42}, NO_MEMORY),
     ],
 )
-def test_the_library_says_what_it_cannot_count_or_hold_and_writes_nothing(
-    fields: dict[str, int | None], expected: int
-) -> None:
+def test_the_library_refuses_too_large_calls_and_writes_nothing(fields: dict[str, int | None], expected: int) -> None:
     call, tensors = a_call()
     before = [each.clone() for each in tensors]
     change(call, fields)

@@ -28,6 +28,19 @@ def test_forward_and_backward_count_every_key_of_a_window(stride, queries):
     assert counter.get_total_flops() == 2 * pairs * (8 + 4) + 2 * pairs * (3 * 8 + 2 * 4)
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_packed_images_are_counted_like_separate_ones(stride):
+    layer = halonet.HaloAttention(
+        12, num_heads=3, block_size=4, halo_size=1, value_channels=6, stride=stride, backend="cpu"
+    )
+    with FlopCounterMode(display=False) as counter:
+        layer(torch.randn(2, 12, 7, 5)).sum().backward()
+    counts = {str(name): flops for name, flops in counter.get_flop_counts()["Global"].items()}
+    pairs = 2 * 3 * -(-7 // stride) * -(-5 // stride) * 6 * 6
+    assert counts["halonet.cpu_packed_attention"] == 2 * pairs * (4 + 2)
+    assert counts["halonet.cpu_packed_attention_backward"] == 2 * pairs * (3 * 4 + 2 * 2)
+
+
 def test_triton_is_counted_too():
     shapes = (2, 4, 4, 3, 8), (2, 8, 8, 3, 8), (2, 8, 8, 3, 4)
     formula = FlopCounterMode(display=False).flop_registry[torch.ops.halonet.triton_attention]

@@ -77,7 +77,7 @@ FAR = [
 
 
 @pytest.mark.parametrize("size", FAR, ids=lambda size: size.name)
-def test_tables_keep_their_offsets_where_blocks_and_halos_reach_beyond_the_image(backend: Backend, size: Size) -> None:
+def test_tables_keep_their_offsets_when_windows_are_clipped(backend: Backend, size: Size) -> None:
     inputs = size.inputs().requiring_grad()
     expected = oracle.halo_attention(*inputs, **size.options).output
     expected_gradients = torch.autograd.grad(expected, inputs.tensors(), size.output_gradient())
@@ -98,9 +98,7 @@ def test_attention_weights_look_no_further_than_the_image() -> None:
 
 
 @pytest.mark.parametrize("options", [{"block_size": 2, "halo_size": 2**32}, {"block_size": 2**32, "halo_size": 1}])
-def test_zeros_around_the_image_that_cannot_be_computed_with_are_refused(
-    backend: Backend, options: dict[str, int]
-) -> None:
+def test_too_large_windows_with_border_zeros_are_refused(backend: Backend, options: dict[str, int]) -> None:
     query, key, value, *_ = Size("zeros", "", IMAGE, 2, 1, tables="none").inputs()
     with pytest.raises(UserError, match=r"pixels; with border='zeros' they can hold at most 16777216.*border='mask'"):
         backend.attend(query, key, value, border="zeros", **options)
@@ -114,7 +112,7 @@ def test_the_most_zeros_are_accepted() -> None:
 
 
 @pytest.mark.parametrize("name", ["block_size", "halo_size", "stride", "offset_stride"])
-def test_what_64_bits_cannot_count_is_refused(backend: Backend, name: str) -> None:
+def test_sizes_beyond_64_bits_are_refused(backend: Backend, name: str) -> None:
     query, key, value, *_ = Size("plain", "", IMAGE, 2, 1, tables="none").inputs()
     for number in (MOST + 1, 2**63, 10**5000):
         with pytest.raises(UserError, match=rf"{name} is .*, but must be at most 2\*\*60") as caught:

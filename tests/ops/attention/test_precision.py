@@ -1,7 +1,6 @@
 """Dtypes are kept, and rounding is no worse than plain PyTorch's, judged against fp64."""
 
 import math
-from collections.abc import Callable
 
 import pytest
 import torch
@@ -11,9 +10,9 @@ from triton.runtime.interpreter import InterpreterBuilder
 
 from tests.ops.attention import oracle
 from tests.ops.attention.backends import Backend
-from tests.ops.attention.eager import eager_attention
+from tests.ops.attention.eager import assert_no_worse_than_eager, eager_attention, with_gradients
 from tests.ops.attention.oracle import assert_agree
-from tests.ops.attention.sizes import BY_NAME, SIZES, Inputs, Size
+from tests.ops.attention.sizes import BY_NAME, SIZES, Size
 
 LOW = [torch.float32, torch.bfloat16, torch.float16]
 REALISTIC = [
@@ -21,36 +20,10 @@ REALISTIC = [
     Size("wide_head", "H1's last stages", (10, 9), 8, 3, d_qk=64, d_v=64, tables="full"),
     Size("timm", "zeros take weight", (16, 16), 8, 3, heads=2, d_qk=16, d_v=32, tables="full", border="zeros"),
     Size("strided", "a stage's first layer", (17, 12), 8, 3, stride=2, heads=2, d_qk=32, d_v=32),
-    Size("sasa", "the centred comparator", (14, 15), 8, 3, heads=2, d_qk=16, d_v=16, centered=True),
+    Size("sasa", "the centered comparator", (14, 15), 8, 3, heads=2, d_qk=16, d_v=16, centered=True),
     Size("negative_scale", "logits turned over", (11, 13), 4, 2, heads=2, d_qk=16, d_v=16, scale=-0.3),
     Size("small_scale", "a mask must not be scaled away", (11, 13), 4, 2, d_qk=16, d_v=16, scale=1e-5),
 ]  # fmt: skip
-
-
-def root_mean_square(tensor: Tensor) -> float:
-    return tensor.double().square().mean().sqrt().item()
-
-
-def assert_no_worse_than_eager(actual: Tensor, eager: Tensor, exact: Tensor, what: str, terms: int = 1) -> None:
-    """At most twice the eager error, plus half a unit in the last place for rounding the result itself.
-
-    A table's gradient is a sum of so many terms, whose order differs from processor to processor, for eager PyTorch
-    too: its luck must not decide, so every doubling of their number allows as much again.
-    """
-    assert actual.dtype == eager.dtype
-    rounding = torch.finfo(actual.dtype).eps / 2 * root_mean_square(exact) * (1 + math.log2(terms))
-    error, allowed = root_mean_square(actual - exact), 2 * root_mean_square(eager - exact) + rounding
-    assert error <= allowed, f"{what}: error {error:.3g}, allowed {allowed:.3g}"
-
-
-def with_gradients(
-    attend: Callable[..., Tensor], inputs: Inputs, size: Size, gradient_dtype: torch.dtype
-) -> list[Tensor]:
-    """The output and every gradient, the output's gradient being rounded to a dtype that may be lower than theirs."""
-    inputs = inputs.requiring_grad()
-    output = attend(*inputs, **size.options)
-    gradient = size.output_gradient(gradient_dtype).to(output.dtype)
-    return [output, *torch.autograd.grad(output, inputs.tensors(), gradient)]
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: size.name)

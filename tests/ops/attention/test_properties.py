@@ -10,8 +10,10 @@ from torch.testing import assert_close
 
 import halonet
 from tests.ops.attention.backends import Backend
-from tests.ops.attention.oracle import assert_agree, pair
+from tests.ops.attention.layouts import channels_first, every_other_channel, part_of_a_larger_image
+from tests.ops.attention.oracle import assert_agree
 from tests.ops.attention.sizes import BY_NAME, Inputs, Size
+from tests.ops.attention.windows import sees
 
 MIXED = ["prime_sides", "zeros_partial", "stride_3_block_4", "rectangular", "centered_zeros", "offset_stride_1"]
 WINDOWED = [
@@ -27,27 +29,6 @@ WINDOWED = [
 # Large enough that PyTorch shares the work among its threads.
 LARGE = Size("large", "", (33, 47), 8, 3, heads=2, d_qk=16, d_v=16)
 CENTERED = ["centered", "centered_zeros", "centered_stride_3", "offset_stride_1_centered"]
-
-
-def channels_first(tensor: Tensor) -> Tensor:
-    """The same numbers laid out [batch, heads, d, rows, columns], as a permuted convolution output is."""
-    order = (0, 3, 4, 1, 2) if tensor.dim() == 5 else (1, 0)  # its own inverse
-    return tensor.permute(order).contiguous().permute(order)
-
-
-def every_other_channel(tensor: Tensor) -> Tensor:
-    """The same numbers as a slice of a tensor twice as wide, the gaps filled with NaN."""
-    wide = torch.full((*tensor.shape, 2), torch.nan, dtype=tensor.dtype)
-    wide[..., 0] = tensor
-    return wide[..., 0]
-
-
-def part_of_a_larger_image(tensor: Tensor) -> Tensor:
-    """The same numbers as the inside of a larger tensor, surrounded by NaN: a read too far shows."""
-    larger = torch.full([size + 2 for size in tensor.shape], torch.nan, dtype=tensor.dtype)
-    inside = tuple(slice(1, -1) for _ in tensor.shape)
-    larger[inside] = tensor
-    return larger[inside]
 
 
 @pytest.mark.many_calls
@@ -118,28 +99,11 @@ def test_two_runs_with_as_many_threads_give_the_same_bits(backend: Backend, dtyp
             assert torch.equal(first, second), size.name
 
 
-def sees(size: Size, centered: bool = False) -> Tensor:
-    """[query rows, query columns, rows, columns]: whether the window of the query, or of its block, holds the pixel."""
-    axes = []
-    for length, queries, block, halo, stride in zip(
-        size.image, size.query_grid, pair(size.block), pair(size.halo), pair(size.stride), strict=True
-    ):
-        top = torch.arange(queries)[:, None] * stride // block * block
-        pixel = torch.arange(length)
-        if centered:
-            axes.append((pixel - torch.arange(queries)[:, None] * stride).abs() <= halo)
-        else:
-            axes.append((pixel >= top - halo) & (pixel < top + block + halo))
-    return axes[0][:, None, :, None] & axes[1][None, :, None, :]
-
-
 @pytest.mark.many_calls
 @pytest.mark.usefixtures("untyped")  # many calls
 @pytest.mark.parametrize("tensor", ["key", "value"])
 @pytest.mark.parametrize("name", WINDOWED)
-def test_nan_in_one_pixel_reaches_the_queries_whose_window_holds_it_and_no_other(
-    backend: Backend, name: str, tensor: str
-) -> None:
+def test_nan_in_a_pixel_reaches_only_the_queries_that_see_it(backend: Backend, name: str, tensor: str) -> None:
     size = BY_NAME[name]
     window = sees(size)
     for row in range(size.image[0]):
@@ -156,9 +120,7 @@ def test_nan_in_one_pixel_reaches_the_queries_whose_window_holds_it_and_no_other
 @pytest.mark.usefixtures("untyped")  # many calls
 @pytest.mark.parametrize("tensor", ["key", "value"])
 @pytest.mark.parametrize("name", CENTERED)
-def test_centered_nan_and_infinity_reach_no_further_than_the_backend_says(
-    backend: Backend, name: str, tensor: str
-) -> None:
+def test_centered_nan_and_infinity_reach_as_far_as_the_backend_says(backend: Backend, name: str, tensor: str) -> None:
     size = BY_NAME[name]
     sees_it, may_be_reached = sees(size, centered=True), sees(size, centered=backend.keeps_centered_apart)
     pixels = torch.cartesian_prod(*map(torch.arange, size.image)).tolist()
@@ -201,7 +163,7 @@ def test_nan_and_infinity_reach_the_same_numbers_as_in_the_specification(name: s
 @pytest.mark.many_calls
 @pytest.mark.usefixtures("untyped")  # many calls
 @pytest.mark.parametrize("name", WINDOWED)
-def test_nan_in_one_query_gradient_reaches_the_pixels_of_its_window_and_no_other(backend: Backend, name: str) -> None:
+def test_nan_in_a_gradient_reaches_only_the_pixels_of_its_window(backend: Backend, name: str) -> None:
     size = BY_NAME[name]
     window = sees(size)
     for row in range(size.query_grid[0]):

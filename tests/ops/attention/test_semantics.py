@@ -144,7 +144,7 @@ def test_strided_result_is_the_subsampled_result(
 @pytest.mark.many_calls
 @pytest.mark.parametrize("block", [(1, 1), (2, 2), (3, 2)])
 @pytest.mark.parametrize("border", ["mask", "zeros"])
-def test_a_centred_window_does_not_depend_on_the_block(backend: Backend, block: tuple[int, int], border: str) -> None:
+def test_a_centered_window_does_not_depend_on_the_block(backend: Backend, block: tuple[int, int], border: str) -> None:
     query, key, value, *_ = Size("centered", "", (7, 5), 1, (2, 1), tables="none").inputs()
     options = {"halo_size": (2, 1), "centered": True, "border": border}
     per_pixel = backend.attend(query, key, value, block_size=1, **options)

@@ -18,11 +18,11 @@ from halonet.errors import UserError
 from halonet.ops.attention import describe_backends, select_backend, triton
 from halonet.ops.attention.geometry import make_axis, make_geometry
 from tests.ops.attention.backends import BACKENDS, Backend
-from tests.ops.attention.eager import eager_attention
+from tests.ops.attention.eager import assert_no_worse_than_eager, eager_attention, with_gradients
+from tests.ops.attention.layouts import every_other_channel, part_of_a_larger_image
 from tests.ops.attention.oracle import assert_agree
 from tests.ops.attention.sizes import BY_NAME, Inputs, Size
-from tests.ops.attention.test_precision import assert_no_worse_than_eager, with_gradients
-from tests.ops.attention.test_properties import every_other_channel, part_of_a_larger_image, sees
+from tests.ops.attention.windows import sees
 
 ROOT = Path(__file__).parents[3]
 TRITON = next(backend for backend in BACKENDS if backend.name == "triton")
@@ -33,7 +33,7 @@ def refusal(monkeypatch: pytest.MonkeyPatch, *, interpreted: bool, **changes: An
     monkeypatch.setenv("TRITON_INTERPRET", str(int(interpreted)))
     shape = {"channels": 16, "dtype": torch.float32, "geometry": GEOMETRY} | changes
     tensor = torch.empty(1, 8, 8, 1, shape["channels"], dtype=shape["dtype"])
-    return triton.refusal(tensor, tensor, tensor, shape["geometry"])
+    return triton.unsupported_reason(tensor, tensor, tensor, shape["geometry"])
 
 
 def test_tensors_on_a_cpu_are_refused_but_by_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,7 +48,7 @@ def test_tensors_on_a_cpu_are_refused_but_by_the_interpreter(monkeypatch: pytest
         ({"geometry": make_geometry(8, 8, block_size=(4, 120), halo_size=9)}, "up to 256, not 257"),
     ],
 )
-def test_what_is_too_wide_is_refused_with_its_number(
+def test_too_wide_heads_and_tables_are_refused_with_the_number(
     monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], reason: str
 ) -> None:
     assert reason in (refusal(monkeypatch, interpreted=True, **changes) or "")
@@ -232,7 +232,7 @@ def test_tf32_is_what_pytorchs_user_allows(monkeypatch: pytest.MonkeyPatch) -> N
     ("channels", "dtype", "fits"),
     [(64, torch.bfloat16, True), (256, torch.bfloat16, True), (128, torch.float64, False), (256, torch.float32, False)],
 )
-def test_what_does_not_fit_on_the_chip_is_counted(channels: int, dtype: torch.dtype, fits: bool) -> None:
+def test_shared_memory_is_counted(channels: int, dtype: torch.dtype, fits: bool) -> None:
     from halonet.ops.attention.triton.backend import _shared_bytes
 
     tensor = torch.empty(1, 64, 64, 4, channels, dtype=dtype, device="meta")
@@ -318,7 +318,7 @@ def test_pixels_that_lie_far_apart_are_counted_in_64_bits(monkeypatch: pytest.Mo
     assert_agree(outputs_and_gradients(near, size), expected)
 
 
-def test_outputs_and_gradients_that_lie_farther_apart_than_the_inputs_are_counted_in_64_bits() -> None:
+def test_strides_of_outputs_and_gradients_are_counted_in_64_bits() -> None:
     import triton.language as tl
 
     from halonet.ops.attention.registration import Inputs
@@ -349,10 +349,8 @@ def test_more_tiles_than_32_bits_count_are_refused() -> None:
         launch._count(Inputs(image, image, image, None, None), geometry, 1)
 
 
-def test_the_record_of_the_table_is_of_these_kernels_and_no_unmeasured_row_spills_where_it_can_be_helped(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("TRITON_INTERPRET", "0")  # the tool's import sets it: back to what it was, afterwards
+def test_the_record_of_the_table_is_of_these_kernels_and_unmeasured_rows_do_not_spill() -> None:
+    from halonet.benchmark.triton.search import MOST_SHARED, digest
     from halonet.ops.attention.triton.configurations import (
         ARCHITECTURES,
         MEASURED,
@@ -360,10 +358,9 @@ def test_the_record_of_the_table_is_of_these_kernels_and_no_unmeasured_row_spill
         Cell,
         configuration_of,
     )
-    from tools.search_configurations import MOST_SHARED, digest
 
-    record = json.loads((ROOT / "results/triton_table.json").read_text(encoding="utf-8"))
-    remedy = "run `python -m tools.search_configurations --record results/triton_table.json`"
+    (record,) = json.loads((ROOT / "results/triton/table.json").read_text(encoding="utf-8"))["runs"]
+    remedy = "run `halonet benchmark triton search --record results/triton/table.json`"
     assert record["kernels"] == digest(), remedy
     found = {
         (*(row[name] for name in ("kernel", "itemsize", "queries", "channels")), row["architecture"]): row
@@ -372,13 +369,13 @@ def test_the_record_of_the_table_is_of_these_kernels_and_no_unmeasured_row_spill
     assert set(found) == {(*cell, architecture) for cell in TABLE for architecture in ARCHITECTURES}, remedy
     for (*fields, architecture), row in found.items():
         cell = Cell(*fields)
-        assert row["cut"] == list(configuration_of(cell, architecture)), remedy
+        assert row["configuration"] == list(configuration_of(cell, architecture)), remedy
         assert row["shared"] <= MOST_SHARED, row
         hopeless = row["kernel"] == "queries" and row["itemsize"] == 4 and row["channels"] >= 128
         assert row["spilled"] == 0 or hopeless or (cell, architecture) in MEASURED, row
 
 
-def test_a_measured_row_comes_before_the_prediction_of_its_cell_on_its_architecture_alone() -> None:
+def test_a_measured_row_overrides_the_prediction_on_its_architecture_only() -> None:
     from halonet.ops.attention.triton.configurations import TABLE, Cell, configuration_of
 
     cell = Cell("queries", 2, 64, 16)
@@ -400,20 +397,21 @@ def test_every_measured_row_is_at_least_as_fast_as_the_predicted_one() -> None:
 
 @pytest.mark.parametrize("architecture", [80, 90, 100])
 def test_the_kernels_compile_without_a_gpu_and_fit(architecture: int) -> None:
-    command = [sys.executable, "tools/compile_triton.py", "--architectures", str(architecture)]
+    program = [sys.executable, "-m", "halonet_cli", "benchmark", "triton", "compile"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
-    # For all rows of the table: results/triton_table.json.
+    # For all rows of the table: results/triton/table.json.
     done = subprocess.run(
-        [*command, "--sizes", "h1/stage1", "h1/stage2-strided"],
+        [*program, "--architectures", str(architecture), "--sizes", "h1/stage1", "h1/stage2-strided"],
         cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
-    recorded = json.loads((ROOT / "results/triton_table.json").read_text(encoding="utf-8"))["triton"]
-    assert len(report["rows"]) == 6
-    for row in report["rows"]:
+    (run,) = json.loads(done.stdout)["runs"]
+    table = json.loads((ROOT / "results/triton/table.json").read_text(encoding="utf-8"))
+    is_recorded = run["provenance"]["triton"] == table["runs"][0]["provenance"]["triton"]
+    assert len(run["rows"]) == 6
+    for row in run["rows"]:
         # Another Triton allots registers differently, and the rows of these sizes for 9.0 are measured: they may spill.
-        assert row["spilled"] <= (0 if report["triton"] == recorded and architecture != 90 else 128), row
+        assert row["spilled"] <= (0 if is_recorded and architecture != 90 else 128), row
         assert row["shared"] <= 99 * 1024, row  # what every one of them has for a program
 
 
@@ -421,7 +419,7 @@ EVERY_FEATURE = """
 import torch
 from halonet.ops.attention.geometry import make_geometry
 from tests.ops.attention.sizes import Size
-from tools.compile_triton import compile_launch, launches, of_table
+from halonet.benchmark.triton.compile import compile_launch, launches, table_configuration
 
 sizes = [
     (Size("", "", (9, 8), (4, 3), (2, 1), d_qk=20, d_v=8, tables="full", centered=True), torch.float16),
@@ -430,11 +428,13 @@ sizes = [
 ]
 for size, dtype in sizes:
     inputs = size.inputs(dtype).map(lambda tensor: tensor.to("meta"))
-    for launched in launches(inputs, make_geometry(*size.image, **size.options), of_table(dtype, 90)).values():
+    geometry = make_geometry(*size.image, **size.options)
+    for launched in launches(inputs, geometry, table_configuration(dtype, 90)).values():
         compile_launch(launched, 90)
 """
 
 
 def test_every_feature_compiles() -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    environment["TRITON_INTERPRET"] = "0"
     subprocess.run([sys.executable, "-c", EVERY_FEATURE], cwd=ROOT, env=environment, check=True)

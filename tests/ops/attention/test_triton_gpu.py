@@ -59,7 +59,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("name", "dtype"), CASES, ids=str)
-def test_every_kind_of_layer_of_the_family_agrees_with_composite_in_fp32(name: str, dtype: torch.dtype) -> None:
+def test_layers_of_the_family_agree_with_composite_in_fp32(name: str, dtype: torch.dtype) -> None:
     size = SIZES[name]
     inputs = tensors(size, dtype, batch=1)
     attend = partial(halonet.halo_attention, **size.options)

@@ -1,18 +1,13 @@
-"""In what two recipes differ, in words."""
+"""Differences of two recipes, in words."""
 
 from typing import Any
 
 from halonet.benchmark.claims.experiment import experiment_of, resolved_recipe
-from halonet.training.recipe import Recipe
+from halonet.classification.recipe import Recipe
 
 
 def differences(recipe: Recipe, base: Recipe) -> list[str]:
-    """Say in what a recipe differs from another.
-
-    Returns:
-        Such as "`halo_size` 2 instead of 1", by the last part of each key; what the recipes leave to the network's
-        config is taken from there.
-    """
+    """List what differs between recipes and their networks' configs, such as "`halo_size` 2 instead of 1"."""
     values, others = _flat_values(recipe), _flat_values(base)
     found = [
         f"`{key.rpartition('.')[2]}` {_show(value)} instead of {_show(others[key])}"

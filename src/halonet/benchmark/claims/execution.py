@@ -15,33 +15,30 @@ from halonet.benchmark.claims.records import AGAIN, REMEDY
 from halonet.benchmark.claims.schema import BENCHMARK, COMPLETE, DIVERGED
 from halonet.benchmark.claims.shifts import classify, measure_shifts, share
 from halonet.benchmark.record import describe_machine, describe_run
+from halonet.classification.checkpoint import load_checkpoint
+from halonet.classification.evaluation import preprocessing
+from halonet.classification.module import Classifier
+from halonet.classification.recipe import Recipe
 from halonet.data import build_transform, load_source
-from halonet.data.sources import labels_of
+from halonet.data.classification.sources import labels_of
+from halonet.engine.files import explain_full_disk
+from halonet.engine.run import read_result, train
 from halonet.errors import DivergedError, UserError
 from halonet.interrupts import Interrupted, name_of
 from halonet.models.halonet import HaloNet
 from halonet.models.macs import count_macs
-from halonet.training.classifier import Classifier
-from halonet.training.evaluation import preprocessing
-from halonet.training.files import explain_full_disk
-from halonet.training.recipe import Recipe
-from halonet.training.run import read_result, train
-from halonet.training.weights import load_checkpoint
 
 SPLITS = ("train", "validation", "test")
 
 
 def execute(row: Row, seed: int, root: Path, code: dict[str, Any]) -> dict[str, Any]:
-    """Train a row with one seed in this process, and measure it.
+    """Train a row with one seed in this process, and return its record, see `halonet.benchmark.claims.schema`.
 
     Args:
         row: Of the plan.
         seed: Of weights, order and augmentation.
         root: The folder that holds CIFAR-10.
-        code: The `commit` that this process runs, and whether it was `modified`.
-
-    Returns:
-        The record, see `halonet.benchmark.claims.records`. A training that diverges gives one too.
+        code: As `describe_code` returns it.
 
     Raises:
         UserError: The data cannot be read, or the disk is full.
@@ -101,8 +98,8 @@ def _begin(row: Row, seed: int, recipe: Recipe, code: dict[str, Any]) -> dict[st
         "data": describe_data(recipe, Path(recipe.data.root)),
         "machine": {
             "processor": machine["processor"],
-            "instructions": machine["torch instructions"],
-            "cpu_backend": machine["halonet cpu backend"],
+            "instructions": machine["instructions"],
+            "cpu_backend": machine["cpu_backend"],
             "threads": str(torch.get_num_threads()),
         },
         "provenance": describe_run([]) | code | {"command": f"halonet benchmark claims --data DIR --row {row.name}"},

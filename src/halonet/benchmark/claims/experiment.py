@@ -7,9 +7,9 @@ import json
 import typing
 from typing import Any
 
+from halonet.classification.recipe import Recipe
 from halonet.models.config import HaloNetConfig
 from halonet.models.registry import configure
-from halonet.training.recipe import Recipe
 
 # What describes a recipe, or changes how its run proceeds but not what it computes. The seed is in the record's name,
 # and the network is told by its whole config.
@@ -37,12 +37,9 @@ def resolved_recipe(recipe: Recipe) -> dict[str, Any]:
 
 
 def experiment_hash(recipe: Recipe) -> str:
-    """Name the experiment that a recipe stands for.
+    """Name the experiment of a recipe by 16 hexadecimal digits, which do not depend on `NO_PART_OF_THE_EXPERIMENT`.
 
-    Returns:
-        16 hexadecimal digits, the same for recipes that differ only in names and words, the place of the data, the
-        number of workers, the seed, or the steps between checkpoints and lines of the log. A field that recipes or
-        networks get later changes nothing as long as it has its default.
+    A field that recipes or networks get later changes nothing as long as it has its default.
     """
     return hash_recipe(resolved_recipe(recipe))
 

@@ -17,14 +17,14 @@ Records = Mapping[str, Sequence[dict[str, Any]]]
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """A comparison or a contrast, and what was found.
+    """The result of a comparison or a contrast.
 
     Attributes:
         claim: Name of its claim.
         subject: From the plan.
-        values: What was measured, in percent, of each of its two or four rows, in the plan's order, by seed.
-        planned: How many seeds the plan has for each of them.
-        estimate: Of the difference; None where a row has fewer than two values.
+        values: In percent, by seed, of each of its two or four rows.
+        planned: Number of seeds that the plan has for each row.
+        estimate: None where a row has fewer than two values.
         verdict: "seen", "opposite", "undecided", or "not run" where there is no estimate.
         holds: Whether a "seen" or "opposite" remains after Holm's correction for all that have an estimate.
     """

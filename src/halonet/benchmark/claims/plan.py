@@ -5,12 +5,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
+from halonet.classification.recipe import Recipe
 from halonet.errors import UserError, unknown_name
+from halonet.recipes.load import build, derive
+from halonet.recipes.yaml_text import parse_yaml, read_text
 from halonet.rules import FilledText, within
 from halonet.schemas import check, record
-from halonet.training.recipe import Recipe
-from halonet.training.recipes import build, derive
-from halonet.training.yaml_text import parse_yaml, read_text
 
 PLAN = resources.files("halonet.benchmark.claims") / "plan.yaml"
 Seeds = Annotated[int, within(least=3, most=10_000)]
@@ -27,8 +27,8 @@ class Row:
     Attributes:
         name: Unique in the plan.
         base: The row that it differs from, or None.
-        changes: In what, by the recipe's dotted keys.
-        recipe: The whole recipe, with seed 0 and without the place of the data.
+        changes: The differences, by the recipe's dotted keys.
+        recipe: With seed 0 and without the folder of the data.
         num_seeds: Its seeds are 0 to num_seeds - 1.
         minutes: Process time of one run on one thread, or None if it was not measured.
     """
@@ -43,15 +43,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A row against its base.
+    """A row against its base: the effect that we expect by what the paper found.
 
-    Attributes:
-        row: Name of the row.
-        base: Name of the row that it is compared with.
-        effect: What the paper makes us expect of the row: "higher", "lower", or "none" for no difference.
-        paper: What the paper found.
-        measure: "top1" (accuracy on the test images), "changed_by_shifts" (share of predictions that shifts change) or
-            "lost_by_shifts" (points of accuracy that shifts cost).
+    The measure is "top1" (accuracy on the test images), "changed_by_shifts" (share of predictions that shifts change)
+    or "lost_by_shifts" (points of accuracy that shifts cost).
     """
 
     row: str
@@ -63,14 +58,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Contrast:
-    """A difference of differences of test accuracy: (a - b) - (c - d).
-
-    Attributes:
-        name: Unique in the claim.
-        rows: Names of a, b, c and d.
-        effect: What the paper makes us expect of it.
-        paper: What the paper found.
-    """
+    """A difference of differences of test accuracy, (a - b) - (c - d), of four rows."""
 
     name: str
     rows: tuple[str, str, str, str]
@@ -80,16 +68,7 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Claim:
-    """Something that the paper found.
-
-    Attributes:
-        name: Unique in the plan.
-        title: The claim as a sentence.
-        source: Where in the paper.
-        rows: Names of the rows that it adds to the bases.
-        comparisons: Of its rows with their bases, in order.
-        contrasts: Its differences of differences.
-    """
+    """A claim of the paper; `rows` are the names of those that it adds to the bases."""
 
     name: str
     title: str
@@ -101,14 +80,14 @@ class Claim:
 
 @dataclass(frozen=True)
 class Plan:
-    """All of it.
+    """The whole plan.
 
     Attributes:
         variant: The variant of the data set that all rows are trained on.
         bases: Names of the rows that others are compared with.
         rows: All rows by name, in the order in which they are trained.
         claims: In the same order.
-        absent: What of the paper is not here, and why.
+        absent: Claims of the paper that are not tested, and why.
         notes: What else a reader of the results must know, such as that the code changed between records.
     """
 
@@ -125,14 +104,7 @@ class Plan:
 
 
 def read_plan(path: Path | None = None) -> Plan:
-    """Read a plan.
-
-    Args:
-        path: A YAML file; None takes the one in the package.
-
-    Raises:
-        UserError: The file cannot be read, or breaks rules; the message names their keys.
-    """
+    """Read a plan from a YAML file, or the package's; raise a `UserError` that names the keys that break rules."""
     text = read_text(PLAN if path is None else path, "the plan of claims" if path is None else f"plan {path}")
     source = "the plan of claims" if path is None else str(path)
     return _Reader(check(_PlanEntry, parse_yaml(text, source), source), source).read()

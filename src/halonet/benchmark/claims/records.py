@@ -8,8 +8,8 @@ from typing import Any
 from halonet.benchmark.claims.experiment import experiment_hash
 from halonet.benchmark.claims.plan import Plan
 from halonet.benchmark.claims.schema import DamageError, check_record
+from halonet.engine.files import write_atomically
 from halonet.errors import UserError, unknown_name
-from halonet.training.files import write_atomically
 
 # After a run was cut short, and after a full disk.
 AGAIN = "run the command again"
@@ -17,20 +17,12 @@ REMEDY = f"make room, then {AGAIN}"
 
 
 def record_path(folder: Path, row: str, seed: int) -> Path:
-    """Say where the record of a run lies."""
+    """Path of the record of a run."""
     return folder / f"{row}-seed{seed}.json"
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> Path:
-    """Write a record in one step.
-
-    Returns:
-        The file.
-
-    Raises:
-        UserError: The disk is full.
-        ValueError: A number is not finite.
-    """
+    """Write a record atomically and return its file; raise a `ValueError` if a number is not finite."""
     path = record_path(folder, record["row"], record["seed"])
     text = json.dumps(record, indent=1, allow_nan=False) + "\n"
     write_atomically(path, lambda file: file.write(text.encode()), REMEDY)
@@ -58,14 +50,7 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def read_records(folder: Path, plan: Plan) -> dict[str, list[dict[str, Any]]]:
-    """Read all records of a plan.
-
-    Args:
-        folder: It need not exist yet.
-        plan: What the records must belong to.
-
-    Returns:
-        For every row of the plan, in its order, the records that there are, by seed.
+    """Read the records of each row of a plan, by seed, from a folder that need not exist.
 
     Raises:
         UserError: As `read_record`; or a record is not of this plan.

@@ -12,12 +12,7 @@ def missing_seeds(plan: Plan, name: str, records: Records) -> list[int]:
 
 
 def minutes_of(plan: Plan, name: str, records: Records) -> float | None:
-    """Estimate the process time of one run.
-
-    Returns:
-        Minutes: the mean of the row's complete runs, else what the plan says, else that of its base; None where
-        nobody knows.
-    """
+    """Estimate the process time of a run: the mean of the row's runs, else the plan's value, else that of its base."""
     row = plan.rows[name]
     if runs := complete(records[name]):
         return mean([run["seconds"]["process"] / 60 for run in runs])

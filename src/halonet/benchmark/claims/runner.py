@@ -15,8 +15,8 @@ from halonet.benchmark.claims.records import read_records, record_path, write_re
 from halonet.benchmark.claims.remaining import minutes_of, missing_seeds
 from halonet.benchmark.claims.schema import DIVERGED
 from halonet.benchmark.record import describe_run
+from halonet.engine.files import check_output_folder
 from halonet.errors import UserError, unknown_name
-from halonet.training.files import check_output_folder
 
 # A run is begun only if the time left exceeds its estimate by so much: machines are not equally busy.
 MARGIN = 1.15
@@ -39,9 +39,9 @@ def run_claims(
     Each record is written when its run has ended, so that a process killed at any moment loses one run at most.
 
     Args:
-        plan: What to train.
+        plan: See `read_plan`.
         root: The folder that holds CIFAR-10.
-        folder: Where the records are; it is made if there is none.
+        folder: Of the records; it is made if there is none.
         minutes: Begin no run that would not end within so many; None goes on to the end of the plan.
         row: Train only this one.
         shard: (i, n) takes every n-th run from the i-th on, so that n processes share the work.
@@ -51,8 +51,7 @@ def run_claims(
         The files written.
 
     Raises:
-        UserError: The row is unknown, no records can be written into the folder, a record is damaged or of another
-            plan, the data cannot be read or is another variant, or the disk is full.
+        UserError: The row is unknown, or data or records cannot be read or written, or are of something else.
         Interrupted: A signal ended it; the run in progress is lost, and its folder is removed.
     """
     if row is not None and row not in plan.rows:

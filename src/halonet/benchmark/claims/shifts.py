@@ -12,17 +12,11 @@ from halonet.benchmark.claims.schema import PIXELS
 from halonet.data import ImageSource, KeyedDataset
 
 BATCH = 256  # as `evaluate` takes, so that the same logits come out
-EVERY = 5  # test images take part: more would cost more than they tell
+EVERY = 5  # every fifth test image is used: more would cost more than they tell
 
 
 class ShiftedImages:
-    """Images of a source moved to the right; black comes in from the left, as in the border of cropped images.
-
-    Args:
-        source: The images.
-        pixels: How far.
-        every: Keep each n-th image.
-    """
+    """Every n-th image of a source, moved to the right by some pixels, with black on the left."""
 
     def __init__(self, source: ImageSource, pixels: int, every: int = 1) -> None:
         self.class_names = source.class_names
@@ -43,13 +37,7 @@ class ShiftedImages:
 
 @torch.inference_mode()
 def classify(network: nn.Module, source: ImageSource, transform: Callable[[Image.Image], Tensor]) -> list[int]:
-    """Give the best guess for every image.
-
-    Args:
-        network: In evaluation mode, on the CPU.
-        source: The images.
-        transform: Makes the network's input of an image.
-    """
+    """Predict the label of every image with a network in evaluation mode on the CPU."""
     loader = DataLoader(KeyedDataset(source, transform, seed=0, train=False), batch_size=BATCH)
     return [label for images, _ in loader for label in network(images).argmax(1).tolist()]
 
@@ -65,14 +53,10 @@ def measure_shifts(
 
     Args:
         network: In evaluation mode, on the CPU.
-        source: The images.
+        source: The images, every fifth of which is used.
         transform: Makes the network's input of an image.
-        unshifted: The guesses for the images where they are.
+        unshifted: The predictions for the images as they are.
         labels: The true labels.
-
-    Returns:
-        `direction`, `fill`, `images` (every fifth takes part), `pixels`, and by distance `top1` and `changed`
-        (percent); `unshifted_top1` is of the same images.
     """
     before, right = unshifted[::EVERY], labels[::EVERY]
     top1, changed = [], []
@@ -92,5 +76,5 @@ def measure_shifts(
 
 
 def share(first: list[int], second: list[int]) -> float:
-    """The percentage of places where two lists agree."""
+    """Percentage of positions where two lists agree."""
     return 100 * sum(a == b for a, b in zip(first, second, strict=True)) / len(first)

@@ -17,13 +17,7 @@ SEEN, OPPOSITE, UNDECIDED = "seen", "opposite", "undecided"
 
 @dataclass(frozen=True)
 class Estimate:
-    """A difference, estimated from independent groups of normal values whose variances may differ.
-
-    Attributes:
-        value: The difference of the means.
-        error: Its standard error.
-        degrees: Degrees of freedom, after Welch and Satterthwaite.
-    """
+    """A difference of means, its standard error, and its degrees of freedom after Welch and Satterthwaite."""
 
     value: float
     error: float
@@ -41,15 +35,10 @@ class Estimate:
         return two_sided_p_value(self._t(abs(self.value)), self.degrees)
 
     def p_value_of(self, effect: str) -> float:
-        """The p-value with which a comparison enters Holm's correction.
+        """The p-value of an expectation ("higher", "lower" or "none") for Holm's correction.
 
-        Args:
-            effect: "higher" or "lower": the two-sided one, whichever sign the difference has. "none": where the
-                difference is within the margin, that of two one-sided tests (TOST) against its two ends, the larger;
-                where it is beyond, the two-sided one of a difference that is just the margin.
-
-        Raises:
-            ValueError: There is no such effect.
+        For "higher" and "lower" it is two-sided. For "none" it is the larger of two one-sided tests (TOST) against the
+        ends of the margin; where the difference is beyond the margin, it is that of a difference equal to the margin.
         """
         _check_effect(effect)
         if effect != "none":
@@ -92,19 +81,11 @@ def prediction_interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def verdict(interval: tuple[float, float], effect: str) -> str:
-    """Judge an expectation by the interval of the difference.
+    """Judge an expectation ("higher", "lower" or "none") by the interval of the difference.
 
-    Args:
-        interval: Its ends.
-        effect: What is expected: "higher", "lower", or "none".
-
-    Returns:
-        "higher" and "lower" are "seen" if the whole interval has the sign, "opposite" if it has the other one. "none"
-        is "seen" if the whole interval is within `MARGIN` of 0, "opposite" if all of it is beyond, on one side. Else
-        "undecided".
-
-    Raises:
-        ValueError: There is no such effect.
+    "higher" and "lower" are "seen" if the whole interval has the sign, "opposite" if it has the other one. "none" is
+    "seen" if the whole interval is within `MARGIN` of 0, "opposite" if all of it is beyond, on one side. All else is
+    "undecided".
     """
     _check_effect(effect)
     low, high = interval
@@ -120,15 +101,7 @@ def verdict(interval: tuple[float, float], effect: str) -> str:
 
 
 def holm(p_values: Sequence[float], level: float = LEVEL) -> list[bool]:
-    """Correct for many tests by Holm's step-down method.
-
-    Args:
-        p_values: One for each test.
-        level: The chance that any test errs at all.
-
-    Returns:
-        Of each test, whether it still holds.
-    """
+    """Say which tests hold after Holm's step-down correction; `level` is the chance that any of them errs."""
     holds = [False] * len(p_values)
     for step, index in enumerate(sorted(range(len(p_values)), key=lambda index: p_values[index])):
         if p_values[index] > level / (len(p_values) - step):

@@ -24,15 +24,17 @@ class Backend:
 
     Attributes:
         run: Computes the result from checked arguments.
-        refusal: Says why it cannot take these tensors and this geometry, or None if it can.
+        unsupported_reason: Says why it cannot take these tensors and this geometry, or None if it can.
         summary: What it is, in a few words.
         by_name_only: Device types on which "auto" passes it over.
+        run_packed: Computes it from a checked `Packed` and the tables, if it can.
     """
 
     run: Callable[..., Tensor]
-    refusal: Callable[[Tensor, Tensor, Tensor, Geometry], str | None]
+    unsupported_reason: Callable[[Tensor, Tensor, Tensor, Geometry], str | None]
     summary: str
     by_name_only: tuple[str, ...] = ()
+    run_packed: Callable[..., Tensor] | None = None
 
 
 def _never(query: Tensor, key: Tensor, value: Tensor, geometry: Geometry) -> str | None:
@@ -42,8 +44,14 @@ def _never(query: Tensor, key: Tensor, value: Tensor, geometry: Geometry) -> str
 
 # In the order in which "auto" asks them.
 BACKENDS = {
-    "cpu": Backend(cpu.halo_attention, cpu.refusal, cpu.SUMMARY),
-    "triton": Backend(triton.halo_attention, triton.refusal, triton.SUMMARY, by_name_only=("cpu",)),  # an interpreter
+    "cpu": Backend(cpu.halo_attention, cpu.unsupported_reason, cpu.SUMMARY, run_packed=cpu.packed_attention),
+    "triton": Backend(
+        triton.halo_attention,
+        triton.unsupported_reason,
+        triton.SUMMARY,
+        by_name_only=("cpu",),  # an interpreter
+        run_packed=triton.packed_attention,
+    ),
     "composite": Backend(composite.halo_attention, _never, "gathered windows and PyTorch's fused attention"),
     "reference": Backend(reference.halo_attention, _never, "the specification: slow, clear, differentiable twice"),
 }
@@ -75,7 +83,9 @@ def describe_backends() -> list[dict[str, str]]:
     geometry = make_geometry(8, 8, block_size=8, halo_size=3)
     probes = {device: torch.empty(1, 8, 8, 1, 16, device=device) for device in devices}
     taken = {device: select_backend(probe, probe, probe, geometry) for device, probe in probes.items()}
-    reasons = {name: {each.refusal(p, p, p, geometry) for p in probes.values()} for name, each in BACKENDS.items()}
+    reasons = {
+        name: {each.unsupported_reason(p, p, p, geometry) for p in probes.values()} for name, each in BACKENDS.items()
+    }
     return [
         {
             "backend": name,
@@ -135,9 +145,9 @@ def select_backend(query: Tensor, key: Tensor, value: Tensor, geometry: Geometry
         return next(
             name
             for name, each in BACKENDS.items()
-            if query.device.type not in each.by_name_only and not each.refusal(query, key, value, geometry)
+            if query.device.type not in each.by_name_only and not each.unsupported_reason(query, key, value, geometry)
         )
-    reason = BACKENDS[backend].refusal(query, key, value, geometry)
+    reason = BACKENDS[backend].unsupported_reason(query, key, value, geometry)
     if reason:
         raise UserError(f"backend {backend!r} cannot run this call: {reason}. backend='auto' picks one that can")
     return backend

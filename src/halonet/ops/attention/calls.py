@@ -1,6 +1,7 @@
 """The public operator: check the call, choose a backend, run it."""
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from halonet.ops.attention import reference
 from halonet.ops.attention.backends import BACKENDS, note_missing_library, select_backend
 from halonet.ops.attention.checks import check_inputs, check_layout, check_positions
 from halonet.ops.attention.geometry import Axis, Geometry, clip, make_geometry
+from halonet.ops.attention.packed import Packed, unpack
 from halonet.ops.tracing import is_autocast_available
 
 
@@ -70,15 +72,61 @@ def halo_attention(
         key.shape[1], key.shape[2], block_size=block_size, halo_size=halo_size, stride=stride,
         offset_stride=offset_stride, border=border, centered=centered,
     )  # fmt: skip
+    return _attend(query, key, value, row_embedding, column_embedding, geometry, scale, backend)
+
+
+def packed_attention(
+    packed: Packed,
+    row_embedding: Tensor | None,
+    column_embedding: Tensor | None,
+    *,
+    scale: float | None,
+    backend: str,
+    **options: Any,
+) -> Tensor:
+    """`halo_attention` of a layer's projection, whose gradient the fused backends return in one piece.
+
+    Args:
+        packed: Queries, keys and values.
+        row_embedding: As in `halo_attention`, like all that follow.
+        column_embedding: Offsets of columns.
+        scale: Factor of all logits.
+        backend: Which one runs.
+        **options: Those of `make_geometry`.
+    """
+    tensor, query, *sizes = packed
+    (tensor,) = _autocast(tensor)
+    if query is not None:
+        (query,) = _autocast(query)
+    packed = Packed(tensor, query, *sizes)
+    query, key, value = unpack(packed)
+    geometry = make_geometry(key.shape[1], key.shape[2], **options)
+    return _attend(query, key, value, row_embedding, column_embedding, geometry, scale, backend, packed)
+
+
+def _attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    row_embedding: Tensor | None,
+    column_embedding: Tensor | None,
+    geometry: Geometry,
+    scale: float | None,
+    backend: str,
+    packed: Packed | None = None,
+) -> Tensor:
+    """Check the tensors, choose a backend, run it; on `packed`, which holds the same images, if it can."""
     check_inputs(query, key, value, row_embedding, column_embedding, geometry)
     geometry, row_embedding, column_embedding = _clip(geometry, row_embedding, column_embedding)
     factor = _factor(scale, query)
     name = select_backend(query, key, value, geometry, backend=backend)
     if name == "composite" and backend == "auto" and query.device.type == "cpu":
         note_missing_library()
-    run = BACKENDS[name].run
+    chosen = BACKENDS[name]
     with _without_autocast(query.device.type):
-        return run(query, key, value, row_embedding, column_embedding, geometry=geometry, scale=factor)
+        if packed is not None and chosen.run_packed is not None:
+            return chosen.run_packed(packed, row_embedding, column_embedding, geometry=geometry, scale=factor)
+        return chosen.run(query, key, value, row_embedding, column_embedding, geometry=geometry, scale=factor)
 
 
 def attention_weights(

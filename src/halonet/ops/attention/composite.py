@@ -49,7 +49,7 @@ def halo_attention(
     geometry: Geometry,
     scale: float,
 ) -> Float[Tensor, "batch query_rows query_columns heads d_v"]:
-    """Attend block by block, as the module docstring says."""
+    """Attend block by block."""
     if query.dtype == torch.float16:  # its range has no room for masks among the logits
         query, key, value = query.float(), key.float(), value.float()
         result = halo_attention(query, key, value, row_embedding, column_embedding, geometry=geometry, scale=scale)

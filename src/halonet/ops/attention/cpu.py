@@ -12,16 +12,16 @@ from torch import Tensor
 
 from halonet.ops import cpu_library
 from halonet.ops.attention.geometry import Axis, Geometry
-from halonet.ops.attention.registration import Inputs, Operator, summed_in
+from halonet.ops.attention.packed import Packed
+from halonet.ops.attention.registration import Inputs, Operator, PackedOperator, summed_in
 from halonet.ops.tracing import is_exporting
 from halonet.ops.transforms import is_transformed
 
-# For people.
 _CHOSEN = "" if cpu_library.MISSING else f" ({cpu_library.instruction_set()})"
 SUMMARY = "a fused C++ kernel" + _CHOSEN
 
 
-def refusal(query: Tensor, key: Tensor, value: Tensor, geometry: Geometry) -> str | None:
+def unsupported_reason(query: Tensor, key: Tensor, value: Tensor, geometry: Geometry) -> str | None:
     """Why the kernel cannot take a call, or None."""
     if query.device.type != "cpu":
         return f"it runs on the CPU, and the tensors are on {query.device}"
@@ -42,8 +42,16 @@ def halo_attention(
     geometry: Geometry,
     scale: float,
 ) -> Float[Tensor, "batch query_rows query_columns heads d_v"]:
-    """Attend in the C++ library, as the module docstring says."""
+    """Attend in the C++ library."""
     return _OPERATOR(query, key, value, row_embedding, column_embedding, geometry=geometry, scale=scale)
+
+
+def packed_attention(
+    packed: Packed, row_embedding: Tensor | None, column_embedding: Tensor | None, *, geometry: Geometry, scale: float
+) -> Tensor:
+    """`halo_attention` whose gradients come packed."""
+    tensor, query, *sizes = packed
+    return _PACKED_OPERATOR(tensor, query, row_embedding, column_embedding, *sizes, geometry=geometry, scale=scale)
 
 
 def _forward(inputs: Inputs, geometry: Geometry, scale: float, output: Tensor, log_sum: Tensor | None) -> None:
@@ -86,7 +94,9 @@ def _backward(
     )
 
 
-_OPERATOR = Operator("cpu", _forward, _backward, ["CPU"], adds=True)  # blocks add to their neighbors' keys
+# Blocks add to their neighbors' keys.
+_OPERATOR = Operator("cpu", _forward, _backward, ["CPU"], adds=True)
+_PACKED_OPERATOR = PackedOperator("cpu", _forward, _backward, ["CPU"], adds=True)
 
 
 def _call(inputs: Inputs, geometry: Geometry, scale: float) -> cpu_library.Call:

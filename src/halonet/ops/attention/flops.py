@@ -3,6 +3,8 @@
 Counted as the paper's Table 1 counts, and `halonet.models.count_macs`: (b + 2h)^2 keys for each query, padding
 included, position logits not. The backward counts five products, as PyTorch does for its own fused attention: the
 scores once more, and the gradients of weights, values, queries and keys.
+
+The functions take the operators' arguments, with a tensor's shape in place of the tensor.
 """
 
 from collections.abc import Sequence
@@ -14,16 +16,7 @@ Shape = Sequence[int]
 def forward_flops(
     query: Shape, key: Shape, value: Shape, row: Any, column: Any, numbers: Sequence[int], *_: Any, **__: Any
 ) -> int:
-    """Count the products of queries with keys, and of weights with values.
-
-    Args:
-        query: Shape [batch, Hq, Wq, heads, d_qk].
-        key: Shape [batch, H, W, heads, d_qk].
-        value: Shape [batch, H, W, heads, d_v].
-        row: Not counted, like the other table.
-        column: Not counted.
-        numbers: The geometry as the operators take it: block, halo, ... (rows, columns).
-    """
+    """Count the products of queries with keys, and of weights with values."""
     return 2 * _pairs(query, numbers) * (query[4] + value[4])
 
 
@@ -40,20 +33,44 @@ def backward_flops(
     *_: Any,
     **__: Any,
 ) -> int:
-    """Count the five products of the backward.
-
-    Args:
-        grad_output: Shape of the output.
-        query: As in `forward_flops`.
-        key: Likewise.
-        value: Likewise.
-        row: Not counted.
-        column: Not counted.
-        output: Shape of the output.
-        log_sum: Not counted.
-        numbers: As in `forward_flops`.
-    """
+    """Count the five products of the backward."""
     return 2 * _pairs(query, numbers) * (3 * query[4] + 2 * value[4])
+
+
+def packed_forward_flops(
+    packed: Shape,
+    query: Shape | None,
+    row: Any,
+    column: Any,
+    num_heads: int,
+    key_channels: int,
+    value_channels: int,
+    numbers: Sequence[int],
+    *_: Any,
+    **__: Any,
+) -> int:
+    """`forward_flops` of packed queries, keys and values."""
+    pairs = _pairs((*packed[:3], num_heads) if query is None else query, numbers)
+    return 2 * pairs * (key_channels + value_channels) // num_heads
+
+
+def packed_backward_flops(
+    grad_output: Shape,
+    packed: Shape,
+    query: Shape | None,
+    row: Any,
+    column: Any,
+    num_heads: int,
+    key_channels: int,
+    value_channels: int,
+    output: Shape,
+    log_sum: Shape,
+    numbers: Sequence[int],
+    *_: Any,
+    **__: Any,
+) -> int:
+    """`backward_flops` of packed queries, keys and values."""
+    return 2 * _pairs(output, numbers) * (3 * key_channels + 2 * value_channels) // num_heads
 
 
 def _pairs(query: Shape, numbers: Sequence[int]) -> int:

@@ -13,7 +13,7 @@ from halonet.errors import UserError
 from halonet.ops.arguments import choice, flag, pair
 
 BORDERS = ("mask", "zeros")
-# With zeros around the image every pixel of a window is computed with, however far outside.
+# With border="zeros" every pixel of a window takes part, however far outside the image it is.
 MOST_ZEROS = 2**24
 
 
@@ -90,7 +90,7 @@ def make_geometry(
     border: str = "mask",
     centered: bool = False,
 ) -> Geometry:
-    """Check the integers of a call and put them in order.
+    """Check the integers of a call and derive both axes.
 
     Args:
         height: H of the keys, in pixels.
@@ -141,9 +141,9 @@ def make_geometry(
 def clip(geometry: Geometry) -> Geometry:
     """Reduce blocks, halos and strides that reach beyond the image, where the result stays the same.
 
-    Backends may then take time and memory, and count, by block and halo. A table for the result has its entries around
-    offset 0 alone: see `calls`. With `border="zeros"` blocks and halos are kept, for what lies outside takes weight.
-    Sizes that a trace leaves open are no reason to clip.
+    The time and memory of backends may then grow with block and halo. The tables must be cut to the offsets that are
+    left, see `calls`. With `border="zeros"` blocks and halos stay, because pixels outside the image take weight.
+    Symbolic sizes of a trace are not clipped.
     """
     zeros = geometry.border == "zeros"
     rows, columns = _clip(geometry.rows, zeros), _clip(geometry.columns, zeros)
@@ -153,7 +153,7 @@ def clip(geometry: Geometry) -> Geometry:
 
 
 def _is_certain(condition: Any) -> bool:
-    """Whether a condition on sizes holds; `torch.jit.trace`, whose sizes are tensors, leaves it open."""
+    """Whether a condition on sizes surely holds; the sizes of `torch.jit.trace` are tensors, and never certain."""
     return not isinstance(condition, Tensor) and statically_known_true(condition)
 
 

@@ -32,7 +32,7 @@ def halo_attention(
     geometry: Geometry,
     scale: float,
 ) -> Float[Tensor, "batch query_rows query_columns heads d_v"]:
-    """Attend from every query to its window, as the module docstring says."""
+    """Attend from every query to its window."""
     rows = torch.arange(geometry.rows.num_queries, device=query.device)
     columns = torch.arange(geometry.columns.num_queries, device=query.device)
     rows, columns = (grid.flatten() for grid in torch.meshgrid(rows, columns, indexing="ij"))

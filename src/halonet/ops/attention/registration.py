@@ -1,8 +1,8 @@
-"""Makes a fused kernel an opaque PyTorch operator: its schema, what it returns while tracing, its derivative.
+"""Makes fused kernels opaque PyTorch operators: their schemas, what they return while tracing, their derivatives.
 
-Every backend that is no plain PyTorch brings two functions, forward and backward, and gets here what they have in
-common. The operators are `torch.ops.halonet.NAME_attention` and `NAME_attention_backward`; they take the integers of
-the geometry as a list, for an operator's arguments are tensors and plain values.
+A backend that is not plain PyTorch brings two functions, forward and backward; what all such backends share is here.
+The operators are `torch.ops.halonet.NAME_attention` and `NAME_packed_attention`, each with its `_backward`. They take
+the integers of the geometry as a list, because an operator's arguments are tensors and plain values.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,14 +14,12 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.utils.flop_counter import register_flop_formula
 
-from halonet.ops.attention import gradients
-from halonet.ops.attention.flops import backward_flops, forward_flops
+from halonet.ops.attention import flops
 from halonet.ops.attention.geometry import Geometry, clip, make_geometry
+from halonet.ops.attention.packed import Packed, unpack
 from halonet.ops.transforms import is_traced
 
 _NUMBERS_OF_AN_AXIS = ("block", "halo", "stride", "offset_stride")
-_ARGUMENTS = "Tensor query, Tensor key, Tensor value, Tensor? row_embedding, Tensor? column_embedding"
-_NUMBERS = "int[] numbers, float scale"
 _OPERATORS = torch.library.Library("halonet", "FRAGMENT")
 
 
@@ -35,103 +33,157 @@ class Inputs(NamedTuple):
     column_embedding: Tensor | None
 
 
-# Fills the output and, where it is wanted, the base-2 log-sum-exp [batch, Hq, Wq, heads] of the logits:
+# Fills the output and, if given, the base-2 log-sum-exp [batch, Hq, Wq, heads] of the logits:
 # (inputs, geometry, scale, output, log_sum).
 Forward = Callable[[Inputs, Geometry, float, Tensor, Tensor | None], None]
-# Fills gradients of query, key and value, which may be slices of one tensor, or adds to zeros where the operator says
-# so; gives those of the tables in their dtypes, of a table that is None anything:
+# Fills the gradients of query, key and value, which may be slices of one tensor, or adds to zeros where the operator
+# says so; returns those of the tables in their dtypes, anything for a table that is None:
 # (grad_output, inputs, output, log_sum, geometry, scale, gradients).
 Backward = Callable[[Tensor, Inputs, Tensor, Tensor, Geometry, float, list[Tensor]], tuple[Tensor, ...]]
 
 
 class Operator:
-    """A registered kernel.
+    """A registered kernel for queries, keys and values in tensors of their own.
 
     Args:
         name: The backend's name.
-        run_forward: Computes; it never sees an empty batch.
-        run_backward: Differentiates; nor does it.
+        run_forward: Computes; never called with an empty batch.
+        run_backward: Differentiates; never called with an empty batch.
         devices: Dispatch keys it runs under, as "CPU" or "CUDA".
-        adds: Whether the backward adds to gradients that must be zeros, and does not fill them.
+        adds: Whether the backward adds to gradients that must be zeros, instead of filling them.
     """
+
+    kind = "attention"
+    images = "Tensor query, Tensor key, Tensor value"
+    num_images = 3
+    sizes = ""
+    flops: tuple[Callable[..., int], Callable[..., int]] = (flops.forward_flops, flops.backward_flops)
 
     def __init__(
         self, name: str, run_forward: Forward, run_backward: Backward, devices: Sequence[str], *, adds: bool = False
     ) -> None:
         self.name, self.run_forward, self.run_backward, self.adds = name, run_forward, run_backward, adds
-        forward, backward = f"{name}_attention", f"{name}_attention_backward"
-        _OPERATORS.define(f"{forward}({_ARGUMENTS}, {_NUMBERS}, bool save) -> (Tensor output, Tensor log_sum)")
+        self.forward_name = forward = f"{name}_{self.kind}"
+        backward = f"{forward}_backward"
+        tensors = f"{self.images}, Tensor? row_embedding, Tensor? column_embedding{self.sizes}"
+        numbers = "int[] numbers, float scale"
+        gradients = ", ".join(["Tensor"] * (self.num_images + 2))
+        _OPERATORS.define(f"{forward}({tensors}, {numbers}, bool save) -> (Tensor output, Tensor log_sum)")
         _OPERATORS.define(
-            f"{backward}(Tensor grad_output, {_ARGUMENTS}, Tensor output, Tensor log_sum, {_NUMBERS},"
-            " int joined) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+            f"{backward}(Tensor grad_output, {tensors}, Tensor output, Tensor log_sum, {numbers}) -> ({gradients})"
         )
         for device in devices:
             _OPERATORS.impl(forward, self._forward, device)
             _OPERATORS.impl(backward, self._backward, device)
-        torch.library.register_fake(f"halonet::{forward}", _empty, lib=_OPERATORS)
-        torch.library.register_fake(f"halonet::{backward}", _empty_gradients, lib=_OPERATORS)
+        torch.library.register_fake(f"halonet::{forward}", self._empty, lib=_OPERATORS)
+        torch.library.register_fake(f"halonet::{backward}", self._empty_gradients, lib=_OPERATORS)
         torch.library.register_autograd(
-            f"halonet::{forward}", self._differentiate, setup_context=_remember, lib=_OPERATORS
+            f"halonet::{forward}", self._differentiate, setup_context=self._remember, lib=_OPERATORS
         )
         torch.library.register_autograd(f"halonet::{backward}", self._refuse_second_derivative, lib=_OPERATORS)
-        register_flop_formula(getattr(torch.ops.halonet, forward))(forward_flops)
-        register_flop_formula(getattr(torch.ops.halonet, backward))(backward_flops)
+        for operator, formula in zip((forward, backward), self.flops, strict=True):
+            register_flop_formula(getattr(torch.ops.halonet, operator))(formula)
 
-    def __call__(self, *tensors: Tensor | None, geometry: Geometry, scale: float) -> Tensor:
-        """Attend: the tensors of `Inputs` in their order, checked.
+    def __call__(self, *given: Tensor | int | None, geometry: Geometry, scale: float) -> Tensor:
+        """Attend, with checked tensors in the order of the schema.
 
         Raises:
             NotImplementedError: If forward-mode derivatives are wanted.
         """
         if forward_ad._current_level >= 0 and any(
-            each is not None and forward_ad.unpack_dual(each).tangent is not None for each in tensors
+            isinstance(each, Tensor) and forward_ad.unpack_dual(each).tangent is not None for each in given
         ):
             raise NotImplementedError(f"backend {self.name!r} has no forward-mode derivatives; backend='reference' has")
-        save = torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in tensors)
+        save = torch.is_grad_enabled() and any(isinstance(each, Tensor) and each.requires_grad for each in given)
         save = save or is_traced()  # the traced program must serve with gradients and without
-        operator = getattr(torch.ops.halonet, f"{self.name}_attention")
-        return operator(*tensors, _numbers_of(geometry), scale, save)[0]
+        operator = getattr(torch.ops.halonet, self.forward_name)
+        return operator(*given, _numbers_of(geometry), scale, save)[0]
+
+    def _inputs(self, *given: Any) -> Inputs:
+        return Inputs(*given)
+
+    def _allocate(self, *given: Any) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Make memory for the gradients of the images; return it, and query's, key's and value's part of it."""
+        memory = tuple(each.new_empty(each.shape) for each in given[: self.num_images])
+        return memory, memory
 
     def _forward(self, *arguments: Any) -> tuple[Tensor, Tensor]:
-        *tensors, numbers, scale, save = arguments
-        output, log_sum = _empty(*arguments)
+        *given, numbers, scale, save = arguments
+        inputs = self._inputs(*given)
+        output, log_sum = _empty(inputs, save)
         if output.numel():
-            inputs = Inputs(*tensors)
             self.run_forward(inputs, _geometry(numbers, inputs), scale, output, log_sum if save else None)
         return output, log_sum
 
     def _backward(self, *arguments: Any) -> tuple[Tensor, ...]:
-        grad_output, *tensors, output, log_sum, numbers, scale, joined = arguments
-        inputs = Inputs(*tensors)
+        grad_output, *given, output, log_sum, numbers, scale = arguments
         if not output.numel():
-            return tuple(gradient.zero_() for gradient in _empty_gradients(*arguments))
-        memory = gradients.allocate(joined, *inputs[:3])
+            return tuple(gradient.zero_() for gradient in self._empty_gradients(*arguments))
+        inputs = self._inputs(*given)
+        memory, gradients = self._allocate(*given)
         if self.adds:
             for each in memory:
                 each.zero_()
-        tables = self.run_backward(
-            grad_output,
-            inputs,
-            output,
-            log_sum,
-            _geometry(numbers, inputs),
-            scale,
-            gradients.parts(joined, memory, inputs[:3]),
-        )
+        geometry = _geometry(numbers, inputs)
+        tables = self.run_backward(grad_output, inputs, output, log_sum, geometry, scale, list(gradients))
         return *memory, *tables
 
+    def _empty(self, *arguments: Any) -> tuple[Tensor, Tensor]:
+        *given, _, _, save = arguments
+        return _empty(self._inputs(*given), save)
+
+    def _empty_gradients(self, *arguments: Any) -> tuple[Tensor, ...]:
+        _, *given, _, log_sum, _, _ = arguments
+        memory, _ = self._allocate(*given)
+        tables = given[self.num_images : self.num_images + 2]
+        tables = (log_sum.new_empty(()) if table is None else table for table in tables)
+        return *memory, *(each.new_empty(each.shape) for each in tables)
+
+    def _remember(self, ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        *given, ctx.numbers, ctx.scale, _ = inputs
+        tensors, ctx.sizes = given[: self.num_images + 2], given[self.num_images + 2 :]
+        ctx.save_for_backward(*tensors, *output)
+        ctx.mark_non_differentiable(output[1])
+
     def _differentiate(self, ctx: Any, grad_output: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        saved = ctx.saved_tensors  # read once: activation checkpointing recomputes them
-        operator = getattr(torch.ops.halonet, f"{self.name}_attention_backward")
-        joined = gradients.count_joined(*saved[:3])
-        *memory, row, column = operator(grad_output, *saved, ctx.numbers, ctx.scale, joined)
-        tables = (None if table is None else grad for table, grad in zip(saved[3:5], (row, column), strict=True))
-        return *gradients.parts(joined, tuple(memory), saved[:3]), *tables, None, None, None
+        *tensors, output, log_sum = ctx.saved_tensors  # read once: activation checkpointing recomputes them
+        operator = getattr(torch.ops.halonet, f"{self.forward_name}_backward")
+        gradients = operator(grad_output, *tensors, *ctx.sizes, output, log_sum, ctx.numbers, ctx.scale)
+        gradients = (None if each is None else grad for each, grad in zip(tensors, gradients, strict=True))
+        return *gradients, *(None for _ in ctx.sizes), None, None, None
 
     def _refuse_second_derivative(self, ctx: Any, *grads: Tensor) -> None:
         raise NotImplementedError(
             f"backend {self.name!r} has first derivatives only; backend='reference' differentiates twice"
         )
+
+
+class PackedOperator(Operator):
+    """The same kernel for a `Packed`, whose gradient is packed too."""
+
+    kind = "packed_attention"
+    images = "Tensor packed, Tensor? query"
+    num_images = 2
+    sizes = ", int num_heads, int key_channels, int value_channels"
+    flops = (flops.packed_forward_flops, flops.packed_backward_flops)
+
+    def _inputs(self, *given: Any) -> Inputs:
+        tensor, query, row_embedding, column_embedding, *sizes = given
+        return Inputs(*unpack(Packed(tensor, query, *sizes)), row_embedding, column_embedding)
+
+    def _allocate(self, *given: Any) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        tensor, query, _, _, *sizes = given
+        packed = tensor.new_empty(tensor.shape)
+        if query is None:
+            return (packed, tensor.new_empty(0)), unpack(Packed(packed, None, *sizes))
+        of_query = query.new_empty(query.shape)
+        return (packed, of_query), unpack(Packed(packed, of_query, *sizes))
+
+
+def _empty(inputs: Inputs, save: bool) -> tuple[Tensor, Tensor]:
+    grid = inputs.query.shape[:4]
+    log_sum = inputs.query.new_empty(grid if save else (0,), dtype=summed_in(inputs.query.dtype))
+    return inputs.query.new_empty(*grid, inputs.value.shape[4]), log_sum
 
 
 def summed_in(dtype: torch.dtype) -> torch.dtype:
@@ -167,42 +219,3 @@ def _make_geometry(numbers: tuple[int, ...], height: int, width: int, clipped: b
         centered=bool(numbers[9]),
     )
     return clip(geometry) if clipped else geometry
-
-
-def _empty(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    row_embedding: Tensor | None,
-    column_embedding: Tensor | None,
-    numbers: Sequence[int],
-    scale: float,
-    save: bool,
-) -> tuple[Tensor, Tensor]:
-    grid = query.shape[:4]
-    log_sum = query.new_empty(grid if save else (0,), dtype=summed_in(query.dtype))
-    return query.new_empty(*grid, value.shape[4]), log_sum
-
-
-def _empty_gradients(
-    grad_output: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    row_embedding: Tensor | None,
-    column_embedding: Tensor | None,
-    output: Tensor,
-    log_sum: Tensor,
-    numbers: Sequence[int],
-    scale: float,
-    joined: int,
-) -> tuple[Tensor, ...]:
-    tables = (log_sum.new_empty(()) if table is None else table for table in (row_embedding, column_embedding))
-    memory = gradients.allocate(joined, query, key, value)
-    return *memory, *(each.new_empty(each.shape) for each in tables)
-
-
-def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    *tensors, ctx.numbers, ctx.scale, _ = inputs
-    ctx.save_for_backward(*tensors, *output)
-    ctx.mark_non_differentiable(output[1])

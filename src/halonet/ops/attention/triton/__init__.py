@@ -3,5 +3,6 @@
 from halonet.ops.attention.triton.backend import (
     SUMMARY as SUMMARY,
     halo_attention as halo_attention,
-    refusal as refusal,
+    packed_attention as packed_attention,
+    unsupported_reason as unsupported_reason,
 )

@@ -16,7 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from halonet.ops.attention.geometry import Geometry, power_of_2
-from halonet.ops.attention.registration import Inputs, Operator
+from halonet.ops.attention.packed import Packed, unpack
+from halonet.ops.attention.registration import Inputs, Operator, PackedOperator
 from halonet.ops.tracing import is_exporting
 from halonet.ops.transforms import is_transformed
 
@@ -28,7 +29,7 @@ LEAST_CAPABILITY = 8
 LEAST_SCALE, LARGEST_SCALE = 1e-6, 1e6
 
 
-def refusal(query: Tensor, key: Tensor, value: Tensor, geometry: Geometry) -> str | None:
+def unsupported_reason(query: Tensor, key: Tensor, value: Tensor, geometry: Geometry) -> str | None:
     """Why the kernels cannot take a call, or None."""
     if is_exporting():
         return "it is no part of an exported program"
@@ -98,6 +99,16 @@ def halo_attention(
     return _OPERATOR(query, key, value, row_embedding, column_embedding, geometry=geometry, scale=scale)
 
 
+def packed_attention(
+    packed: Packed, row_embedding: Tensor | None, column_embedding: Tensor | None, *, geometry: Geometry, scale: float
+) -> Tensor:
+    """`halo_attention` whose gradients come packed."""
+    if not LEAST_SCALE <= scale <= LARGEST_SCALE:
+        return halo_attention(*unpack(packed), row_embedding, column_embedding, geometry=geometry, scale=scale)
+    tensor, query, *sizes = packed
+    return _PACKED_OPERATOR(tensor, query, row_embedding, column_embedding, *sizes, geometry=geometry, scale=scale)
+
+
 def _forward(inputs: Inputs, geometry: Geometry, scale: float, output: Tensor, log_sum: Tensor | None) -> None:
     from halonet.ops.attention.triton.launch import forward_launch
 
@@ -128,6 +139,7 @@ def _backward(
 
 
 _OPERATOR = Operator("triton", _forward, _backward, ["CUDA", "CPU"])
+_PACKED_OPERATOR = PackedOperator("triton", _forward, _backward, ["CUDA", "CPU"])
 
 
 def _device_of(tensor: Tensor) -> AbstractContextManager[object]:

@@ -66,7 +66,7 @@ class Measured(NamedTuple):
 
 # Compute capabilities, times 10, that the table has columns for.
 ARCHITECTURES = (80, 90, 100)
-# Nothing in this table was timed: `MEASURED`, below, comes before it. Proposed by tools/search_configurations.py for
+# Nothing in this table was timed: `MEASURED`, below, comes before it. Proposed by `halonet benchmark triton search` for
 # blocks of 8 and halos of 3 pixels, where none spills a register but "queries" in fp32 with 128 channels and more. Some
 # rows of 128 and 256 channels were searched for 8.0 alone.
 TABLE: dict[Cell, tuple[tuple[int, int, int, int, int], ...]] = {

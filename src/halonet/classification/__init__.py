@@ -1,0 +1,1 @@
+"""The task of classification: its recipe, data, module, evaluation and prediction."""

@@ -1,0 +1,118 @@
+"""Labeling image files with a checkpoint."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from halonet.classification.checkpoint import load_checkpoint
+from halonet.classification.evaluation import preprocessing
+from halonet.data.classification.transforms import build_transform
+from halonet.data.images import open_image
+from halonet.engine.device import choose_device
+from halonet.engine.files import check_output_folder, explain_full_disk, picture_name
+from halonet.errors import UserError
+from halonet.rules import Count, check_arguments
+
+
+def predict(
+    checkpoint: str | Path,
+    images: Sequence[str | Path],
+    top_k: int = 5,
+    *,
+    batch_size: int = 64,
+    device: str = "auto",
+) -> list[dict[str, Any]]:
+    """Label image files.
+
+    Args:
+        checkpoint: A run folder, a `model.safetensors` or a `.ckpt`.
+        images: Image files; see `halonet.data.images.find_images` for folders.
+        top_k: How many guesses to return for each; at most all classes.
+        batch_size: Images at a time.
+        device: "cpu", "cuda", ...; "auto" takes an accelerator if there is one.
+
+    Returns:
+        For each image, in the order given: `file`, the best guess as `label` and `probability` (in [0, 1]), and `top`,
+        a list of such guesses, best first. Classes without names are numbers. An image that cannot be read has its
+        `file` and, as `error`, the reason; the others do not suffer from it.
+
+    Raises:
+        UserError: The checkpoint cannot be read, or `top_k` or `batch_size` is not positive.
+    """
+    check_arguments(top_k=(top_k, Count), batch_size=(batch_size, Count))
+    network, information = load_checkpoint(checkpoint)
+    transform = build_transform(preprocessing(information, str(checkpoint)), train=False)
+    target = choose_device(device)
+    network.to(target)
+    class_names = information.get("class_names") or [str(label) for label in range(information["num_classes"])]
+    rows = []
+    for start in range(0, len(images), batch_size):
+        files = images[start : start + batch_size]
+        read, errors = _read(files, transform)
+        probabilities = {}
+        if read:
+            with torch.inference_mode():
+                batch = network(torch.stack(list(read.values())).to(target)).float().softmax(dim=1).cpu()
+            probabilities = dict(zip(read, batch, strict=True))
+        for place, file in enumerate(map(str, files)):
+            if place in errors:
+                rows.append({"file": file, "error": errors[place]})
+            else:
+                rows.append(_row(file, probabilities[place], class_names, top_k))
+    return rows
+
+
+def _read(
+    files: Sequence[str | Path], transform: Callable[[Image.Image], Tensor]
+) -> tuple[dict[int, Tensor], dict[int, str]]:
+    """Read a batch: by their place in it, the images, and what is wrong with those that cannot be read."""
+    images, errors = {}, {}
+    for place, file in enumerate(files):
+        try:
+            images[place] = transform(open_image(file))
+        except UserError as error:
+            errors[place] = str(error)
+    return images, errors
+
+
+def _row(file: str, probabilities: Tensor, class_names: list[str], top_k: int) -> dict[str, Any]:
+    best = probabilities.topk(min(top_k, len(class_names)))
+    top = [
+        {"label": class_names[label], "probability": probability}
+        for label, probability in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    ]
+    return {"file": file, **top[0], "top": top}
+
+
+def save_maps(checkpoint: str | Path, rows: Sequence[dict[str, Any]], folder: str | Path) -> list[Path]:
+    """Draw where pixels look, a picture for each labeled image.
+
+    Args:
+        checkpoint: As for `predict`.
+        rows: What `predict` returned, of images that could be read.
+        folder: Where the pictures go, as NUMBER_STEM.png; made if it does not exist.
+
+    Returns:
+        The pictures' files.
+
+    Raises:
+        UserError: As for `predict`, or the folder cannot be written into, the network has no attention, or matplotlib
+            is missing.
+    """
+    from halonet.visual.attention_map import draw_attention
+
+    check_output_folder(folder)
+    network, information = load_checkpoint(checkpoint)
+    transform = build_transform(preprocessing(information, str(checkpoint)), train=False)
+    paths = []
+    for number, row in enumerate(rows):
+        picture = open_image(row["file"])
+        path = Path(folder) / picture_name(number, row["file"])
+        title = f"{row['label']} {100 * row['probability']:.1f} %"
+        with explain_full_disk(path):
+            paths.append(draw_attention(network, transform(picture)[None], picture, path, title=title))
+    return paths

@@ -1,0 +1,126 @@
+"""A recipe of classification: one experiment as a typed record."""
+
+from dataclasses import field
+from typing import Annotated, Any, Literal
+
+from halonet.data import AugmentationConfig
+from halonet.data.nullable import OrNull
+from halonet.models.config import Classes, DropRate, InChans
+from halonet.recipes.schema import AnyRecipe, Fraction, Part, check_model
+from halonet.rules import Count, FilledText, Workers, within
+from halonet.schemas import record
+
+
+@record
+class ModelSection:
+    """The network, as `halonet.create_model` takes it.
+
+    Attributes:
+        name: A row of `halonet.HALONETS`; null follows from the data.
+        num_classes: Of the data; null follows from the data.
+        in_chans: Channels of an image.
+        drop_rate: Dropout before the classifier.
+        drop_path_rate: Stochastic depth of the last block, rising linearly from the first.
+        overrides: Other fields of the model's config.
+    """
+
+    name: OrNull[str]
+    num_classes: OrNull[Classes] = 1000
+    in_chans: InChans = 3
+    drop_rate: DropRate = 0.0
+    drop_path_rate: DropRate = 0.0
+    overrides: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.name is not None:
+            check_model(self)
+
+
+@record
+class DataSection:
+    """The images.
+
+    Attributes:
+        source: A named data set or a folder; null must be replaced on the command line.
+        root: The folder that a named data set lies in; null for those that need none.
+        train_images: How many training images to keep, the classes in equal parts; null for all.
+        augmentation: Image size, channels, normalization, and what training does to images.
+        validation_split: What is measured after each epoch, for choosing; null for nothing.
+        test_split: What is measured once, at the end; null takes "test", or the validation split where there is none.
+        hold_out: Where the data has no validation split, the part of each class to hold out as one, drawn by the
+            images' names and the seed; null holds every tenth image out, in their stored order.
+        shrink: Scale images down as they are read, to a shorter side of this many times `image_size`, and keep them in
+            memory; null leaves them as they are.
+        workers: Processes that load images; 0 loads in the training process.
+    """
+
+    source: OrNull[FilledText]
+    root: FilledText | None = None
+    train_images: Count | None = None
+    augmentation: AugmentationConfig
+    validation_split: FilledText | None = "validation"
+    test_split: OrNull[FilledText] = "test"
+    hold_out: Annotated[float, within(above=0, below=1)] | None = None
+    shrink: Annotated[float, within(least=1, most=1_000)] | None = None
+    workers: Workers = 0
+
+
+@record
+class ScheduleSection:
+    """A linear warm-up, then a cosine.
+
+    Attributes:
+        epochs: Of the whole run; null follows from the number of images.
+        warmup_epochs: May be a fraction; null follows from the epochs.
+        final_fraction: Of the peak learning rate, used by the last step.
+    """
+
+    epochs: OrNull[Count]
+    warmup_epochs: OrNull[Annotated[float, within(least=0)]] = 0.0
+    final_fraction: Fraction = 1 / 128
+
+
+@record
+class RegularizationSection:
+    """What keeps the network from learning by heart, other than augmentation, dropout and weight decay.
+
+    Attributes:
+        label_smoothing: Part of each label given to all classes alike.
+    """
+
+    label_smoothing: Part = 0.0
+
+
+@record
+class Recipe(AnyRecipe):
+    """One experiment of classification, see `AnyRecipe`.
+
+    Attributes:
+        regularization: Label smoothing.
+
+    Raises:
+        RuleError: Values break rules; it names all of them.
+    """
+
+    follow_from_data = (
+        "model.name",
+        "model.num_classes",
+        "data.augmentation.image_size",
+        "data.augmentation.train_crop",
+        "data.test_split",
+        "optimizer.batch_size",
+        "optimizer.learning_rate",
+        "schedule.epochs",
+        "schedule.warmup_epochs",
+    )
+
+    task: Literal["classification"] = "classification"
+    model: ModelSection
+    data: DataSection
+    schedule: ScheduleSection
+    regularization: RegularizationSection = RegularizationSection()
+
+    def _rules(self) -> dict[str, tuple[bool, str]]:
+        schedule = self.schedule
+        fits = None in (schedule.warmup_epochs, schedule.epochs) or schedule.warmup_epochs <= schedule.epochs
+        return {"schedule.warmup_epochs": (fits, f"from 0 to schedule.epochs, which is {schedule.epochs}")}

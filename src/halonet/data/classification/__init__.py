@@ -1,0 +1,1 @@
+"""Images with one label each: data sets, folders, archives and what training does to images."""

@@ -1,0 +1,111 @@
+"""Detectors as ONNX files."""
+
+import copy
+import json
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import halonet
+from halonet.detection.export.exportable import ExportableDetector
+from halonet.detection.export.parts import make_translations
+from halonet.detection.export.verification import verify_detector
+from halonet.detection.mask_rcnn import SIZE_DIVISOR, FasterRCNN
+from halonet.engine.files import check_output_file, write_atomically
+from halonet.errors import UserError
+from halonet.installation import command_for_extra
+
+OPSET = 18  # the oldest whose Resize and Pad name their axes
+EXAMPLE_SIZE = (320, 256)
+
+
+def export_detector(
+    detector: FasterRCNN, path: str | Path, *, class_names: Sequence[str] = (), verify: bool = True
+) -> Path:
+    """Write a detector as one ONNX file that takes images of any size.
+
+    The file's input is `image`, float32 [channels, height, width] with values in [0, 1]; it normalizes and scales by
+    itself. Its outputs are `boxes` [detections, 4], `labels` [detections], `scores` [detections] and, of a Mask R-CNN,
+    `masks` [detections, 1, height, width], as the detector returns them. Metadata holds `class_names` (JSON: label 1
+    first), `preprocessing` (JSON: what the file expects and does) and `halonet_version`.
+
+    Args:
+        detector: Neither it nor its mode is changed; the work is done on a copy on the CPU.
+        path: The file; replaced in one step.
+        class_names: In the order of the labels; none, or one a class.
+        verify: Whether onnxruntime must first find what the detector finds, at three sizes.
+
+    Returns:
+        The path.
+
+    Raises:
+        UserError: The file cannot be written, which is found out first; a package is missing, the number of names is
+            not that of the classes, or the disk is full.
+        RuntimeError: onnxruntime finds something else.
+    """
+    path = Path(path)
+    check_output_file(path)
+    for package in ("onnx", "onnxscript", *(["onnxruntime"] if verify else [])):
+        if find_spec(package) is None:
+            raise UserError(f"exporting needs {package}: {command_for_extra('export')}")
+    if class_names and len(class_names) != detector.num_classes:
+        raise UserError(f"{len(class_names)} class names for {detector.num_classes} classes; give one a class, or none")
+    import onnx
+
+    detector = copy.deepcopy(detector).cpu().float().eval()
+    with torch.no_grad():
+        model = _translate(detector)
+        transform: Any = detector.transform
+        preprocessing = {
+            "channels": {1: "gray", 3: "RGB"}.get(detector.in_chans, str(detector.in_chans)),
+            "range": [0, 1],
+            "done_inside": {
+                "mean": transform.image_mean,
+                "std": transform.image_std,
+                "min_size": transform.min_size[-1],
+                "max_size": transform.max_size,
+                "size_divisor": SIZE_DIVISOR,
+            },
+        }
+        metadata = {
+            "class_names": json.dumps(list(class_names)),
+            "preprocessing": json.dumps(preprocessing),
+            "halonet_version": halonet.__version__,
+        }
+        onnx.helper.set_model_props(model, metadata)
+        content = model.SerializeToString()
+        onnx.checker.check_model(content, full_check=True)
+        if verify:
+            verify_detector(detector, model)
+    write_atomically(path, lambda file: file.write(content))
+    return path
+
+
+def _translate(detector: FasterRCNN) -> Any:
+    """The detector as an `onnx.ModelProto`."""
+    image = torch.zeros(detector.in_chans, *EXAMPLE_SIZE)
+    exportable = ExportableDetector(detector).eval()
+    program = torch.onnx.export(
+        exportable,
+        (image,),
+        dynamo=True,
+        verbose=False,
+        dynamic_shapes={"image": {1: "height", 2: "width"}},
+        input_names=["image"],
+        output_names=exportable.outputs,
+        opset_version=OPSET,
+        custom_translation_table=make_translations(),
+    )
+    assert program is not None
+    # The exporter notes where in whose source each node comes from.
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()
+        for value in node.outputs:
+            value.metadata_props.clear()
+    for output in program.model.graph.outputs:
+        assert output.shape is not None
+        output.shape[0] = "detections"
+    return program.model_proto

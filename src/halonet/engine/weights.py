@@ -1,0 +1,302 @@
+"""Trained weights with all that evaluation and prediction need to know, read without running any code."""
+
+import dataclasses
+import json
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from halonet.engine.checksums import KEY, DamagedFileError, check_file, check_tensors, checksum
+from halonet.engine.data import KeyedData
+from halonet.engine.files import write_atomically
+from halonet.errors import LONGEST_NAME, UserError
+from halonet.layers import fit_state
+from halonet.rules import hints_of, shown
+from halonet.schemas import check
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+MetadataT = TypeVar("MetadataT")
+
+_PREFIX = "network."  # of the network's tensors in a Lightning checkpoint
+_METADATA_KEY = "halonet"  # of the JSON in a safetensors file, and of the dictionary in a Lightning checkpoint
+
+
+def describe(network: nn.Module, data: Any = None) -> dict[str, Any]:
+    """Say what weights belong to.
+
+    Args:
+        network: A HaloNet; of any other module only the class is told.
+        data: A data module of this package that it was trained on, or None.
+
+    Returns:
+        JSON values: `network` (the class), `config` (if it is a dataclass), `num_classes`, `in_chans`, and what the
+        data module says of itself, such as `class_names`, `preprocessing`, `data` and `test_split`.
+    """
+    information: dict[str, Any] = {"network": type(network).__name__}
+    if dataclasses.is_dataclass(config := getattr(network, "config", None)) and not isinstance(config, type):
+        information["config"] = dataclasses.asdict(config)
+    for name in ("num_classes", "in_chans"):
+        if hasattr(network, name):
+            information[name] = getattr(network, name)
+    if isinstance(data, KeyedData):
+        information |= data.describe()
+    return json.loads(json.dumps(information))
+
+
+def save_weights(path: Path, state: dict[str, Tensor], information: dict[str, Any]) -> None:
+    """Write a `model.safetensors`, with a checksum; the same arguments give the same bytes.
+
+    Args:
+        path: Where; a file that exists is replaced in one step.
+        state: The network's state dictionary.
+        information: As `describe` returns it.
+
+    Raises:
+        UserError: The disk is full.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    metadata = {"format": "pt", _METADATA_KEY: json.dumps(information)}
+    metadata[KEY] = checksum(tensors, metadata)
+    head, content = _with_sorted_metadata(safetensors.torch.save(tensors, metadata))
+    write_atomically(path, lambda file: (file.write(head), file.write(content)))
+
+
+def _with_sorted_metadata(content: bytes) -> tuple[bytes, memoryview]:
+    """Put the metadata of a safetensors file in order, which the library leaves to chance; returns header and data."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text, memoryview(content)[8 + size :]
+
+
+def saved_from(information: dict[str, Any]) -> str | None:
+    """The class that weights were saved from, or None if a checkpoint does not say it as `describe` does."""
+    kind = information.get("network")
+    return kind if isinstance(kind, str) and kind.isidentifier() and len(kind) <= LONGEST_NAME else None
+
+
+def build_checked(build: Callable[[], ModuleT], state: dict[str, Tensor], source: str) -> ModuleT:
+    """Build a network and load its weights, once they are known to fit: a description alone can take no memory.
+
+    Args:
+        build: Makes the network.
+        state: Tensors by name.
+        source: Whose they are, for the message.
+
+    Returns:
+        The network, in evaluation mode on the CPU.
+
+    Raises:
+        UserError: The weights do not fit, or are not finite.
+    """
+    with torch.device("meta"):
+        check_state(build(), state, source)
+    network = build()
+    network.load_state_dict(state)
+    return network.eval()
+
+
+def read_metadata(schema: type[MetadataT], information: dict[str, Any], source: str) -> MetadataT:
+    """Check what a checkpoint says.
+
+    Args:
+        schema: What it must say; what a later version says besides is passed over.
+        information: What it says.
+        source: The checkpoint, for the message.
+
+    Raises:
+        RuleError: It names all that is missing or breaks a rule.
+    """
+    known = {name: information[name] for name in hints_of(schema) if name in information}
+    return check(schema, known, f"the description in {source}")
+
+
+def without_nulls(information: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what is null in the description of a checkpoint, which says as little as what is missing."""
+    return {name: value for name, value in information.items() if value is not None}
+
+
+def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any], Path]:
+    """Read what a checkpoint holds, without building anything.
+
+    Args:
+        path: A run folder, a `model.safetensors` or a `.ckpt`. Of a checkpoint of a run with EMA, the average.
+
+    Returns:
+        The network's state dictionary, what `describe` knew of it, and the file.
+
+    Raises:
+        UserError: The file is missing, truncated, no checkpoint, or holds pickled code.
+    """
+    path = Path(path)
+    if os.path.isdir(path):
+        path = path / "model.safetensors"
+    if not os.path.exists(path):  # which is false for a name that no file can have; pathlib's raises
+        raise UserError(f"there is no checkpoint {path}: give a run folder, a model.safetensors or a .ckpt file")
+    state, information = _read_safetensors(path) if path.suffix == ".safetensors" else _read_lightning(path)
+    return state, information, path
+
+
+def load_state(network: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """Load a state dictionary, or say briefly why it does not fit.
+
+    Args:
+        network: To load into.
+        state: Tensors by name.
+        source: Whose they are, for the message.
+
+    Raises:
+        UserError: Names, shapes or types differ, or a weight is NaN or infinite.
+    """
+    check_state(network, state, source)
+    network.load_state_dict(state)
+
+
+def check_state(network: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """Check that a state dictionary fits a network, which may be on the meta device.
+
+    Args:
+        network: What it must fit.
+        state: Tensors by name. A shorter floating-point type fits a longer one, whose values include its own.
+        source: Whose they are, for the message.
+
+    Raises:
+        UserError: Names, shapes or types differ, or a weight is NaN or infinite.
+    """
+    own, state = network.state_dict(), fit_state(network, state)
+    both = [name for name in own if name in state]
+    problems = {
+        "missing": [name for name in own if name not in state],
+        "unexpected": [name for name in state if name not in own],
+        "of another shape": [
+            f"{name} {list(state[name].shape)} for {list(own[name].shape)}"
+            for name in both
+            if state[name].shape != own[name].shape
+        ],
+        "of another type": [
+            f"{name} {_name_of(state[name].dtype)} for {_name_of(own[name].dtype)}"
+            for name in both
+            if not _holds(own[name].dtype, state[name].dtype)
+        ],
+    }
+    if any(problems.values()):
+        raise UserError(
+            f"the weights in {source} are from another model than this {type(network).__name__}: "
+            + "; ".join(f"{len(names)} {what} ({_briefly(names)})" for what, names in problems.items() if names)
+        )
+    wrong = [name for name in both if state[name].is_floating_point() and not state[name].isfinite().all()]
+    if wrong:
+        raise UserError(
+            f"the weights in {source} hold NaN or infinity ({_briefly(wrong)}): the training that wrote them diverged; "
+            "take an earlier checkpoint"
+        )
+
+
+def network_state(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
+    """Take the network's weights out of a `.ckpt`: the average, if the run kept one.
+
+    Args:
+        checkpoint: As `read_checkpoint` returns it.
+
+    Returns:
+        The network's state dictionary.
+    """
+    return {name.removeprefix(_PREFIX): tensor for name, tensor in checkpoint["state_dict"].items()}
+
+
+def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """Read a `.ckpt`, tensors and plain values only.
+
+    Args:
+        path: The file.
+        map_location: As in `torch.load`.
+
+    Returns:
+        The checkpoint's dictionary.
+
+    Raises:
+        UserError: The file is missing, truncated, no checkpoint, or holds pickled code.
+    """
+    if not os.path.isfile(path):
+        raise UserError(f"there is no checkpoint {path}")
+    try:
+        check_file(path)
+        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+    except DamagedFileError:
+        raise
+    except PermissionError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except Exception as error:  # whatever the parser of arbitrary bytes met
+        if isinstance(error, pickle.UnpicklingError) and ("GLOBAL" in str(error) or "allowlisted" in str(error)):
+            raise UserError(
+                f"{path} is refused: it holds pickled Python objects, which can run code when read; "
+                "have its author save a state dictionary of tensors, or a .safetensors file"
+            ) from error
+        size = path.stat().st_size
+        raise DamagedFileError(f"{path} is not a checkpoint, or a truncated one ({size:,} bytes)") from error
+    if not isinstance(checkpoint, dict):
+        raise UserError(f"{path} holds a {type(checkpoint).__name__}, not a checkpoint's dictionary")
+    return checkpoint
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
+    except safetensors.SafetensorError as error:
+        size = path.stat().st_size
+        raise DamagedFileError(f"{path} is not a safetensors file, or a truncated one ({size:,} bytes)") from error
+    check_tensors(path, state, metadata)
+    try:
+        information = json.loads(metadata.get(_METADATA_KEY, "{}"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} has damaged metadata: it is not a checkpoint of `halonet train`") from error
+    if not isinstance(information, dict):
+        raise UserError(f"{path} has metadata of another program: it is not a checkpoint of `halonet train`")
+    return state, information
+
+
+def _read_lightning(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    checkpoint = read_checkpoint(path)
+    state, information = checkpoint.get("state_dict"), checkpoint.get(_METADATA_KEY, {})
+    if not isinstance(state, dict) or not isinstance(information, dict):
+        raise UserError(f"{path} is a PyTorch file, but not a checkpoint of `halonet train`: it has no state_dict")
+    _check_tensors(state, path)
+    return network_state(checkpoint), information
+
+
+def _check_tensors(state: dict[Any, Any], path: Path) -> None:
+    """Refuse what is no weight, and tensors that claim more memory than there is file."""
+    for name, tensor in state.items():
+        if not isinstance(name, str):
+            raise UserError(f"{path} has weights without names: it is not a checkpoint of `halonet train`")
+        is_plain = isinstance(tensor, Tensor) and tensor.layout == torch.strided and not tensor.is_quantized
+        if not is_plain:
+            raise UserError(f"{path} holds {shown(name)}, which is no plain tensor, among its weights")
+    claimed, size = sum(tensor.numel() * tensor.element_size() for tensor in state.values()), path.stat().st_size
+    if claimed > size:
+        raise UserError(f"{path} has {size:,} bytes, but says that its weights have {claimed:,}: it is no checkpoint")
+
+
+def _holds(own: torch.dtype, given: torch.dtype) -> bool:
+    """Whether one type holds all values of another."""
+    both_floating = own.is_floating_point and given.is_floating_point
+    return own == given or (both_floating and torch.promote_types(own, given) == own)
+
+
+def _name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _briefly(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

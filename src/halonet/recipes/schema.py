@@ -1,0 +1,231 @@
+"""A recipe is one experiment as a typed record; this is what the recipes of all tasks share."""
+
+import dataclasses
+import functools
+import re
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from halonet.data.nullable import OrNull
+from halonet.errors import UserError, unknown_name
+from halonet.models import HALONETS, HaloNetConfig, configure
+from halonet.rules import (
+    Complaint,
+    Count,
+    FilledText,
+    Rule,
+    RuleError,
+    Text,
+    check_together,
+    within,
+)
+from halonet.schemas import record
+
+RecipeT = TypeVar("RecipeT", bound="AnyRecipe")
+
+NOT_YET_RUN = "not yet run"
+
+LONGEST_NAME, LONGEST_PART = 200, 100
+
+
+def _is_name(name: str) -> bool:
+    """Whether a name is a path that stays below the folder of runs; no name at all is for runs that get a folder."""
+    parts = name.split("/")
+    return name == "" or (
+        len(name) <= LONGEST_NAME
+        and all(part.strip(". ") != "" and len(part) <= LONGEST_PART for part in parts)
+        and re.search(r"[\x00-\x1f\x7f-\x9f\\\ud800-\udfff]", name) is None
+    )
+
+
+Name = Annotated[
+    str,
+    Rule(
+        f"a path below runs/, such as imagenet/h0: of at most {LONGEST_NAME} letters, {LONGEST_PART} from one / to the "
+        "next, without .., backslash and control characters",
+        _is_name,
+    ),
+]
+LearningRate = Annotated[float, within(above=0)]
+Fraction = Annotated[float, within(above=0, most=1)]
+Part = Annotated[float, within(least=0, below=1)]
+Seed = Annotated[int, within(least=0, below=2**63)]
+
+
+@record
+class ProvenanceSection:
+    """What running the recipe here took and gave.
+
+    Attributes:
+        hardware: It ran on.
+        time: It took.
+        result: It gave, with the number of seeds; "not yet run" is an honest value.
+    """
+
+    hardware: Text = NOT_YET_RUN
+    time: Text = NOT_YET_RUN
+    result: Text = NOT_YET_RUN
+
+
+@record
+class OptimizerSection:
+    """Nesterov SGD.
+
+    Attributes:
+        learning_rate: The peak, for the whole batch; null follows from the batch size.
+        momentum: Ours: the paper names no value.
+        weight_decay: L2 penalty.
+        decay: On tensors with two axes or more ("matrices"), or on all; ours: the paper does not say.
+        batch_size: Images per optimizer step, over all devices and accumulated micro-batches; null follows from the
+            number of images.
+        accumulate: Micro-batches per optimizer step.
+    """
+
+    learning_rate: OrNull[LearningRate]
+    momentum: Part = 0.9
+    weight_decay: Annotated[float, within(least=0, most=1_000)] = 2e-5
+    decay: Literal["matrices", "all"] = "matrices"
+    batch_size: OrNull[Count] = 128
+    accumulate: Count = 1
+
+
+@record
+class EmaSection:
+    """The moving average of the weights.
+
+    Attributes:
+        decay: What each step keeps of it in the long run (less at first); 0 turns it off.
+    """
+
+    decay: Part = 0.0
+
+
+@record
+class EngineSection:
+    """How the computer does it; nothing here is part of the experiment, but the seed.
+
+    Attributes:
+        precision: Of the network's arithmetic; weights are always float32.
+        accelerator: "cpu", "gpu", ...; "auto" takes what there is.
+        devices: Processes on each node.
+        nodes: Machines.
+        strategy: Lightning's, such as "ddp".
+        compile: Whether to `torch.compile` the network.
+        clip_gradient: Largest norm of the gradient; null for none.
+        seed: Of weights, order, augmentation, dropout and stochastic depth.
+        checkpoint_every_steps: Optimizer steps between checkpoints; one more is written as each epoch begins.
+        log_every_steps: Optimizer steps between lines of the log.
+    """
+
+    precision: Literal["fp32", "bf16-mixed", "16-mixed"] = "fp32"
+    accelerator: FilledText = "auto"
+    devices: Annotated[int, within(least=1, most=1_024)] = 1
+    nodes: Annotated[int, within(least=1, most=65_536)] = 1
+    strategy: FilledText = "auto"
+    compile: bool = False
+    clip_gradient: Annotated[float, within(above=0)] | None = None
+    seed: Seed = 0
+    checkpoint_every_steps: Count = 100
+    log_every_steps: Count = 10
+
+
+@record
+class AnyRecipe:
+    """One experiment of any task, which gives `model`, `data` and `schedule` sections of its own.
+
+    Attributes:
+        name: Its path among the recipes, without suffix; a file elsewhere is named by its stem.
+        task: What is trained.
+        description: What is trained, and how.
+        reproduces: Which figure of the paper, or that it is our own.
+        provenance: What it took and gave here.
+        model: The network; `name`, `num_classes` and `in_chans` are among its fields.
+        data: The images; `source`, `augmentation` and `test_split` are among its fields.
+        optimizer: Nesterov SGD.
+        schedule: The learning rate over the run.
+        ema: The average of the weights.
+        engine: How the computer does it.
+
+    Raises:
+        RuleError: Values break rules; it names all of them.
+    """
+
+    follow_from_data: ClassVar[tuple[str, ...]] = ()
+    """Dotted keys of values that may be null, and then follow from the data."""
+
+    name: Name = ""
+    task: str = ""
+    description: Text = ""
+    reproduces: Text = ""
+    provenance: ProvenanceSection = ProvenanceSection()
+    model: Any
+    data: Any
+    optimizer: OptimizerSection
+    schedule: Any
+    ema: EmaSection = EmaSection()
+    engine: EngineSection = EngineSection()
+
+    def __post_init__(self) -> None:
+        optimizer, engine = self.optimizer, self.engine
+        micro_batches = optimizer.accumulate * engine.devices * engine.nodes
+        rules = {
+            "model.in_chans": (
+                self.model.in_chans == self.data.augmentation.in_chans,
+                f"data.augmentation.in_chans, which is {self.data.augmentation.in_chans}",
+            ),
+            "optimizer.batch_size": (
+                optimizer.batch_size is None or optimizer.batch_size % micro_batches == 0,
+                f"a positive multiple of accumulate x devices x nodes, which is {micro_batches}",
+            ),
+        }
+        check_together(self, rules | self._rules())
+
+    def _rules(self) -> dict[str, tuple[bool, str]]:
+        """What else must fit together, see `halonet.rules.check_together`."""
+        return {}
+
+    def missing_values(self) -> list[str]:
+        """Dotted keys of the values that still have to follow from the data."""
+        return [key for key in self.follow_from_data if value_of(self, key) is None]
+
+    def require_complete(self) -> None:
+        """Refuse to go on with values that still have to follow from the data.
+
+        Raises:
+            UserError: It names them.
+        """
+        if missing := self.missing_values():
+            raise UserError(
+                f"recipe {self.name} leaves {', '.join(missing)} null: take them from the data with fill_in(recipe), "
+                "or give them values"
+            )
+
+
+def value_of(recipe: AnyRecipe, key: str) -> Any:
+    """Look up the value of a dotted key."""
+    return functools.reduce(getattr, key.split("."), recipe)
+
+
+def replaced(recipe: RecipeT, section: str, **values: Any) -> RecipeT:
+    """Change values of one section."""
+    changed = dataclasses.replace(getattr(recipe, section), **values)
+    return dataclasses.replace(recipe, **{section: changed})
+
+
+def check_model(section: Any) -> HaloNetConfig:
+    """Check that a network exists and takes its overrides.
+
+    Args:
+        section: With the fields `name` and `overrides`.
+
+    Returns:
+        The network's config.
+
+    Raises:
+        RuleError: There is no such network, or overrides break the rules of `HaloNetConfig`.
+    """
+    if section.name not in HALONETS:
+        raise RuleError.of("model", [Complaint("name", f"is wrong: {unknown_name('model', section.name, HALONETS)}")])
+    try:
+        return configure(section.name, **section.overrides)
+    except RuleError as error:
+        raise RuleError.of("model", [complaint.under("overrides") for complaint in error.complaints]) from None

@@ -1,0 +1,44 @@
+"""The tasks that there are, by name; each is imported when it is needed."""
+
+from typing import NamedTuple
+
+from halonet.errors import UserError
+
+
+class Entry(NamedTuple):
+    """Where a task is found; it is imported when it is needed.
+
+    Attributes:
+        recipe: The class of its recipes.
+        task: Its subclass of `Task`.
+        command: What trains its recipes.
+    """
+
+    recipe: str
+    task: str
+    command: str
+
+
+TASKS = {
+    "classification": Entry(
+        "halonet.classification.recipe:Recipe", "halonet.classification.task:Classification", "halonet train"
+    ),
+    "detection": Entry(
+        "halonet.detection.recipe:DetectionRecipe", "halonet.detection.task:Detection", "halonet detect train"
+    ),
+}
+
+
+def require_task(name: str, source: str) -> Entry:
+    """Find a task by its name.
+
+    Args:
+        name: Such as "classification".
+        source: What names it, for the message.
+
+    Raises:
+        UserError: There is no such task.
+    """
+    if name not in TASKS:
+        raise UserError(f"{source} is a recipe of {name}, which is no task: known are {', '.join(TASKS)}")
+    return TASKS[name]

@@ -1,0 +1,1 @@
+"""The `halonet` program. Its parsers import neither PyTorch nor `halonet`, which takes seconds to import."""

@@ -1,0 +1,8 @@
+"""The program as `python -m halonet_cli`."""
+
+import sys
+
+from halonet_cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())

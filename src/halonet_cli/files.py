@@ -1,0 +1,30 @@
+"""Flags for files that a command reads, which are refused without importing `halonet` if they are not there."""
+
+import argparse
+import os
+from pathlib import Path
+
+from halonet_cli.parser import Parser, UsageError
+
+
+def add_root(parser: Parser, summary: str) -> None:
+    """Add a flag of the same name as the recipe's field."""
+    parser.add_argument("--data.root", dest="root", type=Path, metavar="DIR", help=summary)
+
+
+def check_checkpoint(options: argparse.Namespace) -> None:
+    """Refuse a checkpoint that is not there."""
+    path = options.checkpoint
+    if os.path.isdir(path):
+        path = os.path.join(path, "model.safetensors")
+    if not os.path.exists(path):
+        raise UsageError(f"there is no checkpoint {path[:200]}: give a run folder, a model.safetensors or a .ckpt file")
+
+
+def check_images(options: argparse.Namespace) -> None:
+    """Refuse images and a checkpoint that are not there."""
+    for image in options.images:
+        path = os.path.join(getattr(options, "root", None) or "", image)
+        if not os.path.exists(path):
+            raise UsageError(f"image file or folder {path[:200]} does not exist")
+    check_checkpoint(options)

@@ -1,0 +1,85 @@
+"""The program answers what needs no network without importing PyTorch, timm or halonet."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import halonet_cli
+
+PACKAGE = Path(halonet_cli.__file__).parent
+ALLOWED = set(sys.stdlib_module_names) | {"halonet_cli"}
+QUICK = """
+--help
+--version
+--print-completion bash
+recipes
+recipes --json
+recipes fashion_mnst
+train --help
+train fashion_mnst
+train no_such.yaml
+train detection/nuclei
+train --schedule.epoch 3
+train --epochs 3
+train --resume nowhere
+evaluate --help
+evaluate nowhere
+evaluate --nothing
+evaluate nowhere --batch-size many
+predict --help
+predict nowhere nowhere
+info --help
+info --nothing
+detect --help
+detect train --help
+detect train fashion_mnist
+detect train --schedule.step 3
+detect evaluate --help
+detect evaluate nowhere
+detect predict --help
+detect predict nowhere nowhere
+detect export --help
+detect export nowhere a.onnx
+benchmark --help
+benchmark operator --help
+benchmark operator --nothing
+nothing
+"""
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.name)
+def test_no_module_imports_halonet_or_a_library_when_it_is_imported(path):
+    def imported(body):
+        for node in body:
+            if isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                yield node.module
+            elif not isinstance(node, ast.FunctionDef):
+                yield from imported(ast.iter_child_nodes(node))
+
+    assert {name.partition(".")[0] for name in imported(ast.parse(path.read_text()).body)} <= ALLOWED
+
+
+def test_help_lists_and_mistakes_import_neither_halonet_nor_pytorch():
+    program = f"""
+import sys
+from halonet_cli.main import main
+for line in {QUICK.strip().splitlines()!r}:
+    try:
+        status = main(line.split())
+    except SystemExit as stop:
+        status = stop.code
+    expected = 0 if line.startswith("--") or "--help" in line or line in ("recipes", "recipes --json") else 2
+    assert status == expected, (line, status)
+    heavy = {{"halonet", "torch", "timm", "numpy", "pydantic"}} & set(sys.modules)
+    assert not heavy, (line, heavy)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    mistakes = done.stderr.splitlines()
+    assert all(line.startswith("halonet: ") for line in mistakes)
+    assert len(mistakes) == sum(1 for line in QUICK.strip().splitlines() if "--help" not in line) - 4
