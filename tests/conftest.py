@@ -1,9 +1,10 @@
-"""What every test of the package shares."""
+"""Fixtures for all tests."""
 
 import os
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from unittest.mock import patch
 
 import jaxtyping
@@ -12,8 +13,8 @@ import torch
 
 # Older PyTorch multiplies no matrices on a GPU in its deterministic mode without it.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-# Triton decides when a function is defined, its own at its import, whether it is interpreted. It also reads a kernel's
-# source, which the run-time checks of the rest of the package would wrap.
+# Triton decides whether to interpret a kernel when the kernel is defined, its own library at import. It also reads a
+# kernel's source, which the run-time shape checks would wrap.
 INTERPRETER = patch.dict(os.environ, {"TRITON_INTERPRET": "0" if torch.cuda.is_available() else "1"})
 NO_CHECKS = [finder for finder in sys.meta_path if not type(finder).__module__.startswith("jaxtyping")]
 with INTERPRETER:
@@ -36,7 +37,7 @@ def seed() -> None:
 
 @pytest.fixture
 def untyped() -> Iterator[None]:
-    """Switch the run-time shape checks off: `torch.compile` cannot trace them."""
+    """Disable the run-time shape checks: `torch.compile` cannot trace them."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
@@ -44,7 +45,7 @@ def untyped() -> Iterator[None]:
 
 @pytest.fixture
 def default_signals() -> Iterator[None]:
-    """Heed the signals that a background job is started to ignore, here and in the processes started meanwhile."""
+    """Restore default handlers for signals that a background job ignores, in this process and its children."""
     defaults = {
         signal.SIGINT: signal.default_int_handler,
         signal.SIGTERM: signal.SIG_DFL,
@@ -54,3 +55,21 @@ def default_signals() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+# Imported in the fixtures: few tests need Lightning, and it takes seconds to import.
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small data set for classification."""
+    from tests.engine.tiny import make_images
+
+    return make_images(tmp_path_factory.mktemp("images") / "two_sides")
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Path:
+    """A finished run of classification; tests must not write into it."""
+    from halonet.training import train
+    from tests.engine.tiny import tiny_recipe
+
+    return train(tiny_recipe(images), tmp_path_factory.mktemp("runs") / "finished")

@@ -1,4 +1,4 @@
-"""Say which versions of the package's dependencies are installed here, and fail if they are not the lower bounds."""
+"""Print the installed versions of the dependencies, and fail if they are not the lowest allowed ones."""
 
 import re
 import sys
@@ -22,7 +22,7 @@ def main() -> None:
 
 
 def is_same(installed: str, bound: str) -> bool:
-    """Whether a version is a bound: "2.11.0+cu130" is "2.11"."""
+    """Whether a version equals a bound: "2.11.0+cu130" is "2.11"."""
     numbers = [int(part) for part in installed.split("+")[0].split(".")]
     wanted = [int(part) for part in bound.split(".")]
     return numbers[: len(wanted)] == wanted and not any(numbers[len(wanted) :])

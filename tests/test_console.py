@@ -16,5 +16,5 @@ from halonet.console import printable
         ("a\u2028b", "a\\u2028b"),
     ],
 )
-def test_a_name_from_outside_is_shown_and_does_nothing(name, shown):
+def test_printable_escapes_harmful_characters(name, shown):
     assert printable(name) == shown

@@ -9,9 +9,10 @@ import halonet
 
 PACKAGE = Path(halonet.__file__).parent
 ORDER = {
-    "console": 0,
-    "errors": -2,
+    "errors": -3,
+    "complaints": -2,
     "rules": -1,
+    "console": 0,
     "schemas": 0,
     "interrupts": 0,
     "installation": 0,
@@ -81,7 +82,7 @@ def test_no_exported_name_is_also_a_module(front):
     assert not exported & modules
 
 
-def test_importing_halonet_loads_no_engine():
+def test_import_halonet_is_light():
     heavy = [
         "lightning",
         "matplotlib",

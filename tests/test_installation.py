@@ -1,4 +1,4 @@
-"""The commands that change an installation name the place it came from."""
+"""Commands that change an installation start from the source it came from."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, installer: str, origin: dict | No
         ("pip", WHEEL, "pip install 'halonet[train] @ file:///tmp/halonet-0.1.0-py3-none-any.whl'"),
     ],
 )
-def test_an_extra_is_added_from_where_the_package_came_from(
+def test_extra_is_installed_from_the_same_source(
     monkeypatch: pytest.MonkeyPatch, installer: str, origin: dict, expected: str
 ) -> None:
     installed(monkeypatch, installer, origin)
@@ -47,19 +47,19 @@ def test_an_extra_is_added_from_where_the_package_came_from(
         ("pip", WHEEL, "pip install --force-reinstall --no-deps --no-cache-dir . (in a clone of halonet's repository)"),
     ],
 )
-def test_a_rebuild_takes_no_wheel_that_was_built_before(
+def test_rebuild_ignores_cached_wheels(
     monkeypatch: pytest.MonkeyPatch, installer: str, origin: dict, expected: str
 ) -> None:
     installed(monkeypatch, installer, origin)
     assert installation.command_to_rebuild() == expected
 
 
-def test_a_clone_that_is_not_installed_is_named_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_source_is_the_clone_if_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch, "", None)
     assert installation.command_for_extra("train") == f"pip install -e '{installation.CLONE}[train]'"
 
 
-def test_a_package_from_an_index_is_named_by_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_source_is_the_name_if_from_an_index(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     installed(monkeypatch, "pip", None)
     monkeypatch.setattr(installation, "CLONE", tmp_path)
     assert installation.command_for_extra("train") == "pip install 'halonet[train]'"

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("default_signals")
     ("number", "name", "status"),
     [(signal.SIGINT, "Ctrl-C", 130), (signal.SIGTERM, "SIGTERM", 143), (signal.SIGHUP, "SIGHUP", 129)],
 )
-def test_a_signal_is_an_exception_and_its_handler_is_put_back(number, name, status):
+def test_signal_raises_and_handler_is_restored(number, name, status):
     before = signal.getsignal(number)
     with pytest.raises(Interrupted, match=f"interrupted by {name}") as caught, interruptible():
         os.kill(os.getpid(), number)
@@ -23,7 +23,7 @@ def test_a_signal_is_an_exception_and_its_handler_is_put_back(number, name, stat
     assert signal.getsignal(number) == before
 
 
-def test_a_postponed_signal_is_noted_and_later_ones_change_nothing():
+def test_postponed_signal_is_recorded_once():
     with interruptible() as interrupts:
         interrupts.postponed = True
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
@@ -31,7 +31,7 @@ def test_a_postponed_signal_is_noted_and_later_ones_change_nothing():
         assert interrupts.number == signal.SIGTERM
 
 
-def test_an_inner_body_shares_the_handlers_of_the_outer_one():
+def test_nested_bodies_share_handlers():
     with interruptible() as outer:
         with interruptible() as inner:
             assert inner is outer
@@ -40,7 +40,7 @@ def test_an_inner_body_shares_the_handlers_of_the_outer_one():
         assert outer.number == signal.SIGTERM
 
 
-def test_a_signal_that_was_ignored_stays_ignored():
+def test_ignored_signal_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with interruptible() as interrupts:
@@ -50,7 +50,7 @@ def test_a_signal_that_was_ignored_stays_ignored():
         signal.signal(signal.SIGHUP, before)
 
 
-def test_handlers_that_a_library_installed_meanwhile_are_replaced():
+def test_install_replaces_a_library_handler():
     before = signal.getsignal(signal.SIGTERM)
     with interruptible() as interrupts:
         interrupts.postponed = True
@@ -80,18 +80,18 @@ with interruptible() as interrupts:
 """
 
 
-def test_a_second_ctrl_c_ends_the_process_at_once_with_one_line():
+def test_second_ctrl_c_ends_the_process_at_once():
     done = run(TWICE)
     assert done.returncode == 130
     assert done.stdout == "printed\n"
     assert done.stderr == "halonet: ended at once by a second Ctrl-C: all is saved\n"
 
 
-def test_the_echo_of_a_ctrl_c_under_torchrun_is_no_second_one():
+def test_forwarded_ctrl_c_does_not_count_twice():
     assert run(TWICE, TORCHELASTIC_RUN_ID="1").stdout == "printed\nstill there\n"
 
 
-def test_a_forked_process_leaves_signals_to_its_parent():
+def test_forked_process_leaves_signals_to_its_parent():
     program = """
 with interruptible():
     child = os.fork()
@@ -104,7 +104,7 @@ with interruptible():
 
 
 @pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="this system does not say who sent a signal")
-def test_a_loading_process_outlives_every_signal_but_its_parents():
+def test_worker_survives_signals_except_its_parents():
     program = """
 from interrupts import shield_worker
 read, write = os.pipe()

@@ -58,7 +58,7 @@ class Cake:
         ("baker", "", "baker is '', but must be text of 1 letter or more"),
     ],
 )
-def test_a_wrong_value_is_told_with_its_field_and_rule(name: str, value: Any, message: str):
+def test_message_names_field_value_and_rule(name: str, value: Any, message: str):
     with pytest.raises(RuleError) as caught:
         Cake(**{"layers": 2} | {name: value})
     assert str(caught.value).startswith("Cake: ")
@@ -67,14 +67,14 @@ def test_a_wrong_value_is_told_with_its_field_and_rule(name: str, value: Any, me
     assert "\n" not in str(caught.value)
 
 
-def test_a_list_becomes_a_tuple_and_an_int_a_float():
+def test_lists_and_ints_are_converted():
     cake = Cake(layers=20, sides=[1, 2.5], corner=[3, 4], eggs=None)
     assert (cake.sides, cake.corner) == ((1.0, 2.5), (3, 4))
     assert [type(side) for side in cake.sides] == [float, float]
     assert hash(cake) == hash(Cake(layers=20, sides=(1.0, 2.5), corner=(3, 4)))
 
 
-def test_a_dictionary_makes_the_record_or_names_every_mistake():
+def test_build_names_every_mistake():
     assert build(Cake, {"layers": 1, "kind": "fruit"}) == Cake(layers=1, kind="fruit")
     assert build(Cake, Cake(layers=1)) == Cake(layers=1)
     with pytest.raises(RuleError) as caught:
@@ -91,7 +91,7 @@ def test_a_dictionary_makes_the_record_or_names_every_mistake():
         build(Cake, [])
 
 
-def test_a_complaint_of_a_section_is_named_from_outside():
+def test_section_prefixes_the_key():
     with pytest.raises(RuleError) as caught:
         build(Cake, {"layers": 0, "bakd": True})
     value, key = [str(complaint.under("party.cake")) for complaint in caught.value.complaints]
@@ -99,7 +99,7 @@ def test_a_complaint_of_a_section_is_named_from_outside():
     assert key.startswith("unknown key 'party.cake.bakd'. Did you mean 'party.cake.baked'?")
 
 
-def test_only_so_many_complaints_are_shown():
+def test_long_lists_of_complaints_are_cut():
     with pytest.raises(RuleError) as caught:
         build(Cake, {"layers": 1} | {f"x{number}": 0 for number in range(100)})
     lines = str(caught.value).splitlines()
@@ -108,7 +108,7 @@ def test_only_so_many_complaints_are_shown():
     assert len(lines) == 22
 
 
-def test_arguments_of_a_call_are_checked_together():
+def test_check_arguments():
     check_arguments(layers=(3, Annotated[int, within(least=1)]))
     with pytest.raises(RuleError, match="layers is 0, but must be at least 1"):
         check_arguments(layers=(0, Annotated[int, within(least=1)]), name=("x", Text))

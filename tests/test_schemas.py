@@ -46,7 +46,7 @@ def complaints(values: Any) -> list[str]:
     return [first.removeprefix("party.yaml: ")] if not others else [line.strip() for line in others]
 
 
-def test_all_mistakes_are_named_at_once_with_their_keys():
+def test_check_names_every_mistake():
     wrong = {"layers": True, "sugar": [2], "corner": [1], "kind": "cheese", "name": 3, "baked": 1, "suger": 0}
     assert complaints({"cake": wrong, "oven": {"degrees": 10**9}, "others": {"x": {"layers": 0, "y": 1}}}) == [
         "cake.layers is True, but must be a whole number",
@@ -82,17 +82,17 @@ def test_all_mistakes_are_named_at_once_with_their_keys():
         ([], "it is [], but must be a section with keys of its own"),
     ],
 )
-def test_a_mistake_is_named_with_its_key_and_rule(values: Any, message: str):
+def test_message_names_key_and_rule(values: Any, message: str):
     assert any(line.startswith(message) for line in complaints(values))
 
 
-def test_lists_ints_and_sections_are_taken_as_files_give_them():
+def test_lists_ints_and_sections_are_converted():
     party = check(Party, {"cake": {"layers": 2, "sugar": [1, 0]}, "oven": {"degrees": 50}}, "party.yaml")
     assert party == Party(cake=Cake(layers=2, sugar=(1.0, 0.0)), oven=Oven(50))
     assert [type(part) for part in party.cake.sugar] == [float, float]
 
 
-def test_a_record_is_a_frozen_dataclass():
+def test_record_is_a_frozen_dataclass():
     cake = Cake(layers=2)
     assert dataclasses.replace(cake, layers=3) == Cake(layers=3)
     assert dataclasses.asdict(Party(cake=cake))["cake"]["layers"] == 2

@@ -1,4 +1,4 @@
-"""Local self-attention for vision: the HaloNet operator, the whole H0-H7 family, and their training."""
+"""Local self-attention for vision: the HaloNet operator, the models H0 to H7, and their training."""
 
 from halonet.layers import HaloAttention as HaloAttention
 from halonet.models import (

@@ -7,14 +7,10 @@ DIRECTIONS = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u
 
 
 def printable(text: str) -> str:
-    """Make a name from outside harmless: a file, a class or a checkpoint may be called anything.
+    """Make the name of a file, class or checkpoint harmless to print, on one line.
 
-    Args:
-        text: Any text.
-
-    Returns:
-        The text on one line, with control characters (escape codes, line breaks), lone surrogates and marks that
-        turn the direction of writing replaced by their escapes.
+    Control characters (escape codes, line breaks), lone surrogates and marks that turn the direction of writing are
+    replaced by their escapes.
     """
     return "".join(_escaped(character) if _is_harmful(character) else character for character in text)
 

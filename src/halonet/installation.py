@@ -1,4 +1,4 @@
-"""How this installation came about, and the commands that would change it."""
+"""Where this installation came from, and the commands that change it."""
 
 import json
 import shlex
@@ -17,7 +17,7 @@ def command_for_extra(extra: str) -> str:
 
 
 def command_to_rebuild() -> str:
-    """Command that builds this installation anew. A wheel built before, without a compiler, must not be taken again."""
+    """Command that builds this installation again, without a cached wheel, which may lack the compiled kernel."""
     if _origin().get("url", "").endswith(".whl"):
         return "pip install --force-reinstall --no-deps --no-cache-dir . (in a clone of halonet's repository)"
     flags = {
@@ -37,7 +37,7 @@ def _installer() -> str:
 
 
 def _source(extra: str) -> list[str]:
-    """Name what was installed: a folder, an archive or a repository; else the package by its name alone."""
+    """Arguments that name the installed folder, archive or repository, else the package by name."""
     origin = _origin()
     address = origin.get("url", "")
     if origin.get("dir_info", {}).get("editable"):
@@ -52,7 +52,7 @@ def _source(extra: str) -> list[str]:
 
 
 def _origin() -> dict[str, Any]:
-    """Where the package was installed from, as PEP 610 records it."""
+    """PEP 610's record of where the package was installed from."""
     return json.loads(_metadata("direct_url.json") or "{}")
 
 

@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP as one exception, which a training run puts off until its state is saved."""
+"""SIGINT, SIGTERM and SIGHUP as one exception, which a training run postpones until its state is saved."""
 
 import os
 import signal
@@ -11,18 +11,15 @@ from types import FrameType
 from typing import Any
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-# torchrun passes on a Ctrl-C that the terminal has sent to its processes too; a person's second one comes later.
+# torchrun forwards a Ctrl-C that the terminal sends to its processes as well; a person's second one comes later.
 _ECHO_SECONDS = 1.0
 
 
 class Interrupted(KeyboardInterrupt):
     """A signal asked the process to end.
 
-    Args:
-        message: One line for the user.
-        number: The signal's number.
-
     Attributes:
+        number: The signal's number.
         status: The exit status that a shell would report, 128 + number.
     """
 
@@ -33,17 +30,17 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Interrupts:
-    """The handlers of the three signals in the process that made it.
+    """The handlers of the three signals in the process that created them.
 
-    The first signal raises `Interrupted` in the main thread, or is only noted while `postponed` is true. Later ones
-    change nothing, except that a second Ctrl-C ends the process at once. A signal that the process was started to
-    ignore (nohup, a background job) stays ignored.
+    The first signal raises `Interrupted` in the main thread, or is only recorded while `postponed` is true. Later ones
+    are ignored, except that a second Ctrl-C ends the process at once. A signal that the process was started to ignore
+    (nohup, a background job) stays ignored.
 
     Attributes:
         number: The first signal's number, or None.
         since: When the first signal came, by `time.monotonic`.
-        postponed: Whether signals are noted only.
-        last_words: Gives the end of the line that a second Ctrl-C prints.
+        postponed: Whether signals are only recorded.
+        last_words: Returns the end of the line that a second Ctrl-C prints.
     """
 
     def __init__(self) -> None:
@@ -56,7 +53,7 @@ class Interrupts:
         self._replaced: dict[int, Any] = {}
 
     def install(self) -> None:
-        """Install the handlers, also over those that a library has installed meanwhile."""
+        """Install the handlers, replacing any that a library has installed meanwhile."""
         if threading.current_thread() is not threading.main_thread():
             return
         for number in SIGNALS:
@@ -68,17 +65,17 @@ class Interrupts:
             signal.signal(number, self._handle)
 
     def restore(self) -> None:
-        """Put the earlier handlers back."""
+        """Restore the earlier handlers."""
         for number, handler in self._replaced.items():
             signal.signal(number, handler)
         self._replaced.clear()
 
     def belongs_here(self) -> bool:
-        """Whether this process made it, rather than the process that this one was forked from."""
+        """Whether this process created it, and not a parent that this one was forked from."""
         return self._process == os.getpid()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if not self.belongs_here():  # a forked process that loads images: the main process ends it
+        if not self.belongs_here():  # a forked data loader worker: the main process ends it
             return
         now = time.monotonic()
         if number == signal.SIGINT:
@@ -96,7 +93,7 @@ class Interrupts:
     def _end_at_once(self) -> None:
         with suppress(Exception):  # the signal may have come within a write to the same stream
             sys.stdout.flush()
-        line = "\n" if os.isatty(2) else ""  # a progress bar may stand in the line
+        line = "\n" if os.isatty(2) else ""  # a progress bar may occupy the line
         words = self.last_words()
         line += "halonet: ended at once by a second Ctrl-C" + (f": {words}" if words else "") + "\n"
         with suppress(OSError):
@@ -109,11 +106,7 @@ _active: Interrupts | None = None
 
 @contextmanager
 def interruptible() -> Iterator[Interrupts]:
-    """Handle the three signals while the body runs; within another such body, hand out that one's handlers.
-
-    Yields:
-        The handlers.
-    """
+    """Handle the three signals while the body runs; a nested call shares the outer handlers."""
     global _active
     if _active is not None and _active.belongs_here():
         yield _active
@@ -128,18 +121,15 @@ def interruptible() -> Iterator[Interrupts]:
 
 
 def name_of(number: int) -> str:
-    """Name a signal as a user knows it."""
+    """The name by which users know a signal."""
     return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
 
 
 def shield_worker(worker_id: int) -> None:
-    """Let a process that loads images end with its parent, not with a signal that was sent to both.
+    """Let a data loader worker end with its parent, not by a signal that was sent to both.
 
-    For `DataLoader(worker_init_fn=...)`. The parent still needs its images for the step in progress, and would take
-    the death of a worker for an error.
-
-    Args:
-        worker_id: As the loader counts; it makes no difference.
+    For `DataLoader(worker_init_fn=...)`; `worker_id` is ignored. The parent still needs images for the step in
+    progress, and would report the death of a worker as an error.
     """
     for number in SIGNALS:
         if number != signal.SIGTERM:
@@ -161,7 +151,7 @@ def _is_launched() -> bool:
 
 
 def _leave_dead_terminal() -> None:
-    """Send what is printed to nowhere once the terminal is gone: writing to it would be an error."""
+    """Discard what is printed once the terminal is gone: writing to it would be an error."""
     for descriptor in (1, 2):
         try:
             os.write(descriptor, b"")

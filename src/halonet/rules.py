@@ -1,22 +1,28 @@
-"""How values that come from outside are checked, and how a complaint reads.
+"""Rules for values that come from outside, and the checks of plain dataclasses by them.
 
-A rule stands beside the field that it checks, as in `depth: Annotated[int, within(least=1, most=512)]`. `check_fields`
-checks a plain dataclass by the annotations of its fields; `halonet.schemas` has pydantic check them.
+A rule annotates the field that it checks, as in `depth: Annotated[int, within(least=1, most=512)]`. `check_fields`
+checks a plain dataclass by the annotations of its fields; `halonet.schemas` lets pydantic check them.
 """
 
 import dataclasses
 import functools
 import math
-import reprlib
 import types
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, Union
 
-from halonet.errors import UserError, nearest_name, unknown_name
-
-MOST_SHOWN = 20  # complaints of one file; more of them help nobody
+from halonet.complaints import (
+    Complaint as Complaint,
+    RuleError as RuleError,
+    alternatives,
+    missing as missing,
+    must_be as must_be,
+    must_be_one_of as must_be_one_of,
+    shown as shown,
+    wrong as wrong,
+)
 
 
 @dataclass(frozen=True)
@@ -24,17 +30,17 @@ class Rule:
     """What a value must be, beyond its type.
 
     Attributes:
-        words: What completes the sentence "it must be ...".
-        holds: Whether a value of the right type keeps the rule.
-        tells_type: Whether the words say enough for a value of another type too.
+        words: Completes the sentence "it must be ...".
+        holds: Whether a value of the right type obeys the rule.
+        covers_type: Whether the words also describe the type, and so replace the complaint about a wrong type.
     """
 
     words: str
     holds: Callable[[Any], bool]
-    tells_type: bool = False
+    covers_type: bool = False
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
-        """Let pydantic check the rule after the type; only pydantic calls this."""
+        """Pydantic's hook: check the rule after the type."""
         from pydantic_core import PydanticCustomError, core_schema
 
         def check(value: Any) -> Any:
@@ -43,82 +49,6 @@ class Rule:
             return value
 
         return core_schema.no_info_after_validator_function(check, handler(source))
-
-
-@dataclass(frozen=True)
-class Complaint:
-    """One value that breaks a rule.
-
-    Attributes:
-        key: The value's dotted key; empty for the whole.
-        text: What follows the key, such as "is 0, but must be at least 1".
-        known: The keys that there are beside it, if the key itself is what is wrong.
-    """
-
-    key: str
-    text: str = ""
-    known: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        if self.known:
-            section, dot, name = self.key.rpartition(".")
-            return unknown_name("key", name, self.known, section + dot)
-        return f"{self.key or 'it'} {self.text}"
-
-    def error(self) -> "RuleError":
-        """The error that says nothing else."""
-        return RuleError.of("", [self])
-
-    def under(self, section: str) -> "Complaint":
-        """The same complaint, its key counted from outside of the section."""
-        return dataclasses.replace(self, key=".".join(filter(None, (section, self.key))))
-
-
-class RuleError(UserError):
-    """Values break rules; the message names the source and every complaint."""
-
-    complaints: tuple[Complaint, ...] = ()
-
-    @classmethod
-    def of(cls, source: str, complaints: Sequence[Complaint]) -> "RuleError":
-        """Word complaints about one source, if it has a name: one on one line, more on a line each."""
-        prefix = f"{source}: " if source else ""
-        if len(complaints) == 1:
-            error = cls(f"{prefix}{complaints[0]}")
-        else:
-            lines = [f"  {complaint}" for complaint in complaints[:MOST_SHOWN]]
-            if len(complaints) > MOST_SHOWN:
-                lines.append(f"  and {len(complaints) - MOST_SHOWN} more")
-            error = cls("\n".join([f"{prefix}{len(complaints)} mistakes", *lines]))
-        error.complaints = tuple(complaints)
-        return error
-
-
-def must_be(key: str, value: Any, words: str) -> Complaint:
-    """Word the complaint about a value."""
-    return Complaint(key, f"is {shown(value)}, but must be {words}")
-
-
-def must_be_one_of(key: str, value: Any, names: Sequence[str]) -> Complaint:
-    """Word the complaint about a name, with the nearest of those that there are."""
-    hint = nearest_name(value, names) if isinstance(value, str) else ""
-    return Complaint(key, f"is {shown(value)}, but must be {alternatives(names)}{'.' + hint if hint else ''}")
-
-
-def wrong(key: str, value: Any, words: str) -> "RuleError":
-    """Make the error about one value, see `must_be`."""
-    return must_be(key, value, words).error()
-
-
-def missing(key: str) -> Complaint:
-    """Word the complaint about a key that is not there."""
-    return Complaint(key, "is missing: add it")
-
-
-def alternatives(names: Sequence[Any]) -> str:
-    """List what something may be."""
-    *others, last = [str(name) for name in names]
-    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _number(limit: int | float) -> str:
@@ -132,14 +62,7 @@ def within(
     most: int | float | None = None,
     below: int | float | None = None,
 ) -> Rule:
-    """A number in a range.
-
-    Args:
-        least: The smallest number allowed.
-        above: Every number allowed is larger.
-        most: The largest number allowed.
-        below: Every number allowed is smaller.
-    """
+    """A number in a range; `least` and `most` belong to it, `above` and `below` do not."""
     if least is not None and most is not None:
         words = f"from {_number(least)} to {_number(most)}"
     else:
@@ -158,11 +81,11 @@ def within(
 
 def one_of(*names: str) -> Rule:
     """One of a few names."""
-    return Rule(alternatives(names), lambda value: value in names, tells_type=True)
+    return Rule(alternatives(names), lambda value: value in names, covers_type=True)
 
 
 def length(least: int, most: int, things: str) -> Rule:
-    """A list of so many things."""
+    """A list of `least` to `most` items; `things` is the word for them."""
     return Rule(f"{least:,} to {most:,} {things}", lambda value: least <= len(value) <= most)
 
 
@@ -188,14 +111,11 @@ FieldsT = TypeVar("FieldsT")
 def check_fields(instance: Any) -> None:
     """Check the fields of a frozen dataclass by their annotations, in its `__post_init__`.
 
-    Fields may be int, float, str, bool, Literal, tuples of these and any of them or None, with rules in `Annotated`.
-    An int passes for a float; a list, as YAML and JSON give it, becomes a tuple.
-
-    Args:
-        instance: The dataclass.
+    Fields may be int, float, str, bool, Literal, tuples of these, or optional ones, with rules in `Annotated`. Ints are
+    converted to floats and lists (from YAML or JSON) to tuples.
 
     Raises:
-        RuleError: It names all fields that break their rules.
+        RuleError: Some fields break their rules; it names them all.
     """
     names = [field.name for field in dataclasses.fields(instance)]
     checked = check_values(type(instance), {name: getattr(instance, name) for name in names})
@@ -204,14 +124,14 @@ def check_fields(instance: Any) -> None:
 
 
 def check_together(instance: Any, rules: dict[str, tuple[bool, str]]) -> None:
-    """Check that fields fit one another, in a `__post_init__`.
+    """Check rules that involve several fields, in a `__post_init__`.
 
     Args:
         instance: The dataclass.
-        rules: By a field's dotted key, whether it fits, and what it must be.
+        rules: For each field's dotted key, whether its rule holds, and what the field must be.
 
     Raises:
-        RuleError: It names all that do not fit.
+        RuleError: Some rules are broken; it names them all.
     """
     complaints = [
         must_be(key, functools.reduce(getattr, key.split("."), instance), words)
@@ -226,25 +146,24 @@ def check_arguments(**arguments: tuple[Any, Any]) -> None:
     """Check the arguments of a call.
 
     Args:
-        **arguments: By name, the value and its annotation, such as `batch_size=(batch_size, Count)`.
+        **arguments: The value and annotation of each, such as `batch_size=(batch_size, Count)`.
 
     Raises:
-        RuleError: It names all that break their rules.
+        RuleError: Some break their rules; it names them all.
     """
-    complaints = [each for name, (value, hint) in arguments.items() for each in check_value(hint, value, name)[1]]
+    complaints = []
+    for name, (value, hint) in arguments.items():
+        _, found = check_value(hint, value, name)
+        complaints += found
     if complaints:
         raise RuleError.of("", complaints)
 
 
 def build(cls: type[FieldsT], values: Any) -> FieldsT:
-    """Make a dataclass of the dictionary of its fields, as a file holds it.
-
-    Args:
-        cls: A dataclass that checks its fields.
-        values: The dictionary; an instance is returned as it is.
+    """Make a dataclass that checks its fields from a dictionary; an instance is returned unchanged.
 
     Raises:
-        RuleError: It names all keys that are unknown, missing or break a rule.
+        RuleError: Some keys are unknown or missing, or values break a rule; it names them all.
     """
     if isinstance(values, cls):
         return values
@@ -256,18 +175,18 @@ def build(cls: type[FieldsT], values: Any) -> FieldsT:
 
 
 def check_values(cls: type, values: dict[Any, Any], complaints: Sequence[Complaint] = ()) -> dict[str, Any]:
-    """Check some of a dataclass's fields, without making one.
+    """Check values for some of a dataclass's fields, without making an instance.
 
     Args:
         cls: The dataclass.
-        values: By the fields' names.
-        complaints: What is wrong besides.
+        values: By field name.
+        complaints: Earlier complaints, to be raised with the new ones.
 
     Returns:
-        The same, lists as tuples and ints as floats where the annotations say so.
+        The values, converted as `check_fields` does.
 
     Raises:
-        RuleError: It names all keys that are unknown or break a rule.
+        RuleError: Some keys are unknown or values break a rule; it names them all.
     """
     hints, checked, complaints = hints_of(cls), {}, list(complaints)
     for name, value in values.items():
@@ -282,16 +201,7 @@ def check_values(cls: type, values: dict[Any, Any], complaints: Sequence[Complai
 
 
 def check_value(hint: Any, value: Any, key: str) -> tuple[Any, list[Complaint]]:
-    """Check a value by an annotation.
-
-    Args:
-        hint: The annotation.
-        value: What it is for.
-        key: What to call it.
-
-    Returns:
-        The value, a list as a tuple and an int as a float where the annotation says so, and what is wrong with it.
-    """
+    """Check a value by an annotation; returns it, converted as `check_fields` does, and the complaints about it."""
     if hint is None:
         return value, [] if value is None else [must_be(key, value, "null")]
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
@@ -301,7 +211,7 @@ def check_value(hint: Any, value: Any, key: str) -> tuple[Any, list[Complaint]]:
         rules = [rule for rule in parts[1:] if isinstance(rule, Rule)]
         if value is not None and not complaints:
             complaints = [must_be(key, given, rule.words) for rule in rules if not rule.holds(value)][:1]
-        elif complaints and rules and rules[0].tells_type:
+        elif complaints and rules and rules[0].covers_type:
             complaints = [must_be(key, given, rules[0].words)]
         return value, complaints
     if origin in (Union, types.UnionType):
@@ -316,18 +226,10 @@ def check_value(hint: Any, value: Any, key: str) -> tuple[Any, list[Complaint]]:
     if origin is tuple:
         return _check_items(parts, value, key)
     if hint is Any or dataclasses.is_dataclass(hint) or typing.get_origin(hint) is dict:
-        return value, []  # checked where it is made
+        return value, []  # checked by its own constructor
     if not _is_of(hint, value):
         return value, [must_be(key, value, _TYPES[hint])]
     return float(value) if hint is float else value, []
-
-
-def shown(value: Any) -> str:
-    """Show a value on one line, cut short if it is long."""
-    try:
-        return " ".join(_Shown().repr(value).split())
-    except ValueError:  # Python refuses to print integers of over 4,300 digits
-        return "a number of thousands of digits" if isinstance(value, int) else f"a {type(value).__name__}"
 
 
 @functools.cache
@@ -340,15 +242,8 @@ def hints_of(cls: type) -> dict[str, Any]:
 _TYPES = {int: "a whole number", float: "a finite number", str: "text", bool: "true or false"}
 
 
-class _Shown(reprlib.Repr):
-    def __init__(self) -> None:
-        super().__init__()
-        self.maxstring = self.maxother = 80
-        self.maxlong = 40
-
-
 def _is_of(hint: type, value: Any) -> bool:
-    """Whether a value has a type exactly: a bool is no number, and NaN and infinity are none either."""
+    """Whether a value has exactly this type: bool, NaN and infinity are not numbers."""
     if hint is float:
         try:
             return type(value) in (int, float) and math.isfinite(value)
@@ -363,9 +258,10 @@ def _check_items(parts: tuple[Any, ...], value: Any, key: str) -> tuple[Any, lis
     items = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
     if len(items) != len(value):
         return value, [must_be(key, value, f"a list of {len(items)}")]
-    places = enumerate(zip(items, value, strict=True))
-    checked = [check_value(hint, item, f"{key}.{index}") for index, (hint, item) in places]
-    return tuple(item for item, _ in checked), [each for _, complaints in checked for each in complaints]
+    checked = [
+        check_value(hint, item, f"{key}.{index}") for index, (hint, item) in enumerate(zip(items, value, strict=True))
+    ]
+    return tuple(item for item, _ in checked), [complaint for _, complaints in checked for complaint in complaints]
 
 
 def _is_required(field: dataclasses.Field) -> bool:

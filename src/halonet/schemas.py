@@ -11,7 +11,8 @@ import pydantic.dataclasses
 from pydantic import ConfigDict, ValidationError
 from pydantic_core import CoreSchema, ErrorDetails, core_schema
 
-from halonet.rules import Complaint, RuleError, build, hints_of, missing, must_be, must_be_one_of
+from halonet.complaints import Complaint, RuleError, missing, must_be, must_be_one_of
+from halonet.rules import build, hints_of
 
 CONFIG = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
@@ -22,17 +23,15 @@ RecordT = TypeVar("RecordT")
 def record(cls: type[RecordT]) -> type[RecordT]:
     """Make a class a frozen dataclass whose fields are checked by their annotations.
 
-    Types are strict: no text passes for a number, no bool for an int, no NaN or infinity for a float. An int passes for
-    a float; a list, as YAML and JSON give it, for a tuple; and a dictionary for a record within the record. Where
-    fields must fit one another, `__post_init__` raises a `RuleError`; the fields are known to be sound by then.
-
-    Args:
-        cls: The class. Fields are given by their names.
+    Types are strict: text is not accepted for a number, a bool for an int, or NaN and infinity for a float. Ints are
+    converted to floats, lists (from YAML or JSON) to tuples, and dictionaries to nested records. Rules that involve
+    several fields belong into `__post_init__`, which runs after every field was checked.
 
     Returns:
-        The dataclass. Making one raises a `RuleError` that names all fields that break a rule.
+        A dataclass with keyword-only fields, whose constructor raises a `RuleError` that names all fields that break a
+        rule.
     """
-    setattr(cls, "__get_pydantic_core_schema__", classmethod(_as_files_give_it))  # noqa: B010 - pydantic's hook
+    setattr(cls, "__get_pydantic_core_schema__", classmethod(_lenient_schema))  # noqa: B010 - pydantic's hook
     made = pydantic.dataclasses.dataclass(cls, frozen=True, kw_only=True, config=CONFIG)
     checked_init = made.__init__
 
@@ -48,27 +47,27 @@ def record(cls: type[RecordT]) -> type[RecordT]:
 
 
 class Plain:
-    """Marks a field whose type is a plain dataclass that checks itself, see `halonet.rules.check_fields`."""
+    """Marks a field whose type is a plain dataclass, checked by `halonet.rules.check_fields`."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
-        """Have the dataclass made of its dictionary; only pydantic calls this."""
+        """Pydantic's hook: build the dataclass from a dictionary."""
         return core_schema.no_info_plain_validator_function(functools.partial(build, source))
 
 
 def check(hint: Any, value: Any, source: str, complaints: Sequence[Complaint] = ()) -> Any:
-    """Check a value by an annotation, records within it included.
+    """Check a value by an annotation, nested records included.
 
     Args:
         hint: The annotation.
-        value: What a file holds.
-        source: What to call the file in messages.
-        complaints: What is wrong besides.
+        value: As read from a file.
+        source: The file's name for messages.
+        complaints: Earlier complaints, to be raised with the new ones.
 
     Returns:
         The value, with records in place of their dictionaries.
 
     Raises:
-        RuleError: It names all keys that are unknown, missing, or break a rule.
+        RuleError: Some keys are unknown or missing, or values break a rule; it names them all.
     """
     try:
         checked = _adapter(hint).validate_python(value)
@@ -80,17 +79,12 @@ def check(hint: Any, value: Any, source: str, complaints: Sequence[Complaint] = 
 
 
 def complaints_of(error: ValidationError, hint: Any) -> list[Complaint]:
-    """Word what pydantic found wrong.
-
-    Args:
-        error: Pydantic's.
-        hint: What the values were checked by.
-    """
+    """Translate pydantic's error about values of the type `hint`."""
     details = error.errors(include_url=False)
-    return [complaint for each in details for complaint in _complaints(each, hint)]
+    return [complaint for detail in details for complaint in _complaints(detail, hint)]
 
 
-# Pydantic's kind of an error, and what completes the sentence "it must be ...".
+# For each of pydantic's error types, the words that complete the sentence "it must be ...".
 _WORDS = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
@@ -108,31 +102,31 @@ _WORDS = {
 
 
 def _complaints(detail: ErrorDetails, hint: Any) -> list[Complaint]:
-    kind, place, context = detail["type"], detail["loc"], detail.get("ctx", {})
-    key = ".".join(map(str, place))
+    kind, path, context = detail["type"], detail["loc"], detail.get("ctx", {})
+    key = ".".join(map(str, path))
     if kind == "value_error" and isinstance(error := context["error"], RuleError):
         return [complaint.under(key) for complaint in error.complaints]
-    if kind == "missing" and isinstance(place[-1], int):
+    if kind == "missing" and isinstance(path[-1], int):
         return [must_be(key.rpartition(".")[0], detail["input"], "a longer list")]
     if kind == "missing":
         return [missing(key)]
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
-        return [Complaint(key, known=_known_beside(place, hint))]
+        return [Complaint(key, known=_known_keys(path, hint))]
     if kind == "invalid_key":
         return [Complaint(key, "is no key: a key is text")]
     if kind == "rule":
         words = context["words"]
     elif kind == "literal_error":
-        names = [each.strip("'") for each in context["expected"].replace(" or ", ", ").split(", ")]
+        names = [name.strip("'") for name in context["expected"].replace(" or ", ", ").split(", ")]
         return [must_be_one_of(key, detail["input"], names)]
     else:
         words = _WORDS.get(kind) or detail["msg"].removeprefix("Input should be ")
     return [must_be(key, detail["input"], words)]
 
 
-def _known_beside(place: tuple[int | str, ...], hint: Any) -> tuple[str, ...]:
-    """The keys of the record that holds a place."""
-    for part in place[:-1]:
+def _known_keys(path: tuple[int | str, ...], hint: Any) -> tuple[str, ...]:
+    """The valid keys of the record at the end of a path."""
+    for part in path[:-1]:
         hint = bare(hint)
         if dataclasses.is_dataclass(hint):
             hint = hints_of(typing.cast(type, hint))[str(part)]
@@ -142,7 +136,7 @@ def _known_beside(place: tuple[int | str, ...], hint: Any) -> tuple[str, ...]:
 
 
 def bare(hint: Any) -> Any:
-    """An annotation without its rules, and without null."""
+    """Strip the rules and `None` from an annotation."""
     while typing.get_origin(hint) in (Annotated, typing.Union, types.UnionType):
         hint = next(part for part in typing.get_args(hint) if part is not types.NoneType)
     return hint
@@ -151,32 +145,32 @@ def bare(hint: Any) -> Any:
 @functools.cache
 def _adapter(hint: Any) -> pydantic.TypeAdapter:
     config = None if dataclasses.is_dataclass(hint) else CONFIG
-    as_files_give_it: Any = Annotated[hint, _Loosened()]  # pyright: ignore[reportInvalidTypeForm]
-    return pydantic.TypeAdapter(as_files_give_it, config=config)
+    lenient: Any = Annotated[hint, _Lenient()]  # pyright: ignore[reportInvalidTypeForm]
+    return pydantic.TypeAdapter(lenient, config=config)
 
 
-class _Loosened:
+class _Lenient:
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
-        return _loosened(handler(source))
+        return _lenient(handler(source))
 
 
-def _as_files_give_it(cls: type, source: Any, handler: Any) -> CoreSchema:
-    return _loosened(handler(source))
+def _lenient_schema(cls: type, source: Any, handler: Any) -> CoreSchema:
+    return _lenient(handler(source))
 
 
-def _loosened(schema: Any) -> Any:
-    """Take a list for a tuple and a dictionary for a record, which pydantic's strict mode refuses."""
+def _lenient(schema: Any) -> Any:
+    """Accept lists for tuples and dictionaries for records, which pydantic's strict mode refuses."""
     if isinstance(schema, list):
-        return [_loosened(each) for each in schema]
+        return [_lenient(part) for part in schema]
     if not isinstance(schema, dict):
         return schema
-    loosened = {key: _loosened(value) for key, value in schema.items()}
+    lenient = {key: _lenient(value) for key, value in schema.items()}
     if schema.get("type") == "dataclass":
-        loosened["strict"] = False
+        lenient["strict"] = False
     if schema.get("type") == "tuple":
-        return core_schema.no_info_before_validator_function(_tuple_of_list, typing.cast(CoreSchema, loosened))
-    return loosened
+        return core_schema.no_info_before_validator_function(_list_to_tuple, typing.cast(CoreSchema, lenient))
+    return lenient
 
 
-def _tuple_of_list(value: Any) -> Any:
+def _list_to_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value

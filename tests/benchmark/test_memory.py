@@ -56,5 +56,5 @@ def test_a_failing_process_says_why(monkeypatch):
 
 def test_other_systems_are_refused_in_one_line(monkeypatch, tmp_path):
     monkeypatch.setattr(memory, "CLEAR", tmp_path / "nothing")
-    with pytest.raises(UserError, match="peak memory on a CPU is measured with Linux's"):
+    with pytest.raises(UserError, match="peak memory on a CPU needs Linux's"):
         memory.peak_mebibytes("nowhere:nothing", SETTINGS)

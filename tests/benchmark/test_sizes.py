@@ -6,6 +6,7 @@ from halonet.benchmark.peers import make_inputs
 from halonet.benchmark.sizes import AWKWARD, DEFAULT_SIZES, SIZES, find_sizes
 from halonet.errors import UserError
 from halonet.layers import HaloAttention
+from halonet.ops.attention.packed import unpack
 from tests.benchmark.tiny import SETTINGS
 
 
@@ -19,7 +20,7 @@ def layers_of(name):
     def look(layer, inputs, _):
         stage, index = (int(part) for part in names[layer].split(".")[1:3])
         strided = "-strided" if layer.stride == (2, 2) else ""
-        query, key, value = layer._project(inputs[0])
+        query, key, value = unpack(layer._project(inputs[0]))
         shapes = (query.shape[1:], key.shape[1:], value.shape[1:], layer.block_size[0], layer.halo_size[0])
         found = seen.setdefault(f"{name}/stage{stage + 1}{strided}", shapes)
         assert found == shapes, f"block {index} of a stage differs from the others"

@@ -8,7 +8,7 @@ from torch import Tensor
 from halonet.data import AugmentationConfig
 from halonet.errors import UserError
 from halonet.training import ClassificationData, DataSection
-from tests.training.tiny import make_images
+from tests.engine.tiny import make_images
 
 AUGMENTATION = AugmentationConfig(image_size=8, in_chans=1, mean=(0.4,), std=(0.2,), train_crop="pad", padding=2)
 

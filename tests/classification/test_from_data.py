@@ -11,7 +11,7 @@ from halonet.classification import from_data
 from halonet.errors import UserError, UserNote
 from halonet.training import ClassificationData, Recipe, fill_in, resolve
 from halonet_cli.main import main
-from tests.training.tiny import tiny_recipe
+from tests.engine.tiny import tiny_recipe
 
 
 def write_photographs(folder: Path, counts: dict[str, int], size: tuple[int, int] = (130, 100)) -> Path:

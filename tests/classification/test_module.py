@@ -17,7 +17,7 @@ from halonet.training import (
     load_checkpoint,
     train,
 )
-from tests.training.tiny import NETWORK, make_images, tiny_recipe
+from tests.engine.tiny import NETWORK, make_images, tiny_recipe
 
 # What Lightning warns of in a plain Trainer: its own use of PyTorch, no worker processes, no validation.
 pytestmark = [

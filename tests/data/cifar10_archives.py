@@ -1,4 +1,4 @@
-"""Small archives in every form in which CIFAR-10 is distributed."""
+"""Small archives in every published format of CIFAR-10."""
 
 import dataclasses
 import hashlib
@@ -20,14 +20,14 @@ PYTHON, BINARY = cifar10.FORMS
 
 
 def make_split(split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Random pixels [images, 32, 32, 3] and labels, each class as often."""
+    """Random pixels [images, 32, 32, 3] and balanced labels."""
     generator = np.random.default_rng(sorted(COUNTS).index(split))
     pixels = generator.integers(0, 256, (COUNTS[split], 32, 32, 3), np.uint8)
     return pixels, generator.permutation(np.arange(COUNTS[split]) % 10)
 
 
 def as_rows(pixels: np.ndarray) -> np.ndarray:
-    """Rows of 3,072 values, all of red first."""
+    """Channel-first rows of 3,072 values."""
     return np.stack([np.concatenate([image[:, :, channel].ravel() for channel in range(3)]) for image in pixels])
 
 
@@ -58,7 +58,7 @@ def binary_batch(pixels: np.ndarray, labels: np.ndarray) -> bytes:
 
 
 def write_batches(folder: Path, form: cifar10.Form) -> Path:
-    """Write the unpacked batches of a form into a folder; returns the folder."""
+    """Write the unpacked batches of a format into a folder; returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     make = python_batch if form is PYTHON else binary_batch
     for split, names in cifar10.BATCHES.items():
@@ -69,7 +69,7 @@ def write_batches(folder: Path, form: cifar10.Form) -> Path:
 
 
 def write_archive(root: Path, form: cifar10.Form) -> Path:
-    """Write the archive of a form into `root`; returns its path."""
+    """Write the archive of a format into `root`; returns its path."""
     folder = write_batches(root / "unpacked" / form.folder, form)
     with tarfile.open(root / form.archive, "w:gz") as archive:
         archive.add(folder, form.folder)
@@ -102,7 +102,7 @@ def md5(path: Path) -> str:
 
 
 def expect_small_archives(monkeypatch: pytest.MonkeyPatch, root: Path | None = None) -> None:
-    """Let the reader expect our counts, and the checksums of the files that lie in `root`."""
+    """Make the reader expect our counts, and the checksums of the files in `root`."""
     monkeypatch.setattr(cifar10, "NUM_IMAGES", COUNTS)
     forms = []
     for form in cifar10.FORMS:

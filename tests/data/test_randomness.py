@@ -23,7 +23,7 @@ def test_seeds_tell_keys_apart():
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
-def test_draws_inside_depend_on_the_seed_alone():
+def test_isolated_draws_depend_only_on_the_seed():
     results = []
     for global_seed in (1, 2):
         random.seed(global_seed), np.random.seed(global_seed), torch.manual_seed(global_seed)  # noqa: NPY002
@@ -38,10 +38,10 @@ def test_draws_inside_depend_on_the_seed_alone():
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_the_global_generators_go_on_as_if_nothing_had_been(fails):
+def test_isolation_restores_the_global_generators(fails):
     random.seed(0), np.random.seed(0)  # noqa: NPY002
     torch.manual_seed(0)
-    draw()  # NumPy now keeps the second number of a pair in store
+    draw()  # NumPy now holds the second number of a pair
     expected = [draw() for _ in range(3)]
     random.seed(0), np.random.seed(0)  # noqa: NPY002
     torch.manual_seed(0)

@@ -15,8 +15,8 @@ from halonet.detection import resume, train
 from halonet.engine import run as running
 from halonet.engine.run import read_result
 from tests.detection.tiny import make_scenes, tiny_recipe
-from tests.training.interrupted_runs import Killer
-from tests.training.processes import digest, in_a_child
+from tests.engine.interrupted_runs import Killer
+from tests.engine.processes import digest, in_a_child
 
 SCENARIOS = {"never": (0, []), "twice, with a worker": (1, ["step 2", "step 5"])}
 

@@ -4,7 +4,8 @@ import json
 import pytest
 
 from halonet.detection import DetectionData, fill_in, from_data
-from halonet.detection.from_data import LONGEST, SIDES, estimate_seconds
+from halonet.detection.from_data import SIDES, estimate_seconds
+from halonet.engine.estimate import LONGEST
 from halonet.errors import UserError
 from halonet.training import resolve, to_yaml
 from tests.detection.tiny import make_scenes, tiny_recipe, without_masks
@@ -93,16 +94,29 @@ def test_where_training_would_take_too_long_images_become_smaller_and_then_steps
     monkeypatch.setattr(from_data, "estimate_seconds", lambda recipe: 4.0 * recipe.data.augmentation.max_size)
     recipe, said = fill(box_scenes)
     assert recipe.data.augmentation.max_size == 384
-    assert [line for line in said if "taking them smaller" in line] == [
-        f"images of {side} px would take about {4 * side / 60:.0f} minutes: taking them smaller"
+    assert [line for line in said if "taking something smaller" in line] == [
+        f"images of {side} px would take about {4 * side / 60:.0f} minutes: taking something smaller"
         for side in (768, 640, 512)
     ]
     monkeypatch.setattr(from_data, "estimate_seconds", lambda recipe: 4.0 * LONGEST)
     recipe, said = fill(box_scenes)
     assert recipe.data.augmentation.max_size == SIDES[-1]
     assert (recipe.schedule.steps, recipe.schedule.warmup_steps, recipe.schedule.drops) == (100, 12, (80,))
-    assert "taking fewer steps" in said[-3]
+    assert said[-3] == "400 steps would take about 120 minutes: taking 100"
     assert "estimated time: 30 minutes" in said[-2]
+
+
+def test_given_steps_stay_however_long_they_take(box_scenes, monkeypatch):
+    monkeypatch.setattr(from_data, "estimate_seconds", lambda recipe: 4.0 * LONGEST)
+    recipe, said = fill(box_scenes, "schedule.steps=400")
+    assert (recipe.schedule.steps, recipe.schedule.warmup_steps, recipe.schedule.drops) == (400, 50, (320,))
+    assert "estimated time: 120 minutes" in said[-2]
+
+
+def test_a_given_warm_up_and_drops_stay(box_scenes, monkeypatch):
+    monkeypatch.setattr(from_data, "estimate_seconds", lambda recipe: 4.0 * LONGEST)
+    recipe, _ = fill(box_scenes, "schedule.warmup_steps=7", "schedule.drops=[300]")
+    assert (recipe.schedule.steps, recipe.schedule.warmup_steps, recipe.schedule.drops) == (100, 7, (300,))
 
 
 def test_names_of_folders_and_classes_are_told_harmlessly(tmp_path):

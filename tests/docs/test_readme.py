@@ -33,7 +33,7 @@ def tree() -> list[str]:
 
 def test_the_tree_is_the_repositorys():
     paths = tree()
-    assert [path for path in paths if not (ROOT / path).is_dir()] == []
+    assert [path for path in paths if not (ROOT / path).exists()] == []
     packages = {f"src/halonet/{file.parent.name}/" for file in (ROOT / "src/halonet").glob("*/__init__.py")}
     assert packages <= set(paths)
 

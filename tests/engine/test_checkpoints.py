@@ -13,13 +13,13 @@ from halonet.engine import checkpoints
 from halonet.engine.checkpoints import AtomicCheckpointIO, BestCheckpoint, StepCheckpoint, differences, environment
 from halonet.errors import UserError
 from halonet.training import Classifier, OptimizerSection, ScheduleSection
-from tests.training.interrupted_runs import SCENARIOS
+from tests.engine.interrupted_runs import SCENARIOS
 
 
 @pytest.fixture(scope="module")
 def traces(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """What each scenario left, from a process that forks before it has threads."""
-    program = [sys.executable, "-m", "tests.training.interrupted_runs", str(tmp_path_factory.mktemp("interrupted"))]
+    program = [sys.executable, "-m", "tests.engine.interrupted_runs", str(tmp_path_factory.mktemp("interrupted"))]
     finished = subprocess.run(
         program, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False
     )

@@ -11,7 +11,7 @@ from halonet.data import AugmentationConfig
 from halonet.engine.weights import describe, save_weights
 from halonet.errors import UserError
 from halonet.training import load_checkpoint
-from tests.training.tiny import NETWORK
+from tests.engine.tiny import NETWORK
 
 NETWORK_OF_TESTS = halonet.create_model("h0", num_classes=2, in_chans=1, **NETWORK)
 INFORMATION = describe(NETWORK_OF_TESTS) | {

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from halonet.training import train
-from tests.training.tiny import tiny_recipe
+from tests.engine.tiny import tiny_recipe
 
 
 class Terminal(io.StringIO):

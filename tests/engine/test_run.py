@@ -24,7 +24,7 @@ from halonet.errors import DivergedError, UserError, UserNote
 from halonet.recipes.load import task_of
 from halonet.training import list_recipes, load_checkpoint, resolve, resume, to_yaml, train
 from halonet_cli.main import main
-from tests.training.tiny import make_images, tiny_recipe
+from tests.engine.tiny import make_images, tiny_recipe
 
 LAST = "checkpoints/last.ckpt"
 PREVIOUS = "checkpoints/previous.ckpt"

@@ -11,7 +11,7 @@ import halonet
 from halonet.engine.weights import describe, save_weights
 from halonet.errors import UserError
 from halonet.training import load_checkpoint
-from tests.training.tiny import NETWORK
+from tests.engine.tiny import NETWORK
 
 
 class Payload:

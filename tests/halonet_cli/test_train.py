@@ -5,7 +5,7 @@ import torch
 
 from halonet.training import to_yaml
 from halonet_cli.main import main
-from tests.training.tiny import make_images, tiny_recipe
+from tests.engine.tiny import make_images, tiny_recipe
 
 
 @pytest.fixture

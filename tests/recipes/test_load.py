@@ -11,7 +11,7 @@ from halonet.recipes.load import task_of
 from halonet.recipes.schema import NOT_YET_RUN, ProvenanceSection
 from halonet.recipes.yaml_text import parse_yaml
 from halonet.training import list_recipes, resolve, to_yaml
-from tests.training.tiny import NETWORK, tiny_recipe
+from tests.engine.tiny import NETWORK, tiny_recipe
 
 # Nine levels of ten aliases each stand for a billion values.
 BOMB = "a0: &a0 [x]\n" + "".join(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 10)}]\n" for n in range(9))

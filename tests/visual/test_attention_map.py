@@ -8,7 +8,7 @@ from halonet.errors import UserError
 from halonet.visual.attention_map import attention_maps, draw_attention
 
 
-def test_maps_are_of_every_stage_and_fill_the_image():
+def test_every_stage_has_maps_of_the_image_size():
     model = create_model("tiny28", num_classes=3, in_chans=1).eval()
     maps = attention_maps(model, torch.randn(1, 1, 28, 28), [(0.5, 0.5), (0.1, 0.9)])
     assert {name: tuple(each.shape) for name, each in maps.items()} == {"stage 1": (2, 28, 28), "stage 2": (2, 28, 28)}
@@ -16,22 +16,22 @@ def test_maps_are_of_every_stage_and_fill_the_image():
         torch.testing.assert_close(each.amax((1, 2)), torch.ones(2))
 
 
-def test_a_point_looks_only_into_the_window_of_its_block():
+def test_weights_lie_in_the_window_of_the_block():
     model = create_model("tiny28", num_classes=3, in_chans=1).eval()
     seen = attention_maps(model, torch.randn(1, 1, 28, 28), [(0.1, 0.1)])["stage 1"][0] > 0
-    # The map has 14 x 14 pixels of 2 x 2; block 7 and halo 1 let the first block see rows and columns 0 to 7.
+    # The map has 14 x 14 positions of 2 x 2 pixels; with block 7 and halo 1, the first block sees positions 0 to 7.
     assert seen[:16, :16].all()
     assert not seen[16:].any()
     assert not seen[:, 16:].any()
 
 
-def test_no_hooks_stay_behind():
+def test_hooks_are_removed():
     model = create_model("tiny28", num_classes=3, in_chans=1).eval()
     attention_maps(model, torch.randn(1, 1, 28, 28), [(0.5, 0.5)])
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_the_picture_is_written_and_not_empty(tmp_path):
+def test_figure_is_written(tmp_path):
     model = create_model("tiny28", num_classes=3, in_chans=1).eval()
     picture = Image.fromarray(np.full((28, 28), 200, np.uint8))
     path = draw_attention(model, torch.randn(1, 1, 28, 28), picture, tmp_path / "new" / "map.png", title="a bag")
@@ -49,7 +49,7 @@ def test_any_name_can_be_the_title(tmp_path, title):
         assert drawn.width > 300
 
 
-def test_a_model_without_attention_is_refused():
+def test_model_without_attention_is_refused():
     model = create_model("resnet50_twin", depths=(1, 1, 1, 1), num_classes=3).eval()
     with pytest.raises(UserError, match="no attention layer"):
         attention_maps(model, torch.randn(1, 3, 32, 32), [(0.5, 0.5)])

@@ -35,13 +35,13 @@ def test_training_and_validation_are_drawn(tmp_path: Path, epochs: int, pixels: 
     assert pixels_of(tmp_path / "curves.png", VALIDATION) > pixels
 
 
-def test_a_run_without_validation_has_no_curve_of_it(tmp_path: Path):
+def test_run_without_validation_has_no_validation_curve(tmp_path: Path):
     draw_curves(write_log(tmp_path / "log.jsonl", 3, validated=False), tmp_path / "curves.png")
     assert pixels_of(tmp_path / "curves.png", TRAINING) > 100
     assert pixels_of(tmp_path / "curves.png", VALIDATION) == 0
 
 
-def test_a_log_without_an_epoch_is_refused(tmp_path: Path):
+def test_log_without_an_epoch_is_refused(tmp_path: Path):
     (tmp_path / "log.jsonl").write_text("")
     with pytest.raises(ValueError, match="no finished epoch"):
         draw_curves(tmp_path / "log.jsonl", tmp_path / "curves.png")

@@ -11,7 +11,7 @@ WIDTH, HEIGHT = 320, 200
 
 
 def make_instances(boxes: Sequence[Sequence[float]], size: tuple[int, int] = (WIDTH, HEIGHT)) -> dict[str, Any]:
-    """Ellipses in boxes, with scores that fall from 0.95."""
+    """Ellipses in boxes, with scores descending from 0.95."""
     rows, columns = np.mgrid[: size[1], : size[0]] + 0.5
     masks = [
         ((columns - (x0 + x1) / 2) / (x1 - x0)) ** 2 + ((rows - (y0 + y1) / 2) / (y1 - y0)) ** 2 <= 0.25
@@ -37,7 +37,7 @@ def distance(pixel: np.ndarray, color: str) -> float:
     return float(np.abs(pixel.astype(float) - ImageColor.getrgb(color)).sum())
 
 
-def test_pixels_change_at_the_instances_and_nowhere_else():
+def test_only_pixels_of_instances_change():
     instances = make_instances([[40, 60, 120, 160], [200, 50, 290, 110]])
     picture = gray()
     where = changed(picture, draw_instances(picture, **instances))
@@ -49,7 +49,7 @@ def test_pixels_change_at_the_instances_and_nowhere_else():
     assert not where[~near].any()
 
 
-def test_the_picture_and_the_masks_are_left_as_they_were():
+def test_inputs_are_not_modified():
     instances = make_instances([[40, 60, 120, 160]])
     picture = gray()
     before = instances["masks"].copy()
@@ -59,11 +59,11 @@ def test_the_picture_and_the_masks_are_left_as_they_were():
     assert (drawn.mode, drawn.size) == ("RGB", picture.size)
 
 
-def test_a_mask_is_translucent_and_its_outline_is_not():
+def test_mask_is_translucent_and_outline_opaque():
     picture = Image.fromarray(np.tile(np.array([[60], [120]], np.uint8), (HEIGHT // 2, WIDTH)))
     instances = make_instances([[60, 40, 220, 180]])
     drawn = np.asarray(draw_instances(picture, **instances), int)
-    # The picture's stripes, of a contrast of 60, show through in the middle.
+    # The picture's stripes, with a contrast of 60, show through in the middle.
     contrast = np.abs(drawn[110, 140] - drawn[111, 140])
     assert (contrast > 20).all()
     assert (contrast < 45).all()
@@ -71,7 +71,7 @@ def test_a_mask_is_translucent_and_its_outline_is_not():
     assert min(edge) < distance(drawn[111, 140], "#ffffff") - 50
 
 
-def test_only_scores_of_at_least_the_minimum_are_drawn():
+def test_scores_below_the_minimum_are_not_drawn():
     instances = make_instances([[40, 60, 120, 160], [200, 50, 290, 110]])
     instances["scores"] = np.array([0.7, 0.69])
     picture = gray()
@@ -82,7 +82,7 @@ def test_only_scores_of_at_least_the_minimum_are_drawn():
 
 
 @pytest.mark.parametrize("scores", [[0.9, 0.6], [0.6, 0.9]])
-def test_higher_scores_lie_on_top(scores: list[float]):
+def test_higher_scores_are_drawn_on_top(scores: list[float]):
     instances = make_instances([[40, 40, 180, 180], [120, 40, 260, 180]])
     instances["scores"] = np.array(scores)
     drawn = np.asarray(draw_instances(gray(), **instances))
@@ -90,26 +90,26 @@ def test_higher_scores_lie_on_top(scores: list[float]):
     assert np.argmin(distances) == np.argmax(scores)
 
 
-def test_colors_stay_when_fewer_are_drawn():
+def test_colors_do_not_depend_on_min_score():
     instances = make_instances([[40, 60, 120, 160], [200, 50, 290, 110]])
     all_drawn, few = (np.asarray(draw_instances(gray(), **instances, min_score=score)) for score in (0.5, 0.92))
     assert (all_drawn[110, 80] == few[110, 80]).all()
 
 
-def test_without_instances_the_picture_stays():
+def test_no_instances_change_nothing():
     picture = gray()
     assert not changed(picture, draw_instances(picture, **make_instances([]))).any()
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "RGB"])
-def test_pictures_of_every_mode_are_drawn_in_color(mode: str):
+def test_result_is_in_color_for_every_mode(mode: str):
     picture = gray(mode="L").convert(mode)
     drawn = np.asarray(draw_instances(picture, **make_instances([[40, 60, 120, 160]])))
     assert distance(drawn[110, 80], PALETTE[0]) < distance(np.array([90, 90, 90]), PALETTE[0])
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 3), (28, 28), (40, 2)])
-def test_tiny_pictures_are_drawn_without_tags_that_do_not_fit(size: tuple[int, int]):
+def test_tiny_pictures_are_drawn(size: tuple[int, int]):
     instances = make_instances([[0, 0, *size]], size)
     assert changed(gray(size=size), draw_instances(gray(size=size), **instances)).any()
 
@@ -117,7 +117,7 @@ def test_tiny_pictures_are_drawn_without_tags_that_do_not_fit(size: tuple[int, i
 @pytest.mark.parametrize("box", [[0, 0, 30, 20], [300, 0, 320, 20], [290, 180, 320, 200], [0, 0, WIDTH, HEIGHT]])
 def test_tags_stay_inside_the_picture(box: list[float]):
     drawn = np.asarray(draw_instances(gray(), **make_instances([box])))
-    # A tag is the only area of a pure colour; whole, it is as wide as its words.
+    # A tag is the only area of a pure color; a complete one is as wide as its text.
     tag = (drawn == ImageColor.getrgb(PALETTE[0])).all(-1)
     rows = tag.sum(1)
     assert rows[rows > 20].size >= 3
@@ -132,7 +132,7 @@ def test_tags_do_not_cover_one_another():
 
 
 @pytest.mark.parametrize(("count", "tags"), [(CROWD, True), (CROWD + 1, False)])
-def test_a_crowd_of_small_instances_has_no_tags(count: int, tags: bool):
+def test_crowd_of_small_instances_has_no_tags(count: int, tags: bool):
     boxes = [[10 + 30 * (index % 10), 10 + 45 * (index // 10), 30 + 30 * (index % 10), 30 + 45 * (index // 10)]
              for index in range(count)]  # fmt: skip
     instances = make_instances(boxes)
@@ -142,7 +142,7 @@ def test_a_crowd_of_small_instances_has_no_tags(count: int, tags: bool):
     assert (pure > 1000) == tags
 
 
-def test_boxes_beyond_the_picture_and_empty_masks_are_no_trouble():
+def test_outside_boxes_and_empty_masks_are_accepted():
     instances = make_instances([[40, 60, 120, 160]] * 4)
     instances["boxes"] = np.array([[-20, -10, 400, 300], [50, 50, 50, 50], [500, 500, 600, 600], [90, 90, 80, 80]])
     instances["masks"][:] = False
@@ -150,7 +150,7 @@ def test_boxes_beyond_the_picture_and_empty_masks_are_no_trouble():
     assert changed(picture, draw_instances(picture, **instances)).any()
 
 
-def test_an_instance_of_one_pixel_is_filled():
+def test_one_pixel_instance_is_filled():
     instances = make_instances([[50, 50, 51, 51]])
     instances["boxes"] += 100  # so that the pixel is not changed by its box
     drawn = np.asarray(draw_instances(gray(), **instances))
@@ -180,7 +180,7 @@ def test_masks_of_another_size_are_refused():
         draw_instances(gray(size=(50, 60)), **make_instances([[4, 6, 12, 16]]))
 
 
-def test_without_masks_boxes_and_tags_alone_are_drawn():
+def test_boxes_and_tags_are_drawn_without_masks():
     instances = make_instances([[40, 60, 120, 160]]) | {"masks": None}
     picture = gray()
     where = changed(picture, draw_instances(picture, **instances))

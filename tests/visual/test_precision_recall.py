@@ -15,7 +15,7 @@ CURVES = {
 
 
 def pixels_of(path: Path, color: str) -> list[int]:
-    """The columns of the pixels of a colour."""
+    """The columns of the pixels of a color."""
     wanted = [int(color[start : start + 2], 16) for start in (1, 3, 5)]
     return (np.array(Image.open(path).convert("RGB")) == wanted).all(-1).nonzero()[1].tolist()
 
@@ -35,7 +35,7 @@ def test_one_panel_is_enough(tmp_path: Path):
     assert "<svg" in (tmp_path / "curves.svg").read_text()
 
 
-def test_an_empty_curve_is_left_out(tmp_path: Path):
+def test_empty_curve_is_left_out(tmp_path: Path):
     draw_precision_recall({"boxes": CURVES | {"0.75": []}}, tmp_path / "curves.png")
     assert len(pixels_of(tmp_path / "curves.png", TRAINING)) > 1000
     assert not pixels_of(tmp_path / "curves.png", RATE)
@@ -46,7 +46,7 @@ def test_panels_without_any_curve_are_drawn_empty(tmp_path: Path):
     assert not pixels_of(tmp_path / "curves.png", VALIDATION)
 
 
-def test_average_precision_stands_beside_its_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_legend_has_average_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     labels = []
     monkeypatch.setattr(
         "matplotlib.figure.Figure.savefig",
@@ -56,7 +56,7 @@ def test_average_precision_stands_beside_its_curve(tmp_path: Path, monkeypatch: 
     assert labels == ["IoU 0.50\nAP 70.0 %", "IoU 0.75\nAP 45.0 %", "IoU 0.50 to 0.95\nAP 45.0 %"]
 
 
-def test_an_unknown_threshold_or_nothing_at_all_is_refused(tmp_path: Path):
+def test_unknown_threshold_or_no_panel_is_refused(tmp_path: Path):
     with pytest.raises(ValueError, match="curves of 'boxes' are of IoU 0.6; known: 0.50, 0.75, 0.50:0.95"):
         draw_precision_recall({"boxes": {"0.6": [1.0, 0.0]}}, tmp_path / "curves.png")
     with pytest.raises(ValueError, match="no panel"):

@@ -1,5 +1,5 @@
-"""Wrong inputs from a seed: each breaks one named rule, and its valid neighbors break none.
+"""Wrong inputs from a seed: each breaks one rule, and similar valid inputs break none.
 
-What is right and wrong stands in tables of these files, written down apart from the schemas that they test. To add a
-kind, write a file with a function that makes a `Case` from a random generator, and name it in `kinds.py`.
+Tables in these files list valid and wrong values, independently of the schemas that they test. To add a kind, write a
+file with a function that makes a `Case` from a random generator, and register it in `kinds.py`.
 """

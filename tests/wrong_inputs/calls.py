@@ -50,7 +50,7 @@ def make_model(random: Random) -> Case:
 
 
 def make_use(random: Random) -> Case:
-    """A call of `evaluate` or `predict` with one wrong number; the checkpoint is not even looked for."""
+    """A call of `evaluate` or `predict` with one wrong number, which fails before the checkpoint is opened."""
     name, value, expected = pick(
         random, {"batch_size": whole(1, 10**9, COUNT), "workers": whole(0, 1_024, "from 0 to 1,024")}, share_right=0
     )

@@ -1,4 +1,4 @@
-"""A case, and what a field takes and refuses."""
+"""Test cases, and the valid and wrong values of fields."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -12,13 +12,13 @@ from halonet.errors import UserError, UserNote
 
 @dataclass(frozen=True)
 class Case:
-    """An input, and what must come of it.
+    """An input and its expected outcome.
 
     Attributes:
-        text: The input, for a person.
-        run: Gives the input to the product; it may write into the folder, which is empty.
-        expected: What the message must contain; empty where the input is valid.
-        noted: What a note must contain, where an input is taken but for a part of it.
+        text: A description of the input.
+        run: Passes the input to halonet; it may write into the given empty folder.
+        expected: Parts of the error message; empty if the input is valid.
+        noted: Parts of the note, if the input is accepted with a note.
     """
 
     text: str
@@ -28,7 +28,7 @@ class Case:
 
 
 def failure(case: Case, folder: Path) -> str | None:
-    """Run a case, and say what came out wrong; None if nothing did."""
+    """Run a case; returns how its outcome differs from the expected one, or None."""
     try:
         notes = _run(case, folder)
     except UserError as error:
@@ -40,7 +40,7 @@ def failure(case: Case, folder: Path) -> str | None:
         if len(message) > 3000:
             return f"the message has {len(message):,} letters"
         return None
-    except Exception as error:  # what a user would see as a traceback
+    except Exception as error:  # a user would see a traceback
         return f"{type(error).__name__}: {error}"
     if case.expected:
         return "it was accepted"
@@ -50,17 +50,17 @@ def failure(case: Case, folder: Path) -> str | None:
 
 
 def _run(case: Case, folder: Path) -> str:
-    """Run a case and return the notes that it gave; any other warning is an error."""
+    """Run a case and return its notes; any other warning is an error."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("error")
         warnings.simplefilter("always", UserNote)
         case.run(folder)
-    return "\n".join(str(each.message) for each in caught)
+    return "\n".join(str(warning.message) for warning in caught)
 
 
 @dataclass(frozen=True)
 class Field:
-    """What a field takes, and what it refuses with which words."""
+    """A field's valid values, and its wrong ones with the expected message."""
 
     right: Sequence[Any]
     wrong: Sequence[tuple[Any, str]]
@@ -71,7 +71,7 @@ NAN, INFINITY = float("nan"), float("inf")
 
 
 def whole(least: int, most: int, words: str, *, right: Sequence[int] | None = None, null: bool = False) -> Field:
-    """An int from `least` to `most`; `right` are the values that fit the rest of the input."""
+    """An int from `least` to `most`; `right` are values that fit the rest of the input."""
     range_ = [(value, words) for value in (least - 1, most + 1, -(10**30), 10**30)]
     type_ = [(value, "a whole number") for value in (True, 1.5, 2.0, "3", "many", [3], {"a": 1}, NAN)]
     nothing = [] if null else [(None, "a whole number")]
@@ -79,7 +79,7 @@ def whole(least: int, most: int, words: str, *, right: Sequence[int] | None = No
 
 
 def real(wrong: Sequence[float], words: str, *, right: Sequence[float], null: bool = False) -> Field:
-    """A float; `wrong` are the values out of its range."""
+    """A float; `wrong` are values outside its range."""
     type_ = [(value, "a finite number") for value in (True, "0.1", "x", [0.1], NAN, INFINITY, -INFINITY, 10**400)]
     nothing = [] if null else [(None, "a finite number")]
     return Field(right, [*((value, words) for value in wrong), *type_, *nothing])
@@ -97,14 +97,14 @@ def flag() -> Field:
 
 
 def text(*, right: Sequence[Any], null: bool = False, empty: bool = False) -> Field:
-    """A text that a file can hold."""
+    """A text."""
     type_ = [(value, "text") for value in (3, True, ["a"], {"a": 1}, *(() if null else (None,)))]
     content = [(value, "10,000 letters") for value in ("a\0b", "x" * 10_001, *(() if empty else ("",)))]
     return Field(right, type_ + content, is_text=True)
 
 
 def pick(random: Random, fields: dict[str, Field], share_right: float = 0.25) -> tuple[str, Any, tuple[str, ...]]:
-    """Draw a field's key, a value for it, and what the message must contain (nothing for a value that is right)."""
+    """Draw a field's key, a value, and the expected parts of the message (none for a valid value)."""
     key = random.choice(list(fields))
     if random.random() < share_right:
         return key, random.choice(list(fields[key].right)), ()
@@ -113,5 +113,5 @@ def pick(random: Random, fields: dict[str, Field], share_right: float = 0.25) ->
 
 
 def shortened(value: Any) -> str:
-    """A value as one short line; Python prints no int of over 4,300 digits."""
+    """A value on one short line."""
     return ascii(value)[:80]

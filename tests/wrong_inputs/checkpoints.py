@@ -1,4 +1,4 @@
-"""Checkpoints whose description or weights are wrong."""
+"""Checkpoints with a wrong description or wrong weights."""
 
 import copy
 from functools import cache
@@ -28,11 +28,11 @@ FIELDS = {
     "hold_out": real([0, 1, -0.5], "above 0 and below 1", right=[0.2, None], null=True),
     "seed": whole(0, 2**63 - 1, "at least 0 and below 9,223,372,036,854,775,808", null=True),
     **{f"preprocessing.{name}": field for name, field in AUGMENTATION.items()},
-    # What a recipe may leave null is filled in before anything is trained.
+    # Recipes may have null here, checkpoints may not.
     "preprocessing": Field(
         [], [(RECIPE["data"]["augmentation"] | {name: None}, "without null") for name in ("image_size", "train_crop")]
     ),
-    # Other values than its own are another network, whose weights do not fit.
+    # Other values mean another network, which the weights do not fit.
     **{f"config.{name}": Field([], field.wrong) for name, field in CONFIG.items()},
 }
 WEIGHTS = {

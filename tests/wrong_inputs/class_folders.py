@@ -1,4 +1,4 @@
-"""Folders and tar files of labeled images that are laid out wrongly, or well."""
+"""Valid and invalid folders and tar files of labeled images."""
 
 import io
 import shutil
@@ -22,16 +22,16 @@ Change = Callable[[Path], object]
 
 @dataclass(frozen=True)
 class Layout:
-    """A change of a folder with the splits train and val, two classes each; how to open it, and what must come of it.
+    """A change to a folder with the splits train and val of two classes each, and the expected outcome of opening it.
 
     Attributes:
-        text: The change, for a person.
-        change: Makes it; the folder's path is all that it is told.
-        expected: What the message must contain; empty where the folder is sound.
-        noted: What a note must contain.
-        data: What `load_source` is asked for.
-        split: Likewise.
-        options: Of `load_source`.
+        text: A description of the change.
+        change: Changes the folder.
+        expected: Parts of the error message; empty if the folder is valid.
+        noted: Parts of the note.
+        data: The argument of `load_source`.
+        split: The argument of `load_source`.
+        options: Other arguments of `load_source`.
     """
 
     text: str
@@ -94,7 +94,7 @@ def _all(*changes: Change) -> Change:
 
 
 def _pack(*names: str, mode: str = "w", extra: Callable[[tarfile.TarFile], object] | None = None) -> Change:
-    """Pack class folders of the training images as set.tar, with a member of another kind if asked for."""
+    """Pack the class folders of the training images as set.tar, with an optional member of another kind."""
 
     def pack(folder: Path) -> None:
         with tarfile.open(folder / "set.tar", mode) as archive:  # pyright: ignore[reportArgumentType, reportCallIssue]
@@ -235,7 +235,7 @@ def make_class_folder(random: Random) -> Case:
 
 
 def read_layout(folder: Path, layout: Layout) -> None:
-    """Lay a folder out, and read all images of a split."""
+    """Write and change a folder, and read all images of a split."""
     write_classes(folder)
     layout.change(folder)
     options = dict(layout.options)

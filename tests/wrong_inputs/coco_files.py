@@ -1,4 +1,4 @@
-"""Annotation files in COCO's format, and the folders that hold them: with one mistake, or none."""
+"""Annotation files in COCO's format, with one mistake or none."""
 
 import copy
 import io
@@ -40,7 +40,7 @@ HUGE = 10**30
 
 
 def _whole(field: str, *values: Any) -> Wrong:
-    """What a field for a whole number refuses by its type."""
+    """Values whose type is wrong for a whole number."""
     wrong = ("x", 1.5, True, None, [1], {}, NAN, INFINITY, "1.5", "")
     return [(value, (f"{field} is", INTEGER)) for value in (*wrong, *values)]
 
@@ -48,7 +48,7 @@ def _whole(field: str, *values: Any) -> Wrong:
 def _size(field: str) -> Wrong:
     limit = "from 1 to 89,478,485"
     range_ = [(value, ("image 2", limit)) for value in (0, -1, 10**9, HUGE, 1e300)]
-    # From here on the number is a size, but not that of the image.
+    # Valid sizes, but not the image's.
     return [*_whole(field), *range_, (2_000, ("image 2", "100 to 1")), (11, ("2.png has 12 x 9 pixels", "(image 2)"))]
 
 
@@ -111,7 +111,7 @@ def _lengths(counts: Any, size: Any = (HEIGHT, WIDTH)) -> dict[str, Any]:
     return {"counts": counts, "size": list(size) if isinstance(size, tuple) else size}
 
 
-# What makes an annotation of no use: it is left out with a note, or refused if no other is left.
+# Reasons to leave an annotation out with a note, or to refuse the file if no annotation remains.
 USELESS: dict[str, list[tuple[Any, str]]] = {
     "bbox": [
         *(([2, 3, value, 5], FAR_BOX) for value in (NAN, INFINITY, -INFINITY, 1e300, 10**400, "nan", "inf", 2**21)),
@@ -219,7 +219,7 @@ def _useless(random: Random, content: dict[str, Any]) -> Outcome:
     if random.random() < 0.5:
         return f"one of two has {field}: {shortened(value)}", (), ("1 of 2 annotations are left out", *expected)
     del content["annotations"][0]
-    if reason == NO_AREA:  # nothing to learn, but evaluation counts it, as COCO's own does
+    if reason == NO_AREA:  # not for training, but evaluation counts it, as COCO's does
         return f"the only {field}: {shortened(value)}", (), ("1 of 1 annotations are left out", *expected)
     return f"the only {field}: {shortened(value)}", (*expected, "no annotation is of use"), ()
 
@@ -238,7 +238,7 @@ def _wrong_entry(random: Random, content: dict[str, Any]) -> Outcome:
 
 
 def _too_many(random: Random, content: dict[str, Any]) -> Outcome:
-    """More than memory could hold later."""
+    """More than fits into memory."""
     kind = random.choice(["annotations", "categories", "masks"])
     if kind == "categories":
         content["categories"] += [{"id": 100 + number, "name": "x"} for number in range(2**15)]
@@ -265,13 +265,13 @@ def _right_without(random: Random, content: dict[str, Any]) -> Outcome:
 
 
 def _read(folder: Path, text: str) -> None:
-    """Write a data set whose file holds a text, and read its annotations and every image."""
+    """Write a data set with this annotation file, and read its annotations and every image."""
     write_coco(folder, text)
     list(load_detection_source(str(folder), "train"))
 
 
 def write_coco(folder: Path, text: str, split: str = "train") -> None:
-    """Write a split in COCO's layout: a file of a text, and the two images that `CONTENT` names."""
+    """Write a split in COCO's layout: an annotation file, and the two images of `CONTENT`."""
     for name in ("annotations", split):
         (folder / name).mkdir(parents=True, exist_ok=True)
     (folder / "annotations" / f"instances_{split}.json").write_bytes(text.encode("utf-8", "surrogateescape"))

@@ -1,4 +1,4 @@
-"""Folders of detection data that are laid out wrongly, or well."""
+"""Valid and invalid folders of detection data."""
 
 import copy
 import json
@@ -20,7 +20,7 @@ TEXT = json.dumps(CONTENT)
 
 @dataclass(frozen=True)
 class Layout:
-    """A change of a folder in COCO's layout with the split "train", how to open it, and what must come of it."""
+    """A change to a folder in COCO's layout with the split "train", and the expected outcome of opening it."""
 
     text: str
     change: Callable[[Path], object]
@@ -36,7 +36,7 @@ def _nothing(folder: Path) -> None:
 
 
 def _move(file: str = "", images: str = "train") -> Callable[[Path], object]:
-    """Give the annotation file and the folder of images other places."""
+    """Move the annotation file and the image folder."""
 
     def move(folder: Path) -> None:
         for old, new in ((ANNOTATIONS, file or ANNOTATIONS), ("train", images)):
@@ -142,13 +142,13 @@ LAYOUTS = [
 
 
 def make_coco_folder(random: Random) -> Case:
-    """A folder of detection data that is laid out wrongly, or well."""
+    """A folder of detection data with one mistake, or none."""
     layout = random.choice(LAYOUTS)
     return Case(layout.text, lambda folder: read_layout(folder, layout), layout.expected, layout.noted)
 
 
 def read_layout(folder: Path, layout: Layout) -> None:
-    """Lay a folder out, and read all of it."""
+    """Write and change a folder, and read all of it."""
     write_coco(folder, TEXT)
     layout.change(folder)
     list(load_detection_source(layout.data.replace("{folder}", str(folder)), layout.split, **layout.options))

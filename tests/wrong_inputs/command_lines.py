@@ -215,11 +215,11 @@ def _wrong_value(random: Random) -> tuple[list[str], tuple[str, ...]]:
 
 
 class Begun(Exception):
-    """The training would begin now: all that is asked of a command line."""
+    """Training would begin now, so the command line is valid."""
 
 
 def run(folder: Path, words: list[str], is_sound: bool = False) -> None:
-    """Run `halonet` in a folder, with everything that a command line may name in it.
+    """Run `halonet` in a folder that contains everything a command line may name.
 
     Raises:
         UserError: It ended with status 2; the message is the one line that it printed.
@@ -227,11 +227,11 @@ def run(folder: Path, words: list[str], is_sound: bool = False) -> None:
     """
     _fill(folder)
     before = sorted(folder.rglob("*"))
-    printed, told = io.StringIO(), io.StringIO()
+    output, errors = io.StringIO(), io.StringIO()
     with (
         contextlib.chdir(folder),
-        contextlib.redirect_stdout(printed),
-        contextlib.redirect_stderr(told),
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(errors),
         patch.object(lightning.Trainer, "__init__", side_effect=Begun),
     ):
         try:
@@ -240,7 +240,7 @@ def run(folder: Path, words: list[str], is_sound: bool = False) -> None:
             status = stop.code
         except Begun:
             status = 0
-    message = told.getvalue()
+    message = errors.getvalue()
     if status == 0:
         return
     lines = [line for line in message.splitlines() if not line.startswith("halonet: note: ")]
@@ -252,7 +252,7 @@ def run(folder: Path, words: list[str], is_sound: bool = False) -> None:
 
 
 def _fill(folder: Path) -> None:
-    """Write images, COCO images, checkpoints of a classifier and a detector, recipes, and a run that has begun."""
+    """Write images, COCO images, checkpoints of a classifier and a detector, recipes, and an unfinished run."""
     write_classes(folder / "images")
     write_coco(folder / "coco", json.dumps(CONTENT))
     (folder / "a.png").write_bytes(picture())
@@ -269,7 +269,7 @@ def _fill(folder: Path) -> None:
 
 @cache
 def _recipes() -> dict[str, str]:
-    """By file: of a classifier, of the run that has begun, and of a detector."""
+    """Recipes by file name: for a classifier, for the unfinished run, and for a detector."""
     recipe = RECIPE | {"data": RECIPE["data"] | {"source": "images", "test_split": "validation"}}
     tiny, begun = (yaml.safe_dump(recipe | {"schedule": {"epochs": epochs}}) for epochs in (2, 3))
     detection = tiny_detection_recipe("coco")

@@ -1,4 +1,4 @@
-"""Checkpoints of detectors whose description or weights are wrong."""
+"""Checkpoints of detectors with a wrong description or wrong weights."""
 
 import copy
 from functools import cache
@@ -66,7 +66,7 @@ DETECTION_AUGMENTATION = {
 }
 
 WIDTH, SAMPLES = "from 1 to 65,536", "from 1 to 100,000"
-# By the name of a field of `DetectorConfig`; other widths are another network, whose weights do not fit.
+# By the name of a field of `DetectorConfig`; other widths mean another network, which the weights do not fit.
 DETECTOR = {
     "batch_norm": Field(["batch", "synchronized"], choice("batch", "synchronized", "frozen").wrong),
     "frozen_stages": Field([0, 2], [*whole(0, 8, "from 0 to 8").wrong, (3, "at most 2, the stages")]),
@@ -110,9 +110,9 @@ FIELDS = {
     "test_split": text(right=["test", None], null=True),
     **{f"preprocessing.{name}": field for name, field in DETECTION_AUGMENTATION.items()},
     **{f"config.{name}": field for name, field in DETECTOR.items()},
-    # What a recipe may leave null is filled in before anything is trained.
+    # Recipes may have null here, checkpoints may not.
     "preprocessing": Field([], [(AUGMENTATION | {name: None}, "without null") for name in NULLABLE]),
-    # Other values than its own are another network, whose weights do not fit.
+    # Other values mean another network, which the weights do not fit.
     **{f"config.backbone.{name}": Field([], field.wrong) for name, field in CONFIG.items()},
 }
 SCORES = "roi_heads.box_predictor.cls_score.weight"

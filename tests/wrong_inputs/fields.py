@@ -1,4 +1,4 @@
-"""What the fields of recipes and of checkpoints take, by dotted key."""
+"""Valid and wrong values of the fields of recipes and checkpoints, by dotted key."""
 
 from tests.wrong_inputs.case import NAN, Field, choice, flag, real, text, whole
 
@@ -186,7 +186,7 @@ def put(values: dict, key: str, value: object) -> None:
 
 
 def remove(values: dict, key: str) -> None:
-    """Take a dotted key out of nested dictionaries."""
+    """Remove a dotted key from nested dictionaries."""
     *sections, name = key.split(".")
     for section in sections:
         values = values[section]

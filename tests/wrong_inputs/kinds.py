@@ -29,6 +29,6 @@ KINDS: dict[str, Callable[[Random], Case]] = {
 
 
 def make_cases(kind: str, seed: int, count: int) -> list[Case]:
-    """The first cases of a seed; a kind's do not depend on the other kinds."""
+    """The first cases of a seed; those of one kind do not depend on the other kinds."""
     random = Random(f"{kind} {seed}")
     return [KINDS[kind](random) for _ in range(count)]

@@ -64,8 +64,8 @@ def make_recipe(random: Random) -> Case:
 
 
 def make_override(random: Random) -> Case:
-    """A word of the command line with one mistake, or none."""
-    # Where a recipe wants text, the words of the command line are text already.
+    """An override on the command line with one mistake, or none."""
+    # Command-line arguments are text, which is valid where a recipe expects text.
     fields = {key: each for key, each in FIELDS.items() if not each.is_text or key.startswith("model.overrides.")}
     key, value, expected = pick(random, fields)
     written = yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("...\n").strip()

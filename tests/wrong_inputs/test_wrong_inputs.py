@@ -9,7 +9,7 @@ from tests.wrong_inputs.kinds import KINDS, make_cases
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.usefixtures("untyped")
-def test_a_wrong_input_is_told_with_its_field_and_rule_and_its_neighbors_pass(kind: str, tmp_path: Path):
+def test_message_names_field_and_rule(kind: str, tmp_path: Path):
     failures = []
     for number, case in enumerate(make_cases(kind, seed=14, count=40)):
         folder = tmp_path / str(number)
@@ -19,14 +19,14 @@ def test_a_wrong_input_is_told_with_its_field_and_rule_and_its_neighbors_pass(ki
     assert failures == []
 
 
-def test_every_kind_has_valid_and_wrong_inputs():
+def test_kinds_have_valid_and_wrong_inputs():
     for kind in KINDS:
         wrong = [bool(case.expected) for case in make_cases(kind, seed=1, count=60)]
         assert any(wrong), kind
         assert kind == "use" or not all(wrong), kind
 
 
-def test_what_comes_out_wrong_is_found(tmp_path: Path):
+def test_failure_detects_wrong_outcomes(tmp_path: Path):
     def refuse(_: Path) -> None:
         raise UserError("depth is 0, but must be at least 1")
 

@@ -1,7 +1,6 @@
 """What a recipe leaves null: taken from the data, once it is opened, so that everything else sees a complete recipe."""
 
 import dataclasses
-import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -15,10 +14,11 @@ from halonet.classification.data import ClassificationData, require_classes
 from halonet.classification.module import Classifier
 from halonet.classification.recipe import Recipe
 from halonet.console import printable
-from halonet.data.classification.sources import available_splits, labels_of, load_source
+from halonet.data.classification.image_source import labels_of
+from halonet.data.classification.sources import available_splits, load_source
 from halonet.data.classification.survey import survey
 from halonet.engine.device import choose_device
-from halonet.engine.estimate import LONGEST, MOST_CLASSES_NAMED, in_words
+from halonet.engine.estimate import MOST_CLASSES_NAMED, choose_by_time, median_seconds
 from halonet.errors import UserError
 from halonet.recipes.schema import replaced, value_of
 
@@ -155,37 +155,26 @@ def _candidates(recipe: Recipe, shorter_side: int) -> Iterator[Recipe]:
 
 
 def _fitting(candidates: list[Recipe], missing: list[str], say: Callable[[str], None]) -> Recipe:
-    """Choose the first that can be trained within half an hour; the last with fewer epochs if none can."""
-    first = candidates[0]
-    if first.engine.devices * first.engine.nodes > 1:
-        return first  # each process would time something else
-    recipe, seconds = first, 0.0
-    for recipe in candidates:
-        seconds = estimate_seconds(recipe)
-        if seconds <= LONGEST:
-            break
-        if recipe is not candidates[-1]:
-            what = f"{recipe.model.name} at {recipe.data.augmentation.image_size} px"
-            say(f"{what} would take about {in_words(seconds)}: taking something smaller")
-    if seconds > LONGEST and "schedule.epochs" in missing:
-        epochs = max(1, int(recipe.schedule.epochs * LONGEST / seconds))
-        say(f"{recipe.schedule.epochs} epochs would take about {in_words(seconds)}: taking {epochs}")
-        seconds *= epochs / recipe.schedule.epochs
-        warmup = _warmup(epochs) if "schedule.warmup_epochs" in missing else recipe.schedule.warmup_epochs
+    """Choose the first that trains within half an hour; if none does, the last one, with fewer epochs."""
+
+    def describe(recipe: Recipe) -> str:
+        return f"{recipe.model.name} at {recipe.data.augmentation.image_size} px"
+
+    def shorten(recipe: Recipe, part: float, time_needed: str) -> tuple[Recipe, float]:
+        if "schedule.epochs" not in missing:
+            return recipe, 1.0
+        before = recipe.schedule
+        epochs = max(1, int(before.epochs * part))
+        say(f"{before.epochs} epochs would take about {time_needed}: taking {epochs}")
+        warmup = _warmup(epochs) if "schedule.warmup_epochs" in missing else before.warmup_epochs
         recipe = replaced(recipe, "schedule", epochs=epochs, warmup_epochs=min(warmup, epochs))
-    say(f"estimated time: {in_words(seconds)}, from a few steps timed here")
-    return recipe
+        return recipe, epochs / before.epochs
+
+    return choose_by_time(candidates, estimate_seconds, describe, shorten, say)
 
 
 def estimate_seconds(recipe: Recipe) -> float:
-    """Estimate how long a recipe trains, from a few steps of it.
-
-    Args:
-        recipe: Complete.
-
-    Returns:
-        Seconds, reading the images included.
-    """
+    """Estimate from a few steps how many seconds a complete recipe trains, reading the images included."""
     data = ClassificationData.of(recipe)
     reading, preparing, images = _time_images(data, min(recipe.optimizer.batch_size, MOST_IMAGES))
     device = choose_device("cpu" if recipe.engine.accelerator == "cpu" else "auto")
@@ -214,21 +203,18 @@ def _time_images(data: ClassificationData, count: int) -> tuple[float, float, to
     return max(0.0, first - again), again, torch.stack([image for image, _ in items])
 
 
-def _time_step(network: torch.nn.Module, images: torch.Tensor, repeats: int = 3) -> float:
-    """Seconds of a forward and a backward pass and an optimizer step, the median of some after one to warm up."""
+def _time_step(network: torch.nn.Module, images: torch.Tensor) -> float:
+    """Seconds of a forward and a backward pass and an optimizer step."""
     targets = torch.zeros(len(images), dtype=torch.long, device=images.device)
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-6, momentum=0.9, nesterov=True)
     network.train()
-    times = []
-    for _ in range(1 + repeats):
-        start = time.perf_counter()
+
+    def step(number: int) -> None:
         optimizer.zero_grad()
         F.cross_entropy(network(images), targets).backward()
         optimizer.step()
-        if images.device.type != "cpu":
-            torch.accelerator.synchronize(images.device)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
+
+    return median_seconds(step, images.device)
 
 
 def _describe_images(class_names: list[str], labels: list[int]) -> str:

@@ -1,7 +1,8 @@
-"""Real images for training and evaluation: sources, transforms, and the dataset that keys its randomness."""
+"""Images for training and evaluation: sources, transforms, and datasets with reproducible randomness."""
 
 from halonet.data.classification.dataset import KeyedDataset
-from halonet.data.classification.sources import ImageSource, available_splits, load_source
+from halonet.data.classification.image_source import ImageSource
+from halonet.data.classification.sources import available_splits, load_source
 from halonet.data.classification.transforms import AugmentationConfig, build_transform
 from halonet.data.detection.coco import (
     CocoImages,

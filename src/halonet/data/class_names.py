@@ -1,4 +1,4 @@
-"""The classes of data among those of a checkpoint, by their names."""
+"""Matching the classes of a data set with those of a checkpoint, by name."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -7,40 +7,33 @@ from halonet.errors import UserError
 
 
 def place_names(data_names: Sequence[str], checkpoint_names: Sequence[str]) -> list[int]:
-    """Find the place of each of the data's names among the checkpoint's; equal names pair up in their order.
-
-    Args:
-        data_names: Some of the checkpoint's.
-        checkpoint_names: The checkpoint's class names.
-
-    Returns:
-        Places from 0, by the data's name.
+    """Index in the checkpoint's class names of each of the data's; repeated names are paired in order.
 
     Raises:
         UserError: A name is not one of the checkpoint's, or occurs more often than there.
     """
-    places: dict[str, list[int]] = {}
-    for place, name in enumerate(checkpoint_names):
-        places.setdefault(name, []).append(place)
+    indices: dict[str, list[int]] = {}
+    for index, name in enumerate(checkpoint_names):
+        indices.setdefault(name, []).append(index)
     found = []
     for name, occurrence in zip(data_names, _occurrences(data_names), strict=True):
-        if name not in places:
+        if name not in indices:
             raise UserError(
                 f"the data's class {name!r} is none of the checkpoint's {len(checkpoint_names)} classes "
                 f"({', '.join(checkpoint_names[:3])}{', ...' if len(checkpoint_names) > 3 else ''}): "
                 "it was trained on other data"
             )
-        if occurrence >= len(places[name]):
+        if occurrence >= len(indices[name]):
             raise UserError(
                 f"the data has {list(data_names).count(name)} classes of the name {name!r}, but the checkpoint has "
-                f"{len(places[name])}: it was trained on other data"
+                f"{len(indices[name])}: it was trained on other data"
             )
-        found.append(places[name][occurrence])
+        found.append(indices[name][occurrence])
     return found
 
 
 def _occurrences(names: Sequence[str]) -> list[int]:
-    """How many equal names come before each."""
+    """For each name, how many equal names precede it."""
     counts: Counter[str] = Counter()
     before = []
     for name in names:

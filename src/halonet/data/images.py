@@ -1,4 +1,4 @@
-"""Opening image files safely: what can be read, how large it may be, and where the images of a request lie."""
+"""Finding image files and opening them safely, whatever their size and content."""
 
 import contextlib
 import io
@@ -13,26 +13,20 @@ from PIL import Image, ImageOps
 from halonet.data.walk import IMAGE_SUFFIXES, LeftOut, count_other_picture, describe_left_out, is_image_name, walk
 from halonet.errors import UserError, note_once
 
-PIXEL_LIMIT = 89_478_485  # Pillow's own threshold of suspicion: 256 MiB as 24-bit pixels
+PIXEL_LIMIT = 89_478_485  # Pillow's own limit for decompression bombs: 256 MiB of 24-bit pixels
 GRAY_MODES = ("1", "L", "LA", "La")
-ASPECT_LIMIT = 100  # beyond it, scaling the shorter side to a network's input makes a huge image of a small one
-
+ASPECT_LIMIT = 100  # beyond it, scaling the shorter side to a network's input would make a huge image
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-PNG_LIMIT = 2**30  # bytes of a file that is read whole to leave its texts out
-# What stands beside the pixels. Pillow refuses the whole file where one of them unpacks to more than 1 MiB.
+PNG_LIMIT = 2**30  # bytes of a file that is read into memory to remove its texts
+# Metadata chunks: Pillow refuses the file if one of them unpacks to more than 1 MiB.
 PNG_TEXTS = (b"iCCP", b"iTXt", b"tEXt", b"zTXt")
 
 ImageFile = io.BufferedReader | io.BytesIO
 
 
 class Header(NamedTuple):
-    """What a file says of its image before its pixels.
-
-    Attributes:
-        size: Width and height as stored.
-        in_color: Whether it has more than one channel of colour.
-    """
+    """What an image file states before its pixels: width and height as stored, and whether it is in color."""
 
     size: tuple[int, int]
     in_color: bool
@@ -43,35 +37,31 @@ def open_image(path: str | Path, shorter_side: int | None = None) -> Image.Image
 
     Args:
         path: The file.
-        shorter_side: Scale an image down that is larger, which also reads large JPEG files faster; None leaves it.
+        shorter_side: Scale larger images down to this, in pixels, which also decodes large JPEG files faster.
 
     Returns:
-        The decoded image, turned as its EXIF orientation says: mode "L" where the file is gray, else "RGB" (an alpha
-        channel is dropped).
+        The image in its EXIF orientation: mode "L" if the file is gray, else "RGB" (an alpha channel is dropped).
 
     Raises:
-        UserError: The file is missing, is not an image, is damaged or truncated, has more than `PIXEL_LIMIT` pixels,
-            is over `ASPECT_LIMIT` times as long as it is wide, or has more than 8 bits a channel.
+        UserError: The file is missing, not an image, damaged or truncated, has more than `PIXEL_LIMIT` pixels, more
+            than 8 bits per channel, or sides whose ratio exceeds `ASPECT_LIMIT`.
     """
     with _open(Path(path)) as file:
         return decode_image(file, str(path), shorter_side)
 
 
 def inspect_image(path: str | Path) -> Header:
-    """Read an image file's header, which finds most of what makes `open_image` refuse it, and is fast.
-
-    Args:
-        path: The file.
+    """Read an image file's header, which is fast.
 
     Raises:
-        UserError: As `open_image`, but that damaged pixels are not found.
+        UserError: As `open_image`, except that damaged pixels go unnoticed.
     """
     with _open(Path(path)) as file:
         return decode_header(file, str(path))
 
 
 def decode_image(file: ImageFile, name: str, shorter_side: int | None = None) -> Image.Image:
-    """Decode an open image file as `open_image` does; `name` stands for it in messages."""
+    """Decode an open image file as `open_image` does; messages call it `name`."""
     try:
         return _decode(file, name, shorter_side)
     except UserError:
@@ -84,7 +74,7 @@ def decode_image(file: ImageFile, name: str, shorter_side: int | None = None) ->
 
 
 def decode_header(file: ImageFile, name: str) -> Header:
-    """Read the header of an open image file as `inspect_image` does; `name` stands for it in messages."""
+    """Read the header of an open image file as `inspect_image` does; messages call it `name`."""
     try:
         image = _identify(file, name)
     except UserError:
@@ -96,7 +86,7 @@ def decode_header(file: ImageFile, name: str) -> Header:
 
 
 def _open(path: Path) -> io.BufferedReader:
-    if not os.path.isfile(path):  # pathlib's raises for a name that no file can have
+    if not os.path.isfile(path):  # pathlib's raises for invalid names
         is_there = os.path.exists(path)
         raise UserError(f"{path} is not an image file" if is_there else f"image file {path} does not exist")
     try:
@@ -120,8 +110,8 @@ def _decode(file: ImageFile, name: str, shorter_side: int | None) -> Image.Image
 
 
 def _identify(file: ImageFile, name: str) -> Image.Image:
-    """Read the header and refuse what is too large, too long or too deep."""
-    # Pillow's decoders meet arbitrary bytes and raise arbitrary exceptions: SyntaxError, struct.error, IndexError ...
+    """Read the header, and refuse images that are too large, too long or too deep."""
+    # Given arbitrary bytes, Pillow's decoders raise arbitrary exceptions: SyntaxError, struct.error, IndexError ...
     file.seek(0)
     if not file.read(1):
         raise UserError(f"image {name} is empty (0 bytes): replace or remove it")
@@ -137,7 +127,7 @@ def _identify(file: ImageFile, name: str) -> Image.Image:
     except Exception as error:
         raise _damaged(name, error) from error
     num_pixels = image.width * image.height
-    if num_pixels > PIXEL_LIMIT:  # Pillow lets it pass where its own limit was raised
+    if num_pixels > PIXEL_LIMIT:  # Pillow accepts it if its own limit was raised
         raise UserError(
             f"image {name} is refused: it has {num_pixels:,} pixels, the limit is {PIXEL_LIMIT:,}. Scale it down first."
         )
@@ -150,18 +140,14 @@ def _identify(file: ImageFile, name: str) -> Image.Image:
 
 
 def find_images(paths: Iterable[str | Path]) -> list[Path]:
-    """List the image files that a request names.
+    """List image files without duplicates, in the order of `paths`, those of one folder sorted by path.
 
     Args:
-        paths: Files, taken as they are, and folders, searched with their subfolders for names ending in
-            `IMAGE_SUFFIXES`. Hidden and system files are passed over, and links to folders followed once; a `UserNote`
-            counts what was left out.
-
-    Returns:
-        The files in the order of the request, those of one folder sorted by path, each once.
+        paths: Files, and folders, which are searched recursively for `IMAGE_SUFFIXES`. Hidden and system files are
+            skipped, and links to folders followed once; a `UserNote` counts what was left out.
 
     Raises:
-        UserError: A path does not exist, a folder holds no images or cannot be read, or `paths` is empty.
+        UserError: A path does not exist, a folder contains no images or cannot be read, or `paths` is empty.
     """
     found: dict[Path, None] = {}
     for path in map(Path, paths):
@@ -172,7 +158,7 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
                 found[path] = None
             else:
                 raise UserError(f"image file or folder {path} does not exist")
-        except (OSError, ValueError) as error:  # too long a name, or one with a NUL character
+        except (OSError, ValueError) as error:  # the name is too long, or contains NUL
             if isinstance(error, UserError):
                 raise
             raise UserError(f"{str(path)[:200]!r} cannot be the name of an image: {error}") from error
@@ -199,7 +185,7 @@ def _images_below(folder: Path) -> list[Path]:
 
 
 def _scaled_down(size: tuple[int, int], shorter_side: int) -> tuple[int, int]:
-    """The size of an image whose shorter side is brought down to so many pixels, if it is longer."""
+    """Width and height after scaling the shorter side down to `shorter_side`; smaller images keep their size."""
     if min(size) <= shorter_side:
         return size
     width, height = (-(-side * shorter_side // min(size)) for side in size)
@@ -207,7 +193,7 @@ def _scaled_down(size: tuple[int, int], shorter_side: int) -> tuple[int, int]:
 
 
 def _png_without_texts(file: ImageFile) -> io.BytesIO | None:
-    """Take texts and colour profile out of a PNG file; None for other files, and where there are none."""
+    """Remove texts and color profile from a PNG file; None if it has none, or for other files."""
     file.seek(0)
     if file.read(len(PNG_SIGNATURE)) != PNG_SIGNATURE or file.seek(0, os.SEEK_END) > PNG_LIMIT:
         return None
@@ -223,7 +209,7 @@ def _png_without_texts(file: ImageFile) -> io.BytesIO | None:
 
 
 def _turn_upright(image: Image.Image) -> None:
-    # Metadata that cannot be parsed says nothing about the orientation, and the pixels are sound.
+    # Unreadable metadata gives no orientation, but the pixels are intact.
     with warnings.catch_warnings(), contextlib.suppress(Exception):
         warnings.simplefilter("ignore")
         ImageOps.exif_transpose(image, in_place=True)
@@ -232,7 +218,7 @@ def _turn_upright(image: Image.Image) -> None:
 def _as_gray_or_color(image: Image.Image) -> Image.Image:
     if image.mode in GRAY_MODES:
         return image.convert("L")
-    if image.mode == "P" and "transparency" in image.info:  # straight to RGB, Pillow warns and guesses
+    if image.mode == "P" and "transparency" in image.info:  # converted to RGB directly, Pillow warns and guesses
         image = image.convert("RGBA")
     return image.convert("RGB")
 

@@ -1,4 +1,4 @@
-"""Items whose randomness depends on their key alone."""
+"""Datasets whose random items depend only on their key."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -15,16 +15,11 @@ ItemT = TypeVar("ItemT")
 
 
 class KeyedItems(Dataset[ItemT], Generic[ItemT]):
-    """A map-style dataset whose items are each made with randomness that depends on its key alone.
+    """A map-style dataset whose random items depend only on their key.
 
-    In training an item is asked for by (epoch, index), and is made with the global generators seeded from
-    (seed, epoch, index) and restored afterwards. So an item depends neither on the order of requests, nor on the number
-    of workers, nor on any global random state, and moves none. In evaluation, where nothing is drawn, an item is asked
-    for by its index; (epoch, index) is accepted too.
-
-    Args:
-        seed: The run's seed.
-        train: Whether items are random.
+    In training the key is (epoch, index): the global generators are seeded from (seed, epoch, index) while the item is
+    made, and restored afterwards. So items do not depend on the order of requests, the number of workers or any global
+    random state. In evaluation, where nothing is random, the key is the index; (epoch, index) is accepted too.
     """
 
     def __init__(self, seed: int, train: bool) -> None:
@@ -33,7 +28,7 @@ class KeyedItems(Dataset[ItemT], Generic[ItemT]):
 
     @abstractmethod
     def item(self, index: int) -> ItemT:
-        """Make an item, drawing from the global generators."""
+        """Make an item; it may draw from the global generators."""
 
     def __getitem__(self, key: ItemKey) -> ItemT:
         """Return the item of a key."""
@@ -43,7 +38,7 @@ class KeyedItems(Dataset[ItemT], Generic[ItemT]):
             return self._keyed_item(key, seed_generators)
 
     def __getitems__(self, keys: Sequence[ItemKey]) -> list[ItemT]:
-        """Return the items of a batch: PyTorch's loader calls this, and the global state is put aside only once."""
+        """Return the items of a batch; PyTorch's loader calls this, which saves the global state only once."""
         if not self.train:
             return [self[key] for key in keys]
         with isolated_random_state() as seed_generators:

@@ -1,11 +1,11 @@
-"""The type of a recipe's value that the file may leave null because it follows from the data."""
+"""The type of recipe values that may be null until they are derived from the data."""
 
 from typing import TYPE_CHECKING, Annotated, Optional, TypeVar
 
 ValueT = TypeVar("ValueT")
 
 if TYPE_CHECKING:
-    # Every reader but `halonet.classification.from_data`, which fills such values in, comes after it and finds a value.
+    # `halonet.classification.from_data` fills such values in before any other code reads them.
     OrNull = Annotated[ValueT, "or null, until it is filled in"]
 else:
     OrNull = Optional

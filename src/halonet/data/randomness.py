@@ -1,4 +1,4 @@
-"""Randomness that depends on a key alone: seeds derived from numbers, and library code run apart from global state."""
+"""Reproducible randomness: seeds derived from keys, and library code isolated from the global random state."""
 
 import hashlib
 import random
@@ -10,35 +10,23 @@ import torch
 
 
 def derive_seed(*key: int) -> int:
-    """Hash integers to a seed of 63 bits, the same on every machine and in every version.
-
-    Args:
-        key: What the seed belongs to, e.g. (seed, epoch, index); their order matters.
-
-    Returns:
-        A number in [0, 2^63).
-    """
+    """Hash integers, such as (seed, epoch, index), to a seed in [0, 2^63), the same on every machine and version."""
     digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
 def derive_order(seed: int, name: str) -> bytes:
-    """Hash a name to a key for sorting, the same on every machine and in every version.
-
-    Args:
-        seed: Another seed gives another order.
-        name: Any text, such as a file's name.
-    """
+    """Hash a seed and a name to a sort key, the same on every machine and version."""
     return hashlib.blake2b(f"{seed}/{name}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 @contextmanager
 def isolated_random_state() -> Iterator[Callable[[int], None]]:
-    """Let code that draws from the global generators run without reading or moving them.
+    """Run code that draws from the global generators without changing their state.
 
-    timm's and torchvision's augmentations draw from the global generators of Python, NumPy and PyTorch (CPU). On entry
-    the three states are put aside, on exit they are put back. The states belong to the process: two threads must not
-    be inside at once. Accelerators' generators are left alone.
+    timm's and torchvision's augmentations draw from the global generators of Python, NumPy and PyTorch (CPU). Their
+    states are saved on entry and restored on exit; accelerators' generators are not touched. The states belong to the
+    process, so only one thread may be inside at a time.
 
     Yields:
         A function that seeds the three generators; call it before each piece of work.

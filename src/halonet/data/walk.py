@@ -1,4 +1,4 @@
-"""Walking folders that people filled: links are followed once, hidden and system files are passed over and counted."""
+"""Walking folders of images: links are followed once, hidden and system files are skipped and counted."""
 
 import os
 from collections import Counter, deque
@@ -9,7 +9,7 @@ from typing import NamedTuple
 from halonet.errors import UserError
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
-# Pictures that are not read: whoever has some should hear that they were left out.
+# Picture formats that are not read: the user is informed that such files were left out.
 OTHER_PICTURES = frozenset(
     (
         *(".apng", ".arw", ".avif", ".avifs", ".cr2", ".cr3", ".dib", ".dng", ".gif", ".heic", ".heif", ".hif", ".ico"),
@@ -26,17 +26,11 @@ SEEN = "links to folders that were read already"
 SPECIAL = "pipes, sockets and devices"
 
 LeftOut = Counter[str]
-"""How many entries were passed over, by the reason or by the suffix of another picture format."""
+"""How many entries were skipped, by reason or by the suffix of an unsupported picture format."""
 
 
 class Entry(NamedTuple):
-    """A file or a folder.
-
-    Attributes:
-        parts: Its path from the folder that was walked.
-        path: Its path.
-        is_folder: Whether it is a folder, or a link to one.
-    """
+    """A file or a folder (or a link to one); `parts` is its path relative to the walked folder."""
 
     parts: tuple[str, ...]
     path: str
@@ -44,14 +38,14 @@ class Entry(NamedTuple):
 
 
 def walk(folder: str | Path, left_out: LeftOut) -> Iterator[Entry]:
-    """Walk a folder with all its subfolders, each real folder once and those that are reached by links last.
+    """Walk a folder recursively, each real folder once, folders reached by links last.
 
     Args:
-        folder: The folder.
-        left_out: Counts what is passed over: hidden and system files, broken links, and what is no file.
+        folder: Where to start.
+        left_out: Counts what is skipped: hidden and system files, broken links, pipes, sockets and devices.
 
     Yields:
-        Files and folders, those of one folder in the order of their names, each folder before its content.
+        Files and folders, sorted by name within a folder, each folder before its content.
 
     Raises:
         UserError: A folder cannot be read.
@@ -83,29 +77,29 @@ def walk(folder: str | Path, left_out: LeftOut) -> Iterator[Entry]:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a name is that of a hidden file or one that an operating system put there."""
+    """Whether a name is that of a hidden file, or of one that an operating system creates."""
     return name.startswith(".") or name.lower() in SYSTEM_NAMES
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a name ends as that of an image which is read."""
+    """Whether a name has the suffix of a supported image format."""
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
 def is_picture(name: str) -> bool:
-    """Whether a name ends as that of a picture, of whatever format."""
+    """Whether a name has the suffix of any picture format."""
     return is_image_name(name) or os.path.splitext(name)[1].lower() in OTHER_PICTURES
 
 
 def count_other_picture(name: str, left_out: LeftOut) -> None:
-    """Count a file that is not read, if it is a picture of another format."""
+    """Count a file if it is a picture of an unsupported format."""
     suffix = os.path.splitext(name)[1].lower()
     if suffix in OTHER_PICTURES:
         left_out[suffix] += 1
 
 
 def describe_left_out(left_out: LeftOut) -> str:
-    """Say what was passed over and why; empty where that is nothing."""
+    """Describe what was skipped and why; "" if nothing was."""
     reasons = [f"{reason} ({left_out[reason]})" for reason in (HIDDEN, BROKEN, SEEN, SPECIAL) if left_out[reason]]
     suffixes = {suffix: count for suffix, count in sorted(left_out.items()) if suffix in OTHER_PICTURES}
     if suffixes:
@@ -124,7 +118,7 @@ def _read_folder(path: str) -> tuple[list[os.DirEntry[str]], tuple[int, int]]:
 
 
 def _holds_pictures(entry: os.DirEntry[str]) -> bool:
-    """Whether a hidden folder is one that a person would miss: .git is not, .ipynb_checkpoints with images is."""
+    """Whether to report a hidden folder: .git is not worth it, .ipynb_checkpoints with images is."""
     if entry.name.lower() in SYSTEM_NAMES or not is_kind(entry.is_dir):
         return is_kind(entry.is_dir)
     try:
@@ -135,7 +129,7 @@ def _holds_pictures(entry: os.DirEntry[str]) -> bool:
 
 
 def is_kind(question: Callable[[], bool]) -> bool:
-    """Ask a directory entry; a link that leads to itself is neither file nor folder."""
+    """Call `entry.is_file` or `entry.is_dir`; a link that leads to itself is neither."""
     try:
         return question()
     except OSError:

@@ -6,11 +6,12 @@ from typing import Annotated, Any, Literal
 
 from halonet.data.detection.dataset import DetectionAugmentation
 from halonet.detection.mask_rcnn import DetectorConfig, FasterRCNN, MaskRCNN
-from halonet.engine.weights import build_checked, load_state, read_metadata, read_weights, saved_from, without_nulls
+from halonet.engine.metadata import Metadata, read_metadata, saved_from, without_nulls
+from halonet.engine.weights import build_checked, load_state, read_weights
 from halonet.errors import UserError, UserNote
 from halonet.models import HaloNet
-from halonet.models.config import Classes, InChans
-from halonet.rules import FilledText, Text, check_together, shown, within
+from halonet.models.config import Classes
+from halonet.rules import Text, shown, within
 from halonet.schemas import record
 
 # The layers whose shape depends on the classes.
@@ -23,54 +24,26 @@ _HEAD = ("classifier.", "final.")
 
 
 @record
-class DetectorMetadata:
-    """What `halonet.engine.weights.describe` says of a detector.
+class DetectorMetadata(Metadata):
+    """What a checkpoint says of a detector, see `Metadata`; labels are counted from 1.
 
     Attributes:
-        network: The class.
-        config: What it is built from.
-        num_classes: Classes, without background.
-        in_chans: Channels of an image.
-        class_names: By label - 1.
-        category_ids: COCO's, by label - 1.
-        preprocessing: How images are scaled and normalized.
-        data: What it was trained on.
-        hold_out: The part of the training images that was held out, if it was drawn.
-        test_split: The split that training measured at its end.
-
-    Raises:
-        RuleError: Values break rules; it names all of them.
+        category_ids: COCO's, in the order of the labels.
     """
 
     network: Literal["MaskRCNN", "FasterRCNN"]
     config: DetectorConfig
     num_classes: Classes
-    in_chans: InChans
     class_names: tuple[Text, ...]
     category_ids: tuple[Annotated[int, within(least=-(2**53), most=2**53)], ...]
     preprocessing: DetectionAugmentation
-    data: FilledText | None = None
-    hold_out: Annotated[float, within(above=0, below=1)] | None = None
-    test_split: FilledText | None = None
 
-    def __post_init__(self) -> None:
-        preprocessing = self.preprocessing
-        sizes = (preprocessing.min_size, preprocessing.max_size, preprocessing.jitter_size)
-        check_together(
-            self,
-            {
-                "preprocessing": (None not in sizes, "without null"),
-                "class_names": (len(self.class_names) == self.num_classes, f"{self.num_classes:,} names"),
-                "category_ids": (
-                    len(self.category_ids) == len(set(self.category_ids)) == self.num_classes,
-                    f"{self.num_classes:,} different numbers",
-                ),
-                "preprocessing.in_chans": (
-                    self.preprocessing.in_chans == self.in_chans,
-                    f"in_chans, which is {self.in_chans}",
-                ),
-            },
-        )
+    def _sizes(self) -> tuple[Any, ...]:
+        return self.preprocessing.min_size, self.preprocessing.max_size, self.preprocessing.jitter_size
+
+    def _rules(self) -> dict[str, tuple[bool, str]]:
+        fits = len(self.category_ids) == len(set(self.category_ids)) == self.num_classes
+        return {"category_ids": (fits, f"{self.num_classes:,} different numbers")}
 
 
 def load_detector(path: str | Path) -> tuple[FasterRCNN, dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import statistics
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from halonet.detection.data import DetectionData
 from halonet.detection.module import Detector
 from halonet.detection.recipe import DetectionRecipe
 from halonet.engine.device import choose_device
-from halonet.engine.estimate import LONGEST, MOST_CLASSES_NAMED, in_words
+from halonet.engine.estimate import MOST_CLASSES_NAMED, choose_by_time, median_seconds
 from halonet.errors import UserError
 from halonet.recipes.schema import replaced, value_of
 
@@ -63,7 +62,7 @@ def fill_in(recipe: DetectionRecipe, *, say: Callable[[str], None] = print) -> D
         source = _open(recipe)
     say(f"{printable(data.source)}: {_describe(source)}; {_describe_splits(recipe, splits)}")
     recipe = _with_numbers(recipe, source, splits)
-    recipe = _fitting(recipe, _wanted_side(source), say)
+    recipe = _fitting(recipe, _wanted_side(source), missing, say)
     say("following from the data: " + " ".join(f"--{key} {_shown(value_of(recipe, key))}" for key in missing))
     return recipe
 
@@ -110,34 +109,29 @@ def _wanted_side(source: CocoImages) -> int:
     return next((side for side in SIDES[::-1] if side * part >= SMALLEST_OBJECT), SIDES[0])
 
 
-def _fitting(recipe: DetectionRecipe, wanted: int, say: Callable[[str], None]) -> DetectionRecipe:
-    """Choose the largest size that can be trained within half an hour; the last with fewer steps if none can."""
+def _fitting(recipe: DetectionRecipe, wanted: int, missing: list[str], say: Callable[[str], None]) -> DetectionRecipe:
+    """Choose the largest size that trains within half an hour; if none does, the smallest, with fewer steps."""
     candidates = []
     for side in SIDES:
         candidate = _with_side(recipe, side)
         if side <= wanted and candidate not in candidates:
             candidates.append(candidate)
-    if recipe.engine.devices * recipe.engine.nodes > 1:
-        return candidates[0]  # each process would time something else
-    seconds = 0.0
-    for candidate in candidates:
-        recipe, seconds = candidate, estimate_seconds(candidate)
-        if seconds <= LONGEST:
-            break
-        smaller = candidate is not candidates[-1]
-        say(
-            f"images of {recipe.data.augmentation.max_size} px would take about {in_words(seconds)}: "
-            + ("taking them smaller" if smaller else "taking fewer steps")
-        )
-    else:
-        schedule = recipe.schedule
-        part = min(1.0, LONGEST / seconds)
-        steps, warmup = max(1, int(part * schedule.steps)), int(part * schedule.warmup_steps)
-        drops = tuple(max(1, round(part * drop)) for drop in schedule.drops)
-        recipe = replaced(recipe, "schedule", steps=steps, warmup_steps=warmup, drops=drops)
-        seconds *= part
-    say(f"estimated time: {in_words(seconds)}, from a few steps timed here")
-    return recipe
+
+    def describe(recipe: DetectionRecipe) -> str:
+        return f"images of {recipe.data.augmentation.max_size} px"
+
+    def shorten(recipe: DetectionRecipe, part: float, time_needed: str) -> tuple[DetectionRecipe, float]:
+        if "schedule.steps" not in missing:
+            return recipe, 1.0
+        before = recipe.schedule
+        steps, warmup, drops = max(1, int(part * before.steps)), before.warmup_steps, before.drops
+        say(f"{before.steps} steps would take about {time_needed}: taking {steps}")
+        warmup = int(part * warmup) if "schedule.warmup_steps" in missing else min(warmup, steps)
+        if "schedule.drops" in missing:
+            drops = tuple(max(1, round(part * drop)) for drop in drops)
+        return replaced(recipe, "schedule", steps=steps, warmup_steps=warmup, drops=drops), part
+
+    return choose_by_time(candidates, estimate_seconds, describe, shorten, say)
 
 
 def _with_side(recipe: DetectionRecipe, side: int) -> DetectionRecipe:
@@ -153,18 +147,11 @@ def _with_side(recipe: DetectionRecipe, side: int) -> DetectionRecipe:
 
 
 def estimate_seconds(recipe: DetectionRecipe) -> float:
-    """Estimate how long a recipe trains, from a few steps of it.
-
-    Args:
-        recipe: Complete.
-
-    Returns:
-        Seconds, validation included.
-    """
+    """Estimate from a few steps how many seconds a complete recipe trains, validation included."""
     data = DetectionData.of(recipe)
     device = choose_device("cpu" if recipe.engine.accelerator == "cpu" else "auto")
     detector = Detector.of(recipe, initialized=True).network.to(device)
-    step = _time_steps(recipe, data.train_dataset(), detector, device)
+    step = _time_step(recipe, data.train_dataset(), detector, device)
     validation = 0.0
     if recipe.data.validation_split is not None:
         images = data.evaluation_dataset(recipe.data.validation_split)
@@ -173,15 +160,14 @@ def estimate_seconds(recipe: DetectionRecipe) -> float:
     return recipe.schedule.steps * step + math.ceil(recipe.schedule.steps / max(1, an_epoch)) * validation
 
 
-def _time_steps(recipe: DetectionRecipe, dataset: Any, detector: Any, device: torch.device, repeats: int = 3) -> float:
-    """Seconds of an optimizer step with its images, the median of some after one to warm up."""
+def _time_step(recipe: DetectionRecipe, dataset: Any, detector: Any, device: torch.device) -> float:
+    """Seconds of an optimizer step, reading its images included."""
     batch = recipe.optimizer.batch_size // recipe.optimizer.accumulate
     optimizer = torch.optim.SGD(detector.parameters(), lr=1e-6)
     detector.train()
-    times = []
-    for repeat in range(1 + repeats):
-        start = time.perf_counter()
-        items = [dataset[repeat, (repeat * batch + place) % len(dataset)] for place in range(batch)]
+
+    def step(number: int) -> None:
+        items = [dataset[number, (number * batch + index) % len(dataset)] for index in range(batch)]
         targets = [
             {name: each.to(device) for name, each in target.items() if name != "image_id"} for _, target in items
         ]
@@ -189,10 +175,8 @@ def _time_steps(recipe: DetectionRecipe, dataset: Any, detector: Any, device: to
         losses = detector([image.to(device) for image, _ in items], targets)
         torch.stack(list(losses.values())).sum().backward()
         optimizer.step()
-        if device.type != "cpu":
-            torch.accelerator.synchronize(device)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:]) * recipe.optimizer.accumulate
+
+    return median_seconds(step, device) * recipe.optimizer.accumulate
 
 
 @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""Checkpoints from which a killed run continues to the same bits, and the record of what that promise rests on."""
+"""Checkpoints from which an interrupted run continues to the same bits, and the environment that this depends on."""
 
 import os
 import platform
@@ -6,7 +6,7 @@ import signal
 import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning
 import numpy
@@ -23,21 +23,28 @@ from halonet.errors import UserError, UserNote
 from halonet.interrupts import Interrupted, Interrupts, name_of
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
-# A run that was told to end says that it waits for a validation, if it must wait for so long.
-_PATIENCE = 5.0
+_PATIENCE = 5.0  # seconds after a signal until the user is told that a validation delays the end
 
 
-def find_checkpoint(folder: Path) -> tuple[Path | None, dict[str, Any], str]:
-    """Read the latest sound checkpoint that a run can be resumed from.
+class FoundCheckpoint(NamedTuple):
+    """A checkpoint to resume from.
 
-    Args:
-        folder: Of the checkpoints.
+    Attributes:
+        path: The file, or None if there is no checkpoint.
+        content: What the file holds; empty if there is no checkpoint.
+        note: What to tell the user about a damaged checkpoint, if there is one.
+    """
 
-    Returns:
-        The file and its content, or None and nothing if there is none; and what to tell the user of a damaged one.
+    path: Path | None
+    content: dict[str, Any]
+    note: str
+
+
+def find_checkpoint(folder: Path) -> FoundCheckpoint:
+    """Read the latest undamaged checkpoint to resume from.
 
     Raises:
-        UserError: All there are are damaged, or one cannot be read for another reason.
+        UserError: All checkpoints are damaged, or one cannot be read for another reason.
     """
     damage: list[str] = []
     for path in (folder / LAST, folder / PREVIOUS):
@@ -50,23 +57,29 @@ def find_checkpoint(folder: Path) -> tuple[Path | None, dict[str, Any], str]:
             continue
         step = checkpoint.get("global_step")
         note = f"{damage[0]}; the run goes on from the checkpoint before it, after step {step}" if damage else ""
-        return path, checkpoint, note
+        return FoundCheckpoint(path, checkpoint, note)
     if damage:
         raise UserError(
             f"{'; '.join(damage)}; there is no other checkpoint: restore one, or remove {folder} to resume from the "
             "first step"
         )
-    return None, {}, ""
+    return FoundCheckpoint(None, {}, "")
+
+
+def callback_state(checkpoint: dict[str, Any], callback: type[lightning.Callback]) -> dict[str, Any]:
+    """Return what a callback saved; Lightning keeps it under the name of the callback's class."""
+    return checkpoint["callbacks"][callback.__qualname__]
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target and renames, with a checksum; reads tensors and plain values only, never code.
+    """Writes atomically and with a checksum; reads tensors and plain values only, never code.
 
-    Lightning's own stages in the temporary directory, where the last step may cross file systems and be a copy.
+    Lightning's own plugin writes to the temporary directory first, from where the last step may be a copy between file
+    systems.
 
     Args:
-        damaged: A checkpoint to be replaced without keeping it. What `last.ckpt` replaces is otherwise kept as
-            `previous.ckpt`.
+        damaged: A damaged checkpoint, to be replaced without keeping it. Otherwise the `last.ckpt` that is replaced is
+            kept as `previous.ckpt`.
     """
 
     def __init__(self, damaged: Path | None = None):
@@ -74,12 +87,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self._damaged = damaged
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None) -> None:
-        """Replace a checkpoint in one step.
-
-        Args:
-            checkpoint: What to save.
-            path: Where.
-            storage_options: None; there are none.
+        """Replace a checkpoint in one step; Lightning gives no `storage_options`.
 
         Raises:
             UserError: The disk is full. The previous checkpoint is untouched.
@@ -94,34 +102,26 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | os.PathLike, map_location: Any = "cpu", weights_only: bool | None = True
     ) -> dict[str, Any]:
-        """Read a checkpoint.
-
-        Args:
-            path: From where.
-            map_location: As in `torch.load`.
-            weights_only: Taken as True whatever it is.
-
-        Returns:
-            What was saved.
+        """Read a checkpoint, always as if `weights_only` were True.
 
         Raises:
-            UserError: The file is missing, damaged, no checkpoint, or holds code.
+            UserError: The file is missing, damaged, not a checkpoint, or holds code.
         """
         return read_checkpoint(Path(path), map_location)
 
 
 class StepCheckpoint(lightning.Callback):
-    """Writes the checkpoint to resume from, only ever between one optimizer step and the next.
+    """Writes the checkpoint to resume from, always between two optimizer steps.
 
-    At the start of a training batch all that belongs to the previous step is over: its logging, its EMA, the
-    validation of its epoch. Within an accumulated step nothing is saved, because gradients are in no checkpoint.
+    When a training batch starts, the logging, the EMA and the validation of the previous step are done. Nothing is
+    saved within an accumulated step, because checkpoints hold no gradients.
 
     Args:
-        path: The one file, replaced each time.
-        every_steps: Optimizer steps from one to the next; one more is written as each epoch begins.
+        path: The checkpoint; each one replaces the one before.
+        every_steps: Optimizer steps between checkpoints; one more is written at the start of each epoch.
         recipe: The run's resolved recipe as YAML, kept in the checkpoint.
-        interrupts: Whose signals are put off from here to the end of the optimizer step in progress, when all
-            processes save, and raise `Interrupted`; None leaves signals alone.
+        interrupts: Postpones signals to the end of the current optimizer step, when all processes save and raise
+            `Interrupted`; None leaves signals alone.
     """
 
     def __init__(self, path: Path, every_steps: int, recipe: str = "", interrupts: Interrupts | None = None):
@@ -135,17 +135,17 @@ class StepCheckpoint(lightning.Callback):
         self._has_explained = False
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Do not save again what has just been loaded; put signals off."""
+        """Postpone signals; remember which step needs no checkpoint because it was just loaded."""
         self._latest_step = trainer.global_step
         if self._interrupts is not None:
             self._interrupts.postponed = True
-            # Lightning's handler of SIGTERM would end the run without saving, and wait within it for other processes.
+            # Lightning's SIGTERM handler would wait for the other processes and end the run without saving.
             self._interrupts.install()
 
     def on_train_batch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        """Save if a new step is due."""
+        """Save if a step is complete and due, or if a signal ends the run."""
         is_new = trainer.global_step != self._latest_step
         is_due = is_new and (batch_idx == 0 or trainer.global_step % self.every_steps == 0)
         self._latest_step = trainer.global_step
@@ -153,14 +153,14 @@ class StepCheckpoint(lightning.Callback):
             trainer.save_checkpoint(self.path)
         if self._interrupts is not None and (is_new or self._is_first_batch):
             self._is_first_batch = False
-            # All processes must come to the same answer, whichever of them the signal reached.
+            # All processes must decide alike, whichever of them received the signal.
             if trainer.strategy.reduce_boolean_decision(self._interrupts.number is not None, all=False):
                 if is_new and not is_due:
                     trainer.save_checkpoint(self.path)
                 number = self._interrupts.number or signal.SIGTERM
                 step = trainer.global_step
-                place = f"after step {step}, which is saved" if step else "before the first step"
-                raise Interrupted(f"stopped by {name_of(number)} {place}", number)
+                when = f"after step {step}, which is saved" if step else "before the first step"
+                raise Interrupted(f"stopped by {name_of(number)} {when}", number)
 
     def on_validation_batch_start(
         self,
@@ -170,7 +170,7 @@ class StepCheckpoint(lightning.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Say why a run that was told to end does not end yet."""
+        """Explain why a run that received a signal has not ended yet."""
         interrupts = self._interrupts
         if interrupts is None or interrupts.number is None or self._has_explained:
             return
@@ -180,24 +180,24 @@ class StepCheckpoint(lightning.Callback):
             warnings.warn(UserNote(note), stacklevel=2)
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Save the end. This callback stands before EMA's, which overwrites the raw weights here."""
+        """Save the end. This callback comes before EMA's, which overwrites the raw weights here."""
         self._finished = True
         trainer.save_checkpoint(self.path)
 
     def on_save_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add what a later process must compare itself with."""
+        """Add what a resuming process compares itself with."""
         checkpoint["environment"] = environment(trainer.world_size, pl_module.device)
         checkpoint["recipe"] = self.recipe
         checkpoint["finished"] = self._finished
 
 
 class BestCheckpoint(lightning.Callback):
-    """Keeps the checkpoint whose validation was best (of equals the first): for choosing, not for resuming.
+    """Keeps the checkpoint with the best validation (the first of equals), to be chosen and not to be resumed.
 
     Args:
-        path: The one file, replaced each time.
+        path: The checkpoint; each one replaces the one before.
     """
 
     def __init__(self, path: Path):
@@ -205,7 +205,7 @@ class BestCheckpoint(lightning.Callback):
         self.best: dict[str, float] = {}
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Save if this validation beat all before."""
+        """Save if this validation is better than all before."""
         assert isinstance(pl_module, TrainingModule)
         name, score = f"validation_{pl_module.score}", pl_module.validation_metrics[pl_module.score]
         if not trainer.sanity_checking and score > self.best.get(name, -1.0):
@@ -213,24 +213,16 @@ class BestCheckpoint(lightning.Callback):
             trainer.save_checkpoint(self.path)
 
     def state_dict(self) -> dict[str, Any]:
-        """What was best so far."""
+        """Return the best validation so far."""
         return {"best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Remember what was best so far."""
+        """Restore the best validation so far."""
         self.best = state_dict["best"]
 
 
 def environment(world_size: int, device: torch.device) -> dict[str, str | int]:
-    """All but the recipe and the data that the bits of a run depend on.
-
-    Args:
-        world_size: Number of processes.
-        device: That this process trains on.
-
-    Returns:
-        Names and plain values.
-    """
+    """Everything that the bits of a run depend on, other than the recipe and the data."""
     if device.type == "cuda":
         hardware = torch.cuda.get_device_name(device)
     else:
@@ -250,14 +242,6 @@ def environment(world_size: int, device: torch.device) -> dict[str, str | int]:
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Name what is not as it was.
-
-    Args:
-        before: Values by name.
-        now: Values by name.
-
-    Returns:
-        One phrase per difference, such as "threads 2 -> 1".
-    """
+    """Describe each value that changed, such as "threads 2 -> 1"."""
     names = dict.fromkeys([*before, *now])
     return [f"{name} {before.get(name)} -> {now.get(name)}" for name in names if before.get(name) != now.get(name)]

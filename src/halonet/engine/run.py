@@ -1,4 +1,4 @@
-"""A training run of any task, from recipe to result."""
+"""A training run of any task, from the recipe to the result."""
 
 import json
 import os
@@ -11,9 +11,10 @@ from typing import Any
 
 import lightning
 
-from halonet.engine.checkpoints import LAST, find_checkpoint
+from halonet.engine.checkpoints import LAST, BestCheckpoint, callback_state, find_checkpoint
 from halonet.engine.divergence import Divergence
 from halonet.engine.files import explain_full_disk, remove_partial_files, write_atomically
+from halonet.engine.log import RunLog
 from halonet.engine.session import as_begun, is_first_process, require_same_recipe, session
 from halonet.engine.task import Task, task_for
 from halonet.engine.trainer import fit
@@ -35,23 +36,23 @@ def train(
     advice: str | None = None,
     callbacks: Sequence[lightning.Callback] = (),
 ) -> Path:
-    """Train a recipe of any task from the beginning to its result.
+    """Train a recipe of any task from the first step to the result.
 
     The run folder then holds `recipe.yaml` (resolved), `log.jsonl`, `timing.jsonl`, `tensorboard/`,
     `checkpoints/last.ckpt` and `previous.ckpt`, `checkpoints/best.ckpt` (the best validation), `model.safetensors` (the
-    last weights, the EMA's if there is one), `curves.png` and `result.json`; of a detector also `detections.json` (the
-    detections in the test images, in COCO's results format) and `precision_recall.png`.
+    last weights, or their EMA), `curves.png` and `result.json`; for a detector also `detections.json` (the detections
+    in the test images, in COCO's results format) and `precision_recall.png`.
 
-    A run that is interrupted, in whatever way, is completed by `resume`. SIGINT, SIGTERM and SIGHUP end it after the
-    optimizer step in progress, with a checkpoint; a second SIGINT ends the process at once. One process at a time
-    writes into the folder, which is locked.
+    `resume` completes a run that was interrupted in any way. SIGINT, SIGTERM and SIGHUP end a run after the current
+    optimizer step, with a checkpoint; a second SIGINT ends the process at once. The folder is locked: only one process
+    at a time can write into it.
 
     Args:
-        recipe: What to do; what it leaves null follows from the data, see `fill_in`.
-        run_dir: The run folder; None takes `runs/NAME`.
-        or_resume: Whether a run of the same recipe that the folder holds already is completed instead.
-        advice: What messages tell to do once the run was cut short; None names the command that resumes it.
-        callbacks: Of Lightning, to run after those of this package.
+        recipe: What to train; values that are null are taken from the data, see `fill_in`.
+        run_dir: The run folder; by default `runs/NAME`.
+        or_resume: Whether to complete the run if the folder already holds one of the same recipe.
+        advice: What messages tell the user to do after an interruption; by default, to run the command that resumes.
+        callbacks: Lightning callbacks to run after those of this package.
 
     Returns:
         The run folder.
@@ -59,7 +60,7 @@ def train(
     Raises:
         UserError: The folder already holds a run or is in use by another process, the data or initial weights cannot be
             read or do not fit the model, the training diverges, or the disk is full.
-        Interrupted: A signal ended it; a KeyboardInterrupt.
+        Interrupted: A signal ended the run; this is a KeyboardInterrupt.
     """
     folder = run_folder(recipe, run_dir)
     task = task_for(recipe).with_absolute_paths()
@@ -71,7 +72,7 @@ def train(
             return folder
     with session(folder, task.command, advice) as interrupts:
         if is_first_process() and not is_begun:
-            _refuse_used(folder, task.command)
+            _refuse_used_folder(folder, task.command)
         task = task.completed(print if is_first_process() else lambda line: None)
         return _run(folder, task, callbacks, interrupts)
 
@@ -83,24 +84,25 @@ def resume(
     source: str | None = None,
     callbacks: Sequence[lightning.Callback] = (),
 ) -> Path:
-    """Complete a run that was interrupted; on a CPU it ends with the bits of one that was not.
+    """Complete an interrupted run; on a CPU, with the same bits as an uninterrupted one.
 
-    That holds for the same world size, threads, versions and instruction set; a `UserNote` warning names each that
-    differs. If the last checkpoint is damaged, the run goes on from the one before, and a `UserNote` warning says so. A
-    finished run is left as it is. Files of initial weights are no longer needed.
+    That holds for the same world size, threads, versions and instruction set; a `UserNote` warning names those that
+    differ. If the last checkpoint is damaged, the run continues from the previous one, with a `UserNote` warning. A
+    finished run is left unchanged. Files of initial weights are no longer needed.
 
     Args:
         run_dir: The run folder.
-        root: The folder that a named data set lies in now; None takes the one that the run began with.
-        source: The data set's name again, where it has to be fetched: a run folder may be somebody else's.
+        root: Where a named data set is now; by default where it was when the run began.
+        source: The name of the data set, which is required if it has to be downloaded: the run folder may come from
+            someone else.
         callbacks: As in `train`.
 
     Returns:
         The run folder.
 
     Raises:
-        UserError: The folder holds no run, `source` is not its data set or is missing, or one of the errors of `train`.
-        Interrupted: A signal ended it; a KeyboardInterrupt.
+        UserError: The folder holds no run, `source` is not its data set or is missing, or any error of `train`.
+        Interrupted: A signal ended the run; this is a KeyboardInterrupt.
     """
     folder = Path(run_dir)
     if not os.path.isfile(folder / "recipe.yaml"):
@@ -117,11 +119,7 @@ def resume(
 
 
 def run_folder(recipe: AnyRecipe, run_dir: str | Path | None) -> Path:
-    """Say where a recipe's run lies.
-
-    Args:
-        recipe: Any.
-        run_dir: The folder, or None for `runs/NAME`.
+    """Return the given run folder, or by default `runs/NAME`.
 
     Raises:
         UserError: Neither the folder nor the recipe has a name.
@@ -134,18 +132,11 @@ def run_folder(recipe: AnyRecipe, run_dir: str | Path | None) -> Path:
 
 
 def read_result(run_dir: str | Path) -> dict[str, Any]:
-    """Read what a finished run gave.
-
-    Args:
-        run_dir: The run folder.
-
-    Returns:
-        The content of `result.json`.
-    """
+    """Read the `result.json` of a finished run."""
     return json.loads((Path(run_dir) / "result.json").read_text(encoding="utf-8"))
 
 
-def _refuse_used(folder: Path, command: str) -> None:
+def _refuse_used_folder(folder: Path, command: str) -> None:
     held = [name for name in RUN_FILES if (folder / name).exists()]
     if held:
         raise UserError(
@@ -155,7 +146,7 @@ def _refuse_used(folder: Path, command: str) -> None:
 
 
 def _refuse_edited(folder: Path, checkpoint: dict[str, Any], recipe: AnyRecipe) -> None:
-    """Refuse to call a finished training the result of a recipe that was edited since."""
+    """Refuse to return a finished run if its recipe was edited afterwards."""
     if "recipe" in checkpoint and was_edited(checkpoint["recipe"], recipe, ("root", "source")):
         raise UserError(
             f"{folder} holds a finished run, but its recipe.yaml was edited since: restore it, or train the edited one "
@@ -164,28 +155,29 @@ def _refuse_edited(folder: Path, checkpoint: dict[str, Any], recipe: AnyRecipe) 
 
 
 def _run(folder: Path, task: Task, callbacks: Sequence[lightning.Callback], interrupts: Interrupts) -> Path:
-    """Do what is left of a run: all of it, if the folder has no checkpoint."""
+    """Do the rest of a run: all of it if the folder has no checkpoint."""
     begin = time.monotonic()
     if is_first_process():
         remove_partial_files(folder)
     data = task.data()
     data.setup()
     _require_classes(task.recipe, len(data.class_names))
-    path, checkpoint, note = find_checkpoint(folder / "checkpoints")
-    if note and is_first_process():
-        warnings.warn(UserNote(note), stacklevel=3)
-    if checkpoint.get("finished"):
-        _refuse_edited(folder, checkpoint, task.recipe)
+    found = find_checkpoint(folder / "checkpoints")
+    if found.note and is_first_process():
+        warnings.warn(UserNote(found.note), stacklevel=3)
+    if found.content.get("finished"):
+        _refuse_edited(folder, found.content, task.recipe)
     else:
-        known = {name: checkpoint[name] for name in ("environment", "recipe") if checkpoint}
-        del checkpoint  # as large as the model, and read again by the Trainer
+        checkpoint = found.path
+        begun_with = {name: found.content[name] for name in ("environment", "recipe") if found.content}
+        del found  # its content is as large as the model, and the Trainer reads it again
         try:
-            fit(folder, task, data, path, known, callbacks, interrupts)
+            fit(folder, task, data, checkpoint, begun_with, callbacks, interrupts)
         finally:
             interrupts.postponed = False
         if interrupts.number is not None:
-            place = "after the last step, with only the measurement left to do"
-            raise Interrupted(f"stopped by {name_of(interrupts.number)} {place}", interrupts.number)
+            when = "after the last step, with only the measurement left to do"
+            raise Interrupted(f"stopped by {name_of(interrupts.number)} {when}", interrupts.number)
         begin = time.monotonic()
     if is_first_process():
         _finish(folder, task, begin)
@@ -201,7 +193,7 @@ def _require_classes(recipe: AnyRecipe, found: int) -> None:
 
 
 def _finish(folder: Path, task: Task, begin: float) -> None:
-    """Write what a finished training leaves; all of it follows from the last checkpoint and the log."""
+    """Write the results of a finished training, from the last checkpoint and the log."""
     recipe = task.recipe
     divergence = Divergence(task.guess_loss)
     divergence.judge_log(folder / "log.jsonl")
@@ -211,8 +203,8 @@ def _finish(folder: Path, task: Task, begin: float) -> None:
         draw_curves(folder / "log.jsonl", folder / "curves.png", **task.curves)
     measured = task.measure(folder, "cpu" if recipe.engine.accelerator == "cpu" else "auto")
     divergence.judge_end({"the test loss": measured["loss"]} if "loss" in measured else {})
-    clock = checkpoint["callbacks"]["RunLog"]["clock"]
-    surroundings = dict(checkpoint["environment"])
+    clock = callback_state(checkpoint, RunLog)["clock"]
+    environment = dict(checkpoint["environment"])
     result = measured | {
         "images_per_second": clock["train_images"] / clock["train_seconds"],
         "seconds": clock["seconds"] + time.monotonic() - begin,
@@ -222,9 +214,9 @@ def _finish(folder: Path, task: Task, begin: float) -> None:
         "split": recipe.data.test_split,
         "steps": checkpoint["global_step"],
         "seed": recipe.engine.seed,
-        "best": checkpoint["callbacks"]["BestCheckpoint"]["best"],
-        **{name: surroundings.pop(name) for name in ("device", "hardware", "threads", "world_size")},
-        "versions": surroundings,
+        "best": callback_state(checkpoint, BestCheckpoint)["best"],
+        **{name: environment.pop(name) for name in ("device", "hardware", "threads", "world_size")},
+        "versions": environment,
     }
     text = json.dumps(result, indent=2) + "\n"
     write_atomically(folder / "result.json", lambda file: file.write(text.encode()))

@@ -1,4 +1,4 @@
-"""One process at work in a run folder: the lock, the signals, and what every message tells to do next."""
+"""One process at work in a run folder: the lock, the signals, and advice in every message on how to continue."""
 
 import dataclasses
 import os
@@ -21,28 +21,25 @@ from halonet.recipes.schema import RecipeT
 
 
 def is_first_process() -> bool:
-    """Whether this is the process that writes and prints; known before Lightning has started, from the environment."""
+    """Whether this process writes and prints; known from the environment before Lightning has started."""
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
 @contextmanager
 def session(folder: Path, command: str, advice: str | None = None) -> Iterator[Interrupts]:
-    """Lock a run folder, hand signals to the engine, and end every message with how to go on.
+    """Lock a run folder, yield the signal handlers, and end every message with advice on how to continue.
 
     Args:
         folder: The run folder.
-        command: What resumes the run with `--resume`.
-        advice: How to go on instead; None names that command.
-
-    Yields:
-        The handlers of the signals.
+        command: Resumes the run with `--resume`.
+        advice: How to continue instead; by default with that command.
 
     Raises:
-        UserError: The folder is in use by another process or cannot be written into, or the body met a full disk.
-        Interrupted: A signal ended the body. Of several processes of a run, the first has a message.
+        UserError: The folder is in use by another process or cannot be written to, or the disk is full.
+        Interrupted: A signal ended the body. Of several processes in a run, only the first has a message.
     """
 
-    def way_on() -> str:
+    def how_to_continue() -> str:
         if advice is not None:
             return advice
         if not os.path.isfile(folder / "recipe.yaml"):
@@ -52,37 +49,33 @@ def session(folder: Path, command: str, advice: str | None = None) -> Iterator[I
     with (
         interruptible() as interrupts,
         locked(folder) if is_first_process() else nullcontext(),
-        explain_full_disk(folder, lambda: f"make room, then {way_on()}"),
+        explain_full_disk(folder, lambda: f"make room, then {how_to_continue()}"),
     ):
-        interrupts.last_words = lambda: advice or f"the last saved state stands, {way_on()}"
+        interrupts.last_words = lambda: advice or f"the last saved state stands, {how_to_continue()}"
         try:
             yield interrupts
         except KeyboardInterrupt as error:
             number = getattr(error, "number", signal.SIGINT)
-            message = f"{str(error) or 'interrupted'}: {way_on()}" if is_first_process() else ""
+            message = f"{str(error) or 'interrupted'}: {how_to_continue()}" if is_first_process() else ""
             raise Interrupted(message, number) from None
         except Exception as error:
             if interrupts.number is None or isinstance(error, UserError):
                 raise
-            # Another process of the run, told to end too, was faster.
+            # Another process of the run also received the signal, and ended first.
             cause = " ".join(str(error).split()) or type(error).__name__
-            message = f"stopped by {name_of(interrupts.number)} at the last saved state ({cause}): {way_on()}"
+            message = f"stopped by {name_of(interrupts.number)} at the last saved state ({cause}): {how_to_continue()}"
             raise Interrupted(message if is_first_process() else "", interrupts.number) from error
         finally:
             interrupts.last_words = str
 
 
 def as_begun(recipe: RecipeT, folder: Path) -> RecipeT:
-    """Take what a recipe leaves null from the run that a folder holds, if it holds one.
+    """Take the values that a recipe leaves null from the run in a folder, if there is one.
 
-    What follows from the data was chosen when that run began, by a clock among other things.
-
-    Args:
-        recipe: Any.
-        folder: The run folder.
+    These were chosen when that run began, partly by timing, so they could be chosen differently now.
 
     Raises:
-        UserError: The folder's recipe cannot be read.
+        UserError: The recipe in the folder cannot be read.
     """
     path = folder / "recipe.yaml"
     if not os.path.isfile(path):
@@ -93,20 +86,15 @@ def as_begun(recipe: RecipeT, folder: Path) -> RecipeT:
 
 
 def require_same_recipe(folder: Path, recipe: Any, command: str) -> None:
-    """Refuse to go on with a run of another recipe; the data may have moved, and texts may differ.
-
-    Args:
-        folder: The run folder.
-        recipe: What it should hold a run of.
-        command: What resumes a run with `--resume`.
+    """Refuse to continue a run with another recipe; the folder of the data and descriptions may differ.
 
     Raises:
-        UserError: A value differs, or the folder's recipe cannot be read.
+        UserError: A value differs, or the recipe in the folder cannot be read.
     """
     held = resolve(folder / "recipe.yaml", task=recipe.task)
     before, now = (_flatten(dataclasses.asdict(each)) for each in (held, recipe))
-    free = ("data.root", "description", "reproduces", "provenance.")
-    changes = [change for change in differences(before, now) if not change.startswith(free)]
+    may_differ = ("data.root", "description", "reproduces", "provenance.")
+    changes = [change for change in differences(before, now) if not change.startswith(may_differ)]
     if changes:
         raise UserError(
             f"{folder} holds a run of another recipe ({'; '.join(changes)}): continue it as it is with "

@@ -1,4 +1,4 @@
-"""What the engine needs to know of a task: an object of a recipe, with its data, its module and its measurement."""
+"""The interface between the engine and a task: its data, its module, its measurement."""
 
 import pkgutil
 from abc import ABC, abstractmethod
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class Task(ABC, Generic[RecipeT]):
-    """A recipe, and how to do what it describes.
+    """A recipe, with everything that the engine needs to run it.
 
     Args:
-        recipe: What to do.
+        recipe: What to train.
     """
 
     command: ClassVar[str]
@@ -29,24 +29,24 @@ class Task(ABC, Generic[RecipeT]):
 
     @abstractmethod
     def moved(self, root: str | Path | None, source: str | None, run_dir: str | Path) -> "Task[RecipeT]":
-        """Take the data from where it lies when a run is resumed.
+        """Use data in another place, when a run is resumed.
 
         Args:
-            root: The folder that a named data set lies in now; None leaves it.
-            source: The data as the user names it; None if they do not.
+            root: Where a named data set is now; None leaves it where it was.
+            source: The data set as named by the user; None if it was not named.
             run_dir: The run folder, for messages.
 
         Raises:
-            UserError: The data would have to be fetched and the user did not name it, or named other data.
+            UserError: `source` names other data, or the data would have to be downloaded and `source` is None.
         """
 
     @abstractmethod
     def with_absolute_paths(self) -> "Task[RecipeT]":
-        """Name files and folders so that a run can be resumed from any working directory."""
+        """Make the paths in the recipe absolute, so that a run can be resumed from any working directory."""
 
     @abstractmethod
     def completed(self, say: Callable[[str], None]) -> "Task[RecipeT]":
-        """Let what the recipe leaves null follow from the data.
+        """Fill in the values that the recipe leaves null from the data.
 
         Args:
             say: Takes what was found and chosen, line by line.
@@ -61,7 +61,7 @@ class Task(ABC, Generic[RecipeT]):
 
     @abstractmethod
     def module(self, *, initialized: bool = False) -> "TrainingModule":
-        """Make the network, with weights drawn from the recipe's seed, and what trains it.
+        """Make the training module, whose weights are drawn from the recipe's seed.
 
         Args:
             initialized: Whether a checkpoint will be loaded, so that files of initial weights need not be read.
@@ -69,20 +69,17 @@ class Task(ABC, Generic[RecipeT]):
 
     @abstractmethod
     def measure(self, folder: Path, device: str) -> dict[str, Any]:
-        """Measure the finished run in a folder.
+        """Measure the finished run in a folder; return the task's own fields of `result.json`.
 
         Args:
-            folder: The run folder; what is measured may be drawn into it.
+            folder: The run folder, into which files may be written.
             device: "cpu" or "auto".
-
-        Returns:
-            The fields of `result.json` that are the task's own.
         """
 
     @staticmethod
     @abstractmethod
     def describe(result: dict[str, Any]) -> str:
-        """Put a result, as `read_result` returns it, into a line."""
+        """Describe a result, as `read_result` returns it, in one line."""
 
     @property
     @abstractmethod
@@ -92,11 +89,11 @@ class Task(ABC, Generic[RecipeT]):
     @property
     @abstractmethod
     def trainer_options(self) -> dict[str, Any]:
-        """What Lightning's Trainer is to know: `max_epochs` or `max_steps`, and more."""
+        """Arguments of Lightning's Trainer: `max_epochs` or `max_steps`, and more."""
 
     @property
     def curves(self) -> dict[str, Any]:
-        """How `draw_curves` draws the log."""
+        """Arguments of `draw_curves`."""
         return {}
 
 

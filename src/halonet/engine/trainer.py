@@ -1,4 +1,4 @@
-"""One Lightning Trainer for every task; the only file that makes one."""
+"""Builds Lightning's Trainer for every task; no other file does."""
 
 import logging
 import signal
@@ -32,7 +32,7 @@ from halonet.interrupts import Interrupts
 from halonet.recipes.load import to_yaml, was_edited
 from halonet.recipes.schema import AnyRecipe
 
-# The recipe's name: Lightning's.
+# Lightning's names, by the recipe's.
 PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
     "fp32": "32-true",
     "bf16-mixed": "bf16-mixed",
@@ -45,33 +45,33 @@ def fit(
     task: Task,
     data: KeyedData,
     checkpoint: Path | None,
-    resumed_from: dict[str, Any],
+    begun_with: dict[str, Any],
     callbacks: Sequence[lightning.Callback],
     interrupts: Interrupts,
 ) -> None:
-    """Train from a checkpoint, or from the beginning, to the end.
+    """Train to the end, from a checkpoint or from the first step.
 
     Args:
         folder: The run folder.
-        task: What is trained.
-        data: Its data.
-        checkpoint: The file to go on from, or None.
-        resumed_from: Its `environment` and `recipe`, or nothing.
-        callbacks: Of Lightning, to run after those of this package.
-        interrupts: The handlers of the signals.
+        task: What to train.
+        data: The data module of the task.
+        checkpoint: The file to continue from, or None.
+        begun_with: The `environment` and `recipe` in that file; otherwise empty.
+        callbacks: Lightning callbacks to run after those of this package.
+        interrupts: The signal handlers.
 
     Raises:
-        UserError: The engine's section does not work here, the training diverges, or the disk is full.
-        Interrupted: A signal ended it.
+        UserError: The engine section of the recipe does not work here, the training diverges, or the disk is full.
+        Interrupted: A signal ended the run.
     """
     module = task.module(initialized=checkpoint is not None)
     if task.recipe.engine.compile:
         module.network.compile()
     with _quiet_lightning():
         trainer = _make_trainer(folder, task, checkpoint, callbacks, interrupts)
-        if resumed_from:
-            _warn_of_differences(resumed_from, task.recipe, trainer)
-        # Written only now that all is known to fit, so that a mistake leaves no folder to be refused.
+        if begun_with:
+            _warn_of_differences(begun_with, task.recipe, trainer)
+        # Only now are all parts known to fit: a mistake must not leave a folder that the next attempt would refuse.
         elif trainer.is_global_zero:
             _write_recipe(folder, task.recipe)
         with _keyboard_interrupt_raised():
@@ -92,7 +92,7 @@ def _make_trainer(
     last = folder / "checkpoints" / LAST
     is_damaged = checkpoint is not None and checkpoint != last and last.exists()
     own = [
-        # Comes first to save the raw weights of the end before EMA's callback overwrites them.
+        # Must come first: at the end it saves the raw weights, which EMA's callback then overwrites.
         StepCheckpoint(last, engine.checkpoint_every_steps, to_yaml(recipe), interrupts),
         *([MovingAverage(recipe.ema.decay)] if recipe.ema.decay else []),
         BestCheckpoint(folder / "checkpoints" / BEST),
@@ -122,10 +122,10 @@ def _make_trainer(
         raise UserError(f"the recipe's engine section does not work here: {error}") from error
 
 
-def _warn_of_differences(resumed_from: dict[str, Any], recipe: AnyRecipe, trainer: lightning.Trainer) -> None:
+def _warn_of_differences(begun_with: dict[str, Any], recipe: AnyRecipe, trainer: lightning.Trainer) -> None:
     now = environment(trainer.world_size, trainer.strategy.root_device)
-    changes = differences(resumed_from["environment"], now)
-    if was_edited(resumed_from["recipe"], recipe):
+    changes = differences(begun_with["environment"], now)
+    if was_edited(begun_with["recipe"], recipe):
         changes.append("recipe.yaml was edited")
     if changes and trainer.is_global_zero:
         note = "the resumed run will not end with the bits of an uninterrupted one: " + "; ".join(changes)
@@ -134,7 +134,7 @@ def _warn_of_differences(resumed_from: dict[str, Any], recipe: AnyRecipe, traine
 
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
-    """Silence what Lightning says about itself and what it warns of without cause here."""
+    """Silence messages of Lightning about itself, and warnings that are groundless here."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.WARNING)
@@ -155,7 +155,7 @@ def _quiet_lightning() -> Iterator[None]:
 
 @contextmanager
 def _keyboard_interrupt_raised() -> Iterator[None]:
-    """Let a signal end a run as it ends anything else: Lightning would exit, and ignore Ctrl-C from then on."""
+    """Raise the KeyboardInterrupt for which Lightning would exit the process and ignore Ctrl-C from then on."""
     handler = signal.getsignal(signal.SIGINT)
     try:
         yield

@@ -16,13 +16,11 @@ from torch import Tensor, nn
 from halonet.engine.checksums import KEY, DamagedFileError, check_file, check_tensors, checksum
 from halonet.engine.data import KeyedData
 from halonet.engine.files import write_atomically
-from halonet.errors import LONGEST_NAME, UserError
+from halonet.errors import UserError
 from halonet.layers import fit_state
-from halonet.rules import hints_of, shown
-from halonet.schemas import check
+from halonet.rules import shown
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
-MetadataT = TypeVar("MetadataT")
 
 _PREFIX = "network."  # of the network's tensors in a Lightning checkpoint
 _METADATA_KEY = "halonet"  # of the JSON in a safetensors file, and of the dictionary in a Lightning checkpoint
@@ -78,12 +76,6 @@ def _with_sorted_metadata(content: bytes) -> tuple[bytes, memoryview]:
     return len(text).to_bytes(8, "little") + text, memoryview(content)[8 + size :]
 
 
-def saved_from(information: dict[str, Any]) -> str | None:
-    """The class that weights were saved from, or None if a checkpoint does not say it as `describe` does."""
-    kind = information.get("network")
-    return kind if isinstance(kind, str) and kind.isidentifier() and len(kind) <= LONGEST_NAME else None
-
-
 def build_checked(build: Callable[[], ModuleT], state: dict[str, Tensor], source: str) -> ModuleT:
     """Build a network and load its weights, once they are known to fit: a description alone can take no memory.
 
@@ -103,26 +95,6 @@ def build_checked(build: Callable[[], ModuleT], state: dict[str, Tensor], source
     network = build()
     network.load_state_dict(state)
     return network.eval()
-
-
-def read_metadata(schema: type[MetadataT], information: dict[str, Any], source: str) -> MetadataT:
-    """Check what a checkpoint says.
-
-    Args:
-        schema: What it must say; what a later version says besides is passed over.
-        information: What it says.
-        source: The checkpoint, for the message.
-
-    Raises:
-        RuleError: It names all that is missing or breaks a rule.
-    """
-    known = {name: information[name] for name in hints_of(schema) if name in information}
-    return check(schema, known, f"the description in {source}")
-
-
-def without_nulls(information: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what is null in the description of a checkpoint, which says as little as what is missing."""
-    return {name: value for name, value in information.items() if value is not None}
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any], Path]:

@@ -20,8 +20,6 @@ from halonet.rules import (
 )
 from halonet.schemas import record
 
-RecipeT = TypeVar("RecipeT", bound="AnyRecipe")
-
 NOT_YET_RUN = "not yet run"
 
 LONGEST_NAME, LONGEST_PART = 200, 100
@@ -198,6 +196,9 @@ class AnyRecipe:
                 f"recipe {self.name} leaves {', '.join(missing)} null: take them from the data with fill_in(recipe), "
                 "or give them values"
             )
+
+
+RecipeT = TypeVar("RecipeT", bound=AnyRecipe)
 
 
 def value_of(recipe: AnyRecipe, key: str) -> Any:

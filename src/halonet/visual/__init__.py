@@ -1,1 +1,1 @@
-"""Pictures that the program makes of itself."""
+"""Figures: attention maps, training curves, detections, and precision-recall curves."""

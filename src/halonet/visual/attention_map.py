@@ -1,4 +1,4 @@
-"""Pictures of where pixels look: attention weights of a model, laid over the image."""
+"""Attention maps: a model's attention weights, drawn over the image."""
 
 import warnings
 from pathlib import Path
@@ -21,19 +21,19 @@ from halonet.models import HaloNet
 def attention_maps(
     network: nn.Module, image: Float[Tensor, "1 channels height width"], points: list[tuple[float, float]]
 ) -> dict[str, Float[Tensor, "points height width"]]:
-    """Compute where some points of an image look, in the last attention layer of every stage.
+    """Compute the attention weights of some points in the last attention layer of every stage.
 
     Args:
         network: A `HaloNet` in evaluation mode.
-        image: What the network takes.
+        image: The network's input.
         points: (row, column) of each point as fractions of the image, from 0 to 1.
 
     Returns:
-        By stage ("stage 1", ...), a map for each point: the mean over the heads, at the size of the image, with
-        every pixel of a feature map spread over the pixels it stands for; each map's highest weight is 1.
+        By stage ("stage 1", ...), one map per point: the mean over the heads, scaled to the size of the image (nearest
+        neighbor) and to a maximum of 1.
 
     Raises:
-        UserError: If the network has no attention layer.
+        UserError: The network has no attention layer.
     """
     inputs: dict[str, tuple[HaloAttention, Tensor]] = {}
     hooks = []
@@ -75,21 +75,18 @@ def draw_attention(
     points: list[tuple[float, float]] | None = None,
     title: str = "",
 ) -> Path:
-    """Draw where some points look, one row a point and one column a stage, over the picture.
+    """Draw attention maps over a picture, with a row per point and a column per stage.
 
     Args:
         network: A `HaloNet` in evaluation mode.
-        image: The picture as the network takes it.
-        picture: The picture to draw on; scaled to the size of `image`.
-        path: The file to write; its suffix says the format.
-        points: (row, column) as fractions; None takes three on a diagonal.
-        title: A line above, e.g. the label.
-
-    Returns:
-        The path.
+        image: The network's input.
+        picture: The picture to draw on; it is scaled to the size of `image`.
+        path: The file to write; its suffix determines the format. Returned as a `Path`.
+        points: (row, column) as fractions; None chooses three.
+        title: A title, e.g. the label.
 
     Raises:
-        UserError: If matplotlib is not installed, or the network has no attention layer.
+        UserError: matplotlib is not installed, or the network has no attention layer.
     """
     try:
         from matplotlib.figure import Figure
@@ -103,7 +100,7 @@ def draw_attention(
     figure = Figure(figsize=(2.1 * columns, 2.1 * len(points) * height / width + 0.5), layout="constrained", dpi=150)
     axes = figure.subplots(len(points), columns, squeeze=False)
     for row, (down, right) in enumerate(points):
-        panels = [("query", None), *((name, each[row].numpy()) for name, each in maps.items())]
+        panels = [("query", None), *((name, stage_maps[row].numpy()) for name, stage_maps in maps.items())]
         for axis, (name, heat) in zip(axes[row], panels, strict=True):
             axis.imshow(shown)
             if heat is not None:
@@ -113,7 +110,7 @@ def draw_attention(
             if row == 0:
                 axis.set_title(name, fontsize=9)
     if title:
-        # A class may be called "$5" or "\x1b": neither a formula nor a command.
+        # Class names such as "$5" or "\x1b" are not formulas or terminal commands.
         figure.suptitle(printable(title), fontsize=10, parse_math=False)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():

@@ -24,10 +24,10 @@ def draw_curves(
 
     Args:
         log_path: A run's `log.jsonl`.
-        out_path: The picture; its suffix names the format (`.png`, `.svg`, `.pdf`).
-        scores: The metrics of the middle panel, which is left out if the log has none of them, with the name to write
-            at the end of a curve; None takes accuracy.
-        title: Of the middle panel.
+        out_path: The file to write; its suffix determines the format (`.png`, `.svg`, `.pdf`).
+        scores: The metrics of the middle panel and the names to write at the ends of their curves; None draws accuracy.
+            Without any of them in the log, the panel is left out.
+        title: The middle panel's title.
 
     Raises:
         ValueError: The log has no finished epoch.
@@ -40,11 +40,11 @@ def draw_curves(
     steps_per_epoch = epochs[0]["step"] / (epochs[0]["epoch"] + 1)
     for record in records:
         record["epochs_done"] = record["step"] / steps_per_epoch
-    # What is measured while training is the mean over an epoch, so it stands in the epoch's middle.
+    # Training metrics are means over an epoch, so they are drawn at its middle.
     means = [epoch | {"epochs_done": epoch["epochs_done"] - 0.5} for epoch in epochs]
 
     scores = {"top1": ""} if scores is None else scores
-    shown = {metric: name for metric, name in scores.items() if any(metric in _plain(record) for record in records)}
+    shown = {metric: name for metric, name in scores.items() if any(metric in _metrics(record) for record in records)}
     figure = Figure(figsize=(10 if shown else 6.5, 3.4), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
     panels = figure.subplots(1, 3 if shown else 2, width_ratios=(4, 4, 2.5) if shown else (4, 2.5))
     loss, *middle, rate = panels
@@ -60,13 +60,13 @@ def draw_curves(
         _tidy(axes, heading, epochs[-1]["epochs_done"])
     loss.legend(frameon=False, labelcolor=INK)
     for axes in middle:
-        for place, (metric, name) in enumerate(shown.items()):
-            _name_end(axes, epochs[-1], f"validation_{metric}", name, above=place % 2 == 1)
+        for index, (metric, name) in enumerate(shown.items()):
+            _name_end(axes, epochs[-1], f"validation_{metric}", name, above=index % 2 == 1)
     figure.savefig(out_path, dpi=160)
 
 
-def _plain(record: dict[str, Any]) -> set[str]:
-    """The metrics of a line, wherever they were measured."""
+def _metrics(record: dict[str, Any]) -> set[str]:
+    """The metrics of a record, of training or of validation."""
     return {name.removeprefix("train_").removeprefix("validation_") for name in record}
 
 
@@ -85,7 +85,7 @@ def _tidy(axes: Axes, title: str, last_epoch: float) -> None:
 
 
 def set_style(axes: Axes, title: str, xlabel: str) -> None:
-    """Give a panel its title and the plain frame that the pictures of this package share."""
+    """Set a panel's title and the plain frame that the figures of this package share."""
     axes.set_title(title, loc="left", fontsize=11, color=INK)
     axes.set_xlabel(xlabel, color=INK)
     axes.spines[["top", "right"]].set_visible(False)
@@ -97,11 +97,11 @@ def set_style(axes: Axes, title: str, xlabel: str) -> None:
 def _name_end(axes: Axes, record: dict[str, Any], metric: str, name: str, above: bool) -> None:
     """Write the last value at the end of its curve."""
     if metric in record:
-        place = (record["epochs_done"], record[metric])
-        axes.plot(*place, "o", color=VALIDATION, markersize=5, clip_on=False)
+        point = (record["epochs_done"], record[metric])
+        axes.plot(*point, "o", color=VALIDATION, markersize=5, clip_on=False)
         axes.annotate(
             f"{name} {record[metric]:.1f}".strip(),
-            place,
+            point,
             (0, 8 if above else -8),
             textcoords="offset points",
             ha="right",

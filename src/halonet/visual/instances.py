@@ -1,8 +1,9 @@
-"""Pictures of what a detector found: masks, boxes and names, laid over the image."""
+"""Drawing detections over an image: masks, boxes and names."""
 
 import math
 from collections.abc import Sequence
 from itertools import cycle
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32, Num, UInt8
@@ -10,7 +11,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFilter, ImageFont
 
 from halonet.console import printable
 
-# Neighbours in this list differ for the colour-blind too: hue and lightness change together. After Okabe and Ito.
+# After Okabe and Ito: neighbors in this list differ in hue and lightness, also for color-blind readers.
 PALETTE = (
     "#56b4e9",
     "#e69f00",
@@ -26,13 +27,20 @@ PALETTE = (
     "#e0559a",
 )
 DARK, LIGHT = "#14171c", "#ffffff"
-# How much of a mask's colour covers the picture, and how much white lightens its outline.
+# Opacity of a mask's color, and the amount of white that lightens its outline.
 FILL, EDGE = 0.45, 0.35
-# With more instances than this, a picture has room for few names.
-CROWD = 30
+CROWD = 30  # with more instances, a picture has room for few names
 SMALLEST_FONT = 9
 Box = tuple[float, float, float, float]
-Place = tuple[int, int, int, int]
+
+
+class Tag(NamedTuple):
+    """The pixels of a tag, its last ones included."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
 
 
 def draw_instances(
@@ -49,28 +57,28 @@ def draw_instances(
 ) -> Image.Image:
     """Draw instances over a picture: a translucent mask with its outline, a box, and a tag such as `cat 0.93`.
 
-    Each instance has a colour of its own. Higher scores lie on top, and their tags find a place first; a tag that
-    finds none within the picture is left out, and so is, among more than 30 instances, one that is wider than its box.
+    Each instance has its own color. Higher scores are drawn on top, and their tags are placed first; a tag is left out
+    if it does not fit into the picture, or, with more than 30 instances, if it is wider than its box.
 
     Args:
-        picture: Of any mode and size; not changed.
+        picture: Of any mode and size; not modified.
         boxes: x0, y0, x1, y1 in pixels.
         labels: The name of each instance's class.
         scores: From 0 to 1.
-        masks: Of the picture's size; what is not 0 belongs to the instance. One is asked for at a time, so that a
-            sequence that makes them then spares memory. None draws boxes and tags alone.
+        masks: Of the picture's size, nonzero at the instance. They are accessed one at a time, so a sequence may create
+            them on demand to save memory. None draws only boxes and tags.
         min_score: Only instances with at least this score are drawn.
 
     Returns:
         A new picture, "RGB", of the same size.
 
     Raises:
-        ValueError: If the masks are not of the picture's size.
+        ValueError: The masks are not of the picture's size.
     """
     width, height = picture.size
     colors = [color for color, _ in zip(cycle(PALETTE), labels, strict=False)]
     drawn = [index for index in np.argsort(scores, kind="stable") if scores[index] >= min_score]
-    # 640 pixels take lines of 1.5 pixels and letters of 12.
+    # For 640 pixels, lines of 1.5 pixels and letters of 12.
     line = max(1.0, max(width, height) / 430)
     canvas = np.asarray(picture.convert("RGB"), np.float32).copy()
     for index in drawn:
@@ -98,17 +106,17 @@ def _draw_mask(
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not rows.size:
         return
-    # Only about the instance, with a margin for what the blurs spread.
+    # Only around the instance, with a margin for the blur.
     margin = 2 + int(2 * line)
     top, left = max(0, rows[0] - margin), max(0, columns[0] - margin)
     window = np.s_[top : rows[-1] + 1 + margin, left : columns[-1] + 1 + margin]
-    # Padded with its own edge, so that an instance which the picture cuts off has no outline there.
+    # Padded with its own edge, so that an instance has no outline where the picture cuts it off.
     padded = Image.fromarray(np.pad(mask[window], margin, "edge").astype(np.uint8) * 255)
-    # A mask's stairs blur into a slope, which is cut at half its height: a smooth outline within a pixel of the mask.
+    # Blurring turns the mask's steps into a slope, whose half height is a smooth outline within a pixel of the mask.
     smooth = np.asarray(padded.filter(ImageFilter.GaussianBlur(line)), np.float32) / 255
     steepness = 2.5 * line  # a blurred edge rises by 1 / (2.5 sigma) a pixel
     distance = ((smooth - 0.5) * steepness)[margin:-margin, margin:-margin]
-    # An instance of few pixels blurs away; its own pixels are filled all the same.
+    # Blurring erases an instance of few pixels, so its own pixels are always filled.
     inside = (distance + 0.5).clip(mask[window], 1)
     outline = (line / 2 + 0.5 - np.abs(distance)).clip(0, 1)
     ink = np.array(color, np.float32)
@@ -125,7 +133,7 @@ def _blend(
 
 
 def _draw_boxes(picture: Image.Image, boxes: list[tuple[Box, str]], line: float) -> Image.Image:
-    """Lay rounded boxes over a picture, drawn larger and scaled down, so that their edges are smooth."""
+    """Draw rounded boxes over a picture, at a larger scale and scaled down for smooth edges."""
     scale = max(1, min(3, 4000 // max(picture.size)))
     layer = Image.new("RGBA", (picture.width * scale, picture.height * scale))
     draw = ImageDraw.Draw(layer)
@@ -144,42 +152,43 @@ def _draw_boxes(picture: Image.Image, boxes: list[tuple[Box, str]], line: float)
 
 
 def _draw_tags(picture: Image.Image, tags: list[tuple[Box, str, str]], size: int) -> None:
-    """Write names at boxes, in place; the first tags find a place first."""
+    """Write names at boxes, in place; the first tags are placed first."""
     font = ImageFont.load_default(size)
     draw = ImageDraw.Draw(picture)
     padding = max(2, round(size / 4))
-    # All tags are of the same height, whatever letters they have.
+    # All tags have the same height, whatever their letters.
     _, top, _, bottom = draw.textbbox((0, 0), "Ag", font, anchor="ls")
     ascent, height = -top, math.ceil(bottom - top) + padding
-    taken: list[Place] = []
+    taken: list[Tag] = []
     for box, text, color in tags:
         width = math.ceil(draw.textlength(text, font)) + 2 * padding
         if len(tags) > CROWD and width > box[2] - box[0]:
             continue
-        place = _find_place(box, width, height, picture.size, taken)
-        if place is None:
+        tag = _place_tag(box, width, height, picture.size, taken)
+        if tag is None:
             continue
-        taken.append(place)
-        draw.rounded_rectangle(place, padding, fill=color)
+        taken.append(tag)
+        draw.rounded_rectangle(tag, padding, fill=color)
         red, green, blue = ImageColor.getrgb(color)[:3]
         ink = DARK if 0.299 * red + 0.587 * green + 0.114 * blue > 125 else LIGHT
-        draw.text((place[0] + padding, place[1] + padding / 2 + ascent), text, ink, font, anchor="ls")
+        draw.text((tag.left + padding, tag.top + padding / 2 + ascent), text, ink, font, anchor="ls")
 
 
-def _find_place(box: Box, width: int, height: int, size: tuple[int, int], taken: list[Place]) -> Place | None:
-    """Where a tag fits: above the box, under its upper edge, over its lower edge, below it; on the left or right."""
-    if width > size[0] or height > size[1]:
+def _place_tag(box: Box, width: int, height: int, size: tuple[int, int], taken: list[Tag]) -> Tag | None:
+    """Place a tag above the box, below its upper edge, above its lower edge or below it; at the left or right."""
+    picture_width, picture_height = size
+    if width > picture_width or height > picture_height:
         return None
     x0, y0, x1, y1 = (round(corner) for corner in box)
     for top in (y0 - height, y0, y1 - height, y1):
         for left in (x0, x1 - width):
-            left = min(max(0, left), size[0] - width)
-            place = (left, top, left + width - 1, top + height - 1)
-            inside = place[1] >= 0 and place[3] < size[1]
-            if inside and not any(_overlap(place, other) for other in taken):
-                return place
+            left = min(max(0, left), picture_width - width)
+            tag = Tag(left, top, left + width - 1, top + height - 1)
+            is_inside = tag.top >= 0 and tag.bottom < picture_height
+            if is_inside and not any(_overlap(tag, other) for other in taken):
+                return tag
     return None
 
 
-def _overlap(one: Place, other: Place) -> bool:
-    return one[0] <= other[2] and other[0] <= one[2] and one[1] <= other[3] and other[1] <= one[3]
+def _overlap(one: Tag, other: Tag) -> bool:
+    return one.left <= other.right and other.left <= one.right and one.top <= other.bottom and other.top <= one.bottom

@@ -23,7 +23,7 @@ def hub(tmp_path, monkeypatch):
 
 
 def write_parquet(datasets, folder, splits, label=None, image_column="image"):
-    """Write parquet files of images; `splits` names the labels of each split."""
+    """Write parquet files of images; `splits` maps splits to labels."""
     folder.mkdir()
     for split, labels in splits.items():
         images = [noise_image(seed) for seed in range(len(labels))]
@@ -40,7 +40,7 @@ def labels_of(source):
 
 
 @pytest.mark.parametrize("prefix", ["", "hfds/", "HFDS/"])
-def test_a_folder_of_parquet_files_is_read(tmp_path, hub, prefix):
+def test_folder_of_parquet_files_is_read(tmp_path, hub, prefix):
     names = hub.ClassLabel(names=["ant", "bee"])
     folder = write_parquet(hub, tmp_path / "set", {"train": [0, 1] * 10, "test": [1, 0]}, names)
     data = f"{prefix}{folder}"
@@ -52,46 +52,46 @@ def test_a_folder_of_parquet_files_is_read(tmp_path, hub, prefix):
     assert [len(load_source(data, split)) for split in ("train", "validation")] == [18, 2]
 
 
-def test_the_image_column_is_found_by_its_type(tmp_path, hub):
+def test_image_column_is_found_by_its_type(tmp_path, hub):
     folder = write_parquet(hub, tmp_path / "set", {"validation": [0, 2, 1]}, image_column="img")
     source = load_source(str(folder), "validation")
     assert source.class_names == ["0", "1", "2"]
     assert labels_of(source) == [0, 2, 1]
 
 
-def test_labels_that_are_words_are_numbered_in_natural_order(tmp_path, hub):
+def test_text_labels_are_numbered_in_natural_order(tmp_path, hub):
     folder = write_parquet(hub, tmp_path / "set", {"test": ["c10", "c9", "c10"]})
     source = load_source(str(folder), "test")
     assert source.class_names == ["c9", "c10"]
     assert labels_of(source) == [1, 0, 1]
 
 
-def test_words_that_differ_between_splits_are_refused(tmp_path, hub):
+def test_splits_with_different_text_labels_are_refused(tmp_path, hub):
     folder = write_parquet(hub, tmp_path / "set", {"train": ["a", "b", "c"], "test": ["a", "c"]})
     with pytest.raises(UserError, match=r"\(test\) has 2 classes and .*\(train\) has 3: .* Missing: b"):
         load_source(str(folder), "test")
 
 
-def test_a_split_without_labels_is_refused(tmp_path, hub):
+def test_split_without_labels_is_refused(tmp_path, hub):
     folder = write_parquet(hub, tmp_path / "set", {"test": [-1, -1]})
     with pytest.raises(UserError, match="without a label"):
         load_source(str(folder), "test")
 
 
-def test_labels_that_are_no_classes_are_refused(tmp_path, hub):
+def test_invalid_labels_are_refused(tmp_path, hub):
     folder = write_parquet(hub, tmp_path / "set", {"test": [0.5, 1.5]})
     with pytest.raises(UserError, match=r"'label' .* must hold class names or numbers from 0"):
         load_source(str(folder), "test")
 
 
-def test_a_table_without_images_is_refused_with_its_columns(tmp_path, hub):
+def test_table_without_images_is_refused(tmp_path, hub):
     (tmp_path / "set").mkdir()
     hub.Dataset.from_dict({"text": ["a"], "label": [0]}).to_parquet(str(tmp_path / "set/train.parquet"))
     with pytest.raises(UserError, match=r"needs an image column and a label column; its columns: text, label$"):
         load_source(str(tmp_path / "set"), "train")
 
 
-def test_a_damaged_image_in_a_table_is_named(tmp_path, hub):
+def test_damaged_image_in_a_table_is_named(tmp_path, hub):
     (tmp_path / "set").mkdir()
     table = hub.Dataset.from_dict({"image": [{"bytes": b"none", "path": None}], "label": [0]})
     table.cast_column("image", hub.Image()).to_parquet(str(tmp_path / "set/test.parquet"))
@@ -112,7 +112,7 @@ configs:
 """
 
 
-def test_a_readme_beside_parquet_files_names_nothing_that_is_read(tmp_path, hub, monkeypatch):
+def test_readme_beside_parquet_files_is_ignored(tmp_path, hub, monkeypatch):
     requests = []
     monkeypatch.setattr("socket.socket.connect", lambda _, address: requests.append(address))
     names = hub.ClassLabel(names=["ant", "bee"])
@@ -126,7 +126,7 @@ def test_a_readme_beside_parquet_files_names_nothing_that_is_read(tmp_path, hub,
 
 
 @pytest.mark.parametrize("path", ["../secret.png", "https://example.invalid/a.png"])
-def test_an_image_that_a_parquet_file_only_names_is_refused(tmp_path, hub, monkeypatch, path):
+def test_image_outside_its_parquet_file_is_refused(tmp_path, hub, monkeypatch, path):
     noise_image(0).save(tmp_path / "secret.png")
     (tmp_path / "set").mkdir()
     path = path.replace("..", str(tmp_path))
@@ -141,7 +141,7 @@ def test_an_image_that_a_parquet_file_only_names_is_refused(tmp_path, hub, monke
     assert requests == []
 
 
-def test_the_splits_of_parquet_files_are_told_by_their_names(tmp_path, hub):
+def test_parquet_splits_are_found_by_name(tmp_path, hub):
     folder = write_parquet(hub, tmp_path / "set", {"train-00000-of-00002": [0], "train-00001-of-00002": [1, 0]})
     write_parquet(hub, folder / "data", {"Validation-0": [1, 1, 1, 0]})
     write_parquet(hub, folder / "test", {"0000": [1, 0, 1]})
@@ -150,17 +150,17 @@ def test_the_splits_of_parquet_files_are_told_by_their_names(tmp_path, hub):
     assert labels_of(load_source(str(folder), "train")) == [0, 1, 0]
 
 
-def test_a_folder_whose_name_looks_like_a_pattern_is_taken_as_it_is(tmp_path, hub):
+def test_folder_name_is_not_a_glob_pattern(tmp_path, hub):
     folder = write_parquet(hub, tmp_path / "set[1]*", {"test": [0, 1]})
     assert labels_of(load_source(str(folder), "test")) == [0, 1]
 
 
-def test_a_missing_local_data_set_is_not_looked_for_elsewhere(tmp_path):
+def test_missing_local_data_set_is_not_downloaded(tmp_path):
     with pytest.raises(UserError, match=rf"data folder {tmp_path}/nowhere does not exist"):
         load_source(f"hfds/{tmp_path}/nowhere", "train")
 
 
-def test_the_missing_package_is_named_with_its_extra(tmp_path, monkeypatch):
+def test_missing_package_is_named_with_its_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(UserError, match=re.escape(f"needs the package 'datasets': {command_for_extra('streaming')}")):
         load_source("hfds/owner/name", "train")
@@ -178,7 +178,7 @@ def write_idx(folder, counts):
     return folder
 
 
-def test_a_torchvision_set_is_read_from_its_root(tmp_path):
+def test_torchvision_set_is_read_from_its_root(tmp_path):
     write_idx(tmp_path, {"train": 20, "t10k": 3})
     assert available_splits("torch/fashion_mnist", root=tmp_path) == ("train", "validation", "test")
     sources = {
@@ -191,7 +191,7 @@ def test_a_torchvision_set_is_read_from_its_root(tmp_path):
     assert sources["test"].class_names[0] == "T-shirt/top"
 
 
-def test_a_torchvision_set_that_is_not_there_is_refused_and_not_downloaded(tmp_path, monkeypatch):
+def test_missing_torchvision_set_is_not_downloaded(tmp_path, monkeypatch):
     requests = []
     monkeypatch.setattr("urllib.request.urlopen", lambda *arguments, **_: requests.append(arguments))
     with pytest.raises(UserError, match=r"torch/cifar10 \(train\) cannot be read from "):
@@ -201,19 +201,19 @@ def test_a_torchvision_set_that_is_not_there_is_refused_and_not_downloaded(tmp_p
         load_source("torch/cifar10", "train")
 
 
-def test_an_unknown_torchvision_set_gets_the_nearest_name(tmp_path):
+def test_unknown_torchvision_set_gets_the_nearest_name(tmp_path):
     with pytest.raises(UserError, match="Did you mean 'cifar10'"):
         load_source("torch/cifar11", "train", root=tmp_path)
 
 
-def test_torchvision_splits_never_take_the_test_images_for_validation():
+def test_torchvision_test_images_are_never_validation():
     for name, splits in TORCH_SPLITS.items():
         available = available_splits(f"torch/{name}")
         assert "validation" in available
         assert ("test" in available) == ("test" in splits)
 
 
-def test_the_images_of_a_torchvision_folder_are_opened_by_us(tmp_path, monkeypatch):
+def test_torchvision_folder_uses_open_image(tmp_path, monkeypatch):
     (tmp_path / "ant").mkdir()
     (tmp_path / "ant/0.png").write_bytes(b"none")
     monkeypatch.setattr(

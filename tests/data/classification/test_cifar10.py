@@ -31,7 +31,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("form", WRITERS)
 @pytest.mark.parametrize("split", COUNTS)
-def test_every_form_gives_the_same_images(tmp_path, monkeypatch, form, split):
+def test_all_formats_give_the_same_images(tmp_path, monkeypatch, form, split):
     WRITERS[form](tmp_path)
     archives.expect_small_archives(monkeypatch, tmp_path)
     source = Cifar10(tmp_path, split)
@@ -46,7 +46,7 @@ def test_every_form_gives_the_same_images(tmp_path, monkeypatch, form, split):
         np.testing.assert_array_equal(np.array(image), pixels[index])
 
 
-def test_our_pickles_are_what_numpy_reads():
+def test_numpy_reads_our_pickles():
     pixels, labels = archives.make_split("test")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of numpy.core
@@ -55,7 +55,7 @@ def test_our_pickles_are_what_numpy_reads():
     assert batch[b"labels"] == labels.tolist()
 
 
-def test_the_published_counts_and_checksums():
+def test_published_counts_and_checksums():
     assert (PYTHON.archive_md5, BINARY.archive_md5) == (
         "c58f30108f718f92721af3b95e74349a",
         "c32a1d4ab5d03f1284b67883e8d87530",
@@ -65,28 +65,28 @@ def test_the_published_counts_and_checksums():
     assert torchvision.tgz_md5 == PYTHON.archive_md5
 
 
-def test_images_compressed_with_losses_are_another_variant(tmp_path):
+def test_lossy_images_are_another_variant(tmp_path):
     original = Cifar10(archives.write_parquet(tmp_path / "png"), "test")
     compressed = Cifar10(archives.write_parquet(tmp_path / "jpeg", "JPEG"), "test")
     assert (original.variant, compressed.variant) == ("CIFAR-10", "CIFAR-10 (JPEG)")
     assert original.checksum != compressed.checksum
 
 
-def test_the_checksum_does_not_depend_on_the_form(tmp_path):
+def test_checksum_does_not_depend_on_the_format(tmp_path):
     python = Cifar10(archives.write_batches(tmp_path / "python", PYTHON), "test")
     binary = Cifar10(archives.write_batches(tmp_path / "binary", BINARY), "test")
     assert python.checksum == binary.checksum
     assert len(python.checksum) == 64
 
 
-def test_images_are_held_once_as_bytes(tmp_path):
+def test_images_are_shared_in_memory(tmp_path):
     archives.write_batches(tmp_path, BINARY)
     first, second = Cifar10(tmp_path, "train"), Cifar10(tmp_path, "train")
     assert first._images.pixels is second._images.pixels
     assert first._images.pixels.dtype == np.uint8
 
 
-def test_a_changed_file_is_read_again(tmp_path):
+def test_changed_file_is_read_again(tmp_path):
     archives.write_parquet(tmp_path)
     before = Cifar10(tmp_path, "test").checksum
     archives.write_parquet(tmp_path, "JPEG")
@@ -94,14 +94,14 @@ def test_a_changed_file_is_read_again(tmp_path):
 
 
 @pytest.mark.parametrize("form", [PYTHON, BINARY], ids=["python", "binary"])
-def test_an_archive_with_another_checksum_is_refused(tmp_path, form):
+def test_archive_with_another_checksum_is_refused(tmp_path, form):
     archives.write_archive(tmp_path, form)
     with pytest.raises(UserError, match=rf"{form.archive} has the MD5 checksum \w+, but the published one is \w+: .*"):
         Cifar10(tmp_path, "train")
 
 
 @pytest.mark.parametrize("folder", ["data", "cats in hats"])
-def test_a_batch_with_another_checksum_is_refused(tmp_path, monkeypatch, folder):
+def test_batch_with_another_checksum_is_refused(tmp_path, monkeypatch, folder):
     archives.write_batches(tmp_path / folder, PYTHON)
     monkeypatch.setattr(cifar10, "FORMS", (PYTHON, BINARY))
     with pytest.raises(UserError, match="data_batch_1 has the MD5 checksum"):
@@ -126,7 +126,7 @@ def truncate(path: Path) -> None:
     ],
     ids=["python", "binary", "archive", "parquet"],
 )
-def test_a_truncated_file_is_refused(tmp_path, monkeypatch, write, name, message):
+def test_truncated_file_is_refused(tmp_path, monkeypatch, write, name, message):
     write(tmp_path)
     truncate(tmp_path / name)
     archives.expect_small_archives(monkeypatch, tmp_path)
@@ -134,7 +134,7 @@ def test_a_truncated_file_is_refused(tmp_path, monkeypatch, write, name, message
         Cifar10(tmp_path, "test")
 
 
-def test_a_missing_batch_is_named(tmp_path):
+def test_missing_batch_is_named(tmp_path):
     archives.write_batches(tmp_path, BINARY)
     (tmp_path / "data_batch_4.bin").unlink()
     with pytest.raises(UserError, match=r"lacks data_batch_4.bin: unpack cifar-10-binary.tar.gz again"):
@@ -142,7 +142,7 @@ def test_a_missing_batch_is_named(tmp_path):
     assert len(Cifar10(tmp_path, "test")) == COUNTS["test"]
 
 
-def test_a_batch_missing_in_the_archive_is_named(tmp_path, monkeypatch):
+def test_batch_missing_in_the_archive_is_named(tmp_path, monkeypatch):
     with tarfile.open(tmp_path / PYTHON.archive, "w:gz"):
         pass
     archives.expect_small_archives(monkeypatch, tmp_path)
@@ -151,7 +151,7 @@ def test_a_batch_missing_in_the_archive_is_named(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("wanted", ["os\nsystem", "builtins\neval", "numpy\nload", "numpy.core.multiarray\nscalar"])
-def test_a_pickle_that_asks_for_more_than_arrays_is_refused(tmp_path, wanted):
+def test_pickle_with_other_classes_is_refused(tmp_path, wanted):
     archives.write_batches(tmp_path, PYTHON)
     pixels, labels = archives.make_split("test")
     (tmp_path / "test_batch").write_bytes(archives.python_batch(pixels, labels, wanted))
@@ -169,7 +169,7 @@ def test_a_pickle_that_asks_for_more_than_arrays_is_refused(tmp_path, wanted):
     ],
     ids=["floats", "too few columns", "no labels", "a label too many"],
 )
-def test_a_pickle_of_something_else_is_refused(tmp_path, old, new, message):
+def test_pickle_of_other_data_is_refused(tmp_path, old, new, message):
     archives.write_batches(tmp_path, PYTHON)
     content = (tmp_path / "test_batch").read_bytes()
     assert content.count(old) == 1
@@ -187,7 +187,7 @@ def test_a_pickle_of_something_else_is_refused(tmp_path, old, new, message):
     ],
     ids=["too few", "an unknown class", "uneven"],
 )
-def test_images_that_are_not_those_of_cifar10_are_refused(tmp_path, change, message):
+def test_other_images_are_refused(tmp_path, change, message):
     archives.write_batches(tmp_path, BINARY)
     pixels, labels = archives.make_split("test")
     labels = change(labels)
@@ -196,21 +196,21 @@ def test_images_that_are_not_those_of_cifar10_are_refused(tmp_path, change, mess
         Cifar10(tmp_path, "test")
 
 
-def test_a_file_too_large_for_a_batch_is_not_read(tmp_path, monkeypatch):
+def test_too_large_file_is_not_read(tmp_path, monkeypatch):
     archives.write_batches(tmp_path, BINARY)
     monkeypatch.setattr(cifar10, "FILE_LIMIT", 1000)
     with pytest.raises(UserError, match="61,460 bytes, more than a batch"):
         Cifar10(tmp_path, "test")
 
 
-def test_a_parquet_file_of_other_classes_is_refused(tmp_path):
+def test_parquet_file_of_other_classes_is_refused(tmp_path):
     archives.write_parquet(tmp_path, names=("apple", "pear"))
     with pytest.raises(UserError, match="is not CIFAR-10: its classes are .*apple.*pear"):
         Cifar10(tmp_path, "train")
 
 
 @pytest.mark.parametrize("metadata", [b"{not json", b"[]", b'{"info": null}', b'{"info": {"features": []}}', b"\xff"])
-def test_a_parquet_file_with_damaged_metadata_is_refused(tmp_path, metadata):
+def test_parquet_file_with_damaged_metadata_is_refused(tmp_path, metadata):
     from pyarrow import parquet
 
     path = archives.write_parquet(tmp_path) / "test.parquet"
@@ -219,19 +219,19 @@ def test_a_parquet_file_with_damaged_metadata_is_refused(tmp_path, metadata):
         Cifar10(tmp_path, "test")
 
 
-def test_a_parquet_file_without_images_is_refused(tmp_path):
+def test_parquet_file_without_images_is_refused(tmp_path):
     archives.write_parquet(tmp_path, column="photo")
     with pytest.raises(UserError, match="needs the columns image and label, but has photo, label"):
         Cifar10(tmp_path, "train")
 
 
-def test_a_folder_of_something_else_is_refused_with_the_way_to_get_it(tmp_path):
+def test_other_folder_is_refused_with_the_download_page(tmp_path):
     (tmp_path / "photo.png").touch()
     with pytest.raises(UserError, match=r"needs one of cifar-10-python.tar.gz, .* or train\*.parquet.*cifar.html"):
         Cifar10(tmp_path, "train")
 
 
-def test_a_folder_must_be_named_and_exist(tmp_path):
+def test_folder_must_be_given_and_exist(tmp_path):
     with pytest.raises(UserError, match=r"needs the folder that holds it: give it with --data.root DIR"):
         Cifar10(None, "train")
     with pytest.raises(UserError, match="nowhere is not a folder"):

@@ -10,7 +10,7 @@ from halonet.data.classification.dataset import KeyedDataset
 from halonet.data.classification.sources import load_source
 from halonet.data.classification.transforms import AugmentationConfig, build_transform
 from halonet.errors import UserError
-from tests.data.samples import write_classes
+from tests.data.samples import global_states, write_classes
 
 # Together these steps draw from the generators of Python, NumPy and PyTorch.
 AUGMENTATION = AugmentationConfig(
@@ -34,7 +34,7 @@ def same(first, second):
     return torch.equal(first[0], second[0]) and first[1] == second[1]
 
 
-def test_an_item_does_not_depend_on_the_order_of_requests():
+def test_item_does_not_depend_on_the_order_of_requests():
     dataset = make_dataset()
     forward = {key: dataset[key] for key in KEYS}
     backward = {key: dataset[key] for key in reversed(KEYS)}
@@ -44,7 +44,7 @@ def test_an_item_does_not_depend_on_the_order_of_requests():
         assert same(forward[key], batch[key])
 
 
-def test_an_item_does_not_depend_on_the_number_of_workers():
+def test_item_does_not_depend_on_the_number_of_workers():
     def batches(workers):
         loader = DataLoader(
             make_dataset(), batch_size=5, sampler=KEYS, num_workers=workers, generator=torch.Generator()
@@ -58,17 +58,13 @@ def test_an_item_does_not_depend_on_the_number_of_workers():
         assert torch.equal(labels, other_labels)
 
 
-def global_states():
-    return random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()  # noqa: NPY002
-
-
 def one_by_one(dataset, keys):
     return [dataset[key] for key in keys]
 
 
-# The type checks of lists, which only tests have, draw from Python's global generator: they are taken off here.
+# The run-time type checks of lists, which only tests have, draw from Python's global generator: they are removed here.
 @pytest.mark.parametrize("fetch", [one_by_one, inspect.unwrap(KeyedDataset.__getitems__)], ids=["item", "batch"])
-def test_an_item_neither_reads_nor_moves_the_global_generators(fetch):
+def test_item_leaves_the_global_generators_alone(fetch):
     dataset = make_dataset()
     items = []
     for seed in (1, 2):
@@ -79,16 +75,16 @@ def test_an_item_neither_reads_nor_moves_the_global_generators(fetch):
     assert all(same(first, second) for first, second in zip(*items, strict=True))
 
 
-def test_augmentation_differs_between_seeds_epochs_and_images():
+def test_augmentation_differs_by_seed_epoch_and_image():
     dataset = make_dataset()
     assert not torch.equal(dataset[0, 3][0], dataset[1, 3][0])
     assert not torch.equal(dataset[0, 3][0], make_dataset(seed=1)[0, 3][0])
-    # The same picture under other numbers is augmented otherwise.
+    # The same picture is augmented differently under other indices.
     dataset.source = [dataset.source[0]] * 2
     assert not torch.equal(dataset[0, 0][0], dataset[0, 1][0])
 
 
-def test_a_failed_item_leaves_the_global_generators_alone(tmp_path):
+def test_failed_item_leaves_the_global_generators_alone(tmp_path):
     folder = write_classes(tmp_path, {"ant": 1})
     dataset = KeyedDataset(load_source(str(folder), "all"), build_transform(AUGMENTATION, True), 0, train=True)
     (folder / "ant/0.png").write_bytes(b"")
@@ -98,7 +94,7 @@ def test_a_failed_item_leaves_the_global_generators_alone(tmp_path):
     assert global_states() == before
 
 
-def test_an_unreadable_image_is_named_from_a_worker_too(tmp_path):
+def test_worker_names_an_unreadable_image(tmp_path):
     folder = write_classes(tmp_path, {"ant": 1})
     dataset = KeyedDataset(load_source(str(folder), "all"), build_transform(AUGMENTATION, False), 0, train=False)
     (folder / "ant/0.png").write_bytes(b"")
@@ -106,7 +102,7 @@ def test_an_unreadable_image_is_named_from_a_worker_too(tmp_path):
         next(iter(DataLoader(dataset, num_workers=1)))
 
 
-def test_evaluation_takes_plain_indices_and_augments_nothing():
+def test_evaluation_takes_indices_and_augments_nothing():
     dataset = make_dataset(train=False)
     image, label = dataset.source[5]
     expected = (torch.from_numpy(np.array(image)).float() / 255 - 0.3) / 0.3
@@ -114,16 +110,16 @@ def test_evaluation_takes_plain_indices_and_augments_nothing():
     assert dataset[5][1] == label
     assert same(dataset[5], dataset[0, 5])
     assert same(dataset[5], dataset[7, 5])
-    # The whole image is kept but for the border that crop_pct takes.
+    # Only the border that crop_pct cuts off is missing.
     assert (dataset[5][0][0] - expected).abs().mean() < expected.abs().mean()
 
 
-def test_training_refuses_an_index_without_an_epoch():
+def test_training_requires_an_epoch():
     with pytest.raises(TypeError, match=r"named by \(epoch, index\), got 3"):
         make_dataset()[3]
 
 
-def test_the_dataset_knows_its_length_and_classes():
+def test_dataset_has_length_and_classes():
     dataset = make_dataset()
     assert len(dataset) == 1_000
     assert dataset.class_names[9] == "Ankle boot"

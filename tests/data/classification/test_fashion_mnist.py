@@ -17,25 +17,25 @@ def hashes(split):
 
 
 @pytest.mark.parametrize(("split", "per_class"), [("train", 900), ("validation", 100), ("test", 200)])
-def test_every_split_is_balanced(split, per_class):
+def test_splits_are_balanced(split, per_class):
     source = FashionMNIST(split)
     counts = Counter(source[i][1] for i in range(len(source)))
     assert counts == dict.fromkeys(range(10), per_class)
     assert len(source) == 10 * per_class
 
 
-def test_no_image_occurs_twice_in_or_across_splits():
+def test_images_are_unique():
     everything = [value for split in SPLITS for value in hashes(split)]
     assert len(everything) == len(set(everything)) == 12_000
 
 
-def test_images_are_gray_and_of_28_pixels():
+def test_images_are_gray_and_28_pixels_wide():
     image, label = FashionMNIST("test")[1_234]
     assert (image.mode, image.size, label) == ("L", (28, 28), 4)
 
 
-def test_labels_belong_to_their_images():
-    # Trousers leave the corners beside the legs dark and fill the middle; bags are wide. A shuffled label breaks this.
+def test_labels_match_their_images():
+    # Trousers fill the middle and leave the sides dark; bags are wide. Shuffled labels would break this.
     source = FashionMNIST("test")
     pixels = np.stack([np.asarray(source[i][0]) for i in range(len(source))]).astype(float)
     labels = np.array([source[i][1] for i in range(len(source))])
@@ -44,25 +44,25 @@ def test_labels_belong_to_their_images():
     assert (distance.argmin(1) == labels).mean() > 0.65
 
 
-def test_class_names_are_the_official_ones():
+def test_class_names_are_official():
     assert FashionMNIST("train").class_names == list(CLASS_NAMES)
     readme = (FOLDER / "README.md").read_text()
     for label, name in enumerate(CLASS_NAMES):
         assert f"| {label} | {name} |" in readme
 
 
-def test_the_readme_states_the_sha256_of_the_file():
+def test_readme_states_the_checksum():
     stated = re.search(r"\*\*sha256\*\* `([0-9a-f]{64})`", (FOLDER / "README.md").read_text())
     assert stated is not None
     assert hashlib.sha256(ARCHIVE.read_bytes()).hexdigest() == stated[1]
 
 
-def test_the_license_names_its_holder_and_the_file_is_small():
+def test_license_and_size():
     assert "Copyright (c) 2017 Zalando SE" in (FOLDER / "LICENSE").read_text()
     assert ARCHIVE.stat().st_size < 5.5 * 2**20
 
 
-def test_the_tool_writes_the_same_bytes_again_and_skips_repeated_images(tmp_path):
+def test_tool_is_reproducible_and_skips_duplicates(tmp_path):
     generator = np.random.default_rng(0)
     for prefix in ("train", "t10k"):
         images = generator.integers(0, 256, (80, 28, 28), dtype=np.uint8)

@@ -26,20 +26,20 @@ def pack(path, folder, inner=()):
     return path
 
 
-def test_images_come_with_the_label_of_their_folder(tmp_path):
+def test_label_is_the_folder(tmp_path):
     source = ImageFolder(write_classes(tmp_path, {"ant": 2, "bee": 1}))
     assert source.class_names == ["ant", "bee"]
     expected = [(np.asarray(noise_image(seed)).tolist(), label) for seed, label in enumerate([0, 0, 1])]
     assert pixels(source) == expected
 
 
-def test_folders_that_are_numbers_sort_as_numbers(tmp_path):
+def test_numeric_folders_sort_as_numbers(tmp_path):
     source = ImageFolder(write_classes(tmp_path, {str(number): 1 for number in (0, 1, 2, 9, 10, 11, 100, 999)}))
     assert source.class_names == ["0", "1", "2", "9", "10", "11", "100", "999"]
     assert [source[i][1] for i in range(len(source))] == list(range(8))
 
 
-def test_names_that_sort_alike_have_one_order(tmp_path):
+def test_names_with_equal_numbers_have_a_fixed_order(tmp_path):
     names = ["00001", "0001", "001", "01", "1"]
     source = ImageFolder(write_classes(tmp_path, dict.fromkeys(names, 1)))
     assert source.class_names == names
@@ -53,13 +53,13 @@ def test_every_image_suffix_is_read(tmp_path):
     assert len(ImageFolder(tmp_path)) == 5
 
 
-def test_hidden_folders_without_images_are_passed_over(tmp_path):
+def test_hidden_folders_without_images_are_skipped(tmp_path):
     write_classes(tmp_path, {"ant": 1})
     (tmp_path / ".git").mkdir()
     assert ImageFolder(tmp_path).class_names == ["ant"]
 
 
-def test_an_empty_folder_is_refused(tmp_path):
+def test_empty_folder_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"is empty: put the images of each class into .*/CLASS"):
         ImageFolder(tmp_path)
 
@@ -85,7 +85,7 @@ def test_class_folders_without_images_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("place", ["stray.png", "ant/bee/deep.png"])
-def test_images_elsewhere_than_in_a_class_folder_are_refused(tmp_path, place):
+def test_misplaced_images_are_refused(tmp_path, place):
     write_classes(tmp_path, {"ant": 1, "bee": 1})
     (tmp_path / place).parent.mkdir(exist_ok=True)
     noise_image(0).save(tmp_path / place)
@@ -93,21 +93,21 @@ def test_images_elsewhere_than_in_a_class_folder_are_refused(tmp_path, place):
         ImageFolder(tmp_path)
 
 
-def test_a_damaged_image_is_refused_and_not_replaced_by_its_neighbor(tmp_path):
+def test_damaged_image_is_not_replaced_by_its_neighbor(tmp_path):
     source = ImageFolder(write_classes(tmp_path, {"ant": 3}))
     (tmp_path / "ant/1.png").write_bytes((tmp_path / "ant/1.png").read_bytes()[:80])
     with pytest.raises(UserError, match=r"ant/1\.png is damaged or truncated"):
         source[1]
 
 
-def test_a_tar_file_holds_the_same_data_set_as_its_folder(tmp_path):
+def test_tar_file_equals_its_folder(tmp_path):
     folder = write_classes(tmp_path / "folder", {"10": 2, "9": 1})
     source = ImageTar(pack(tmp_path / "set.tar", folder))
     assert source.class_names == ["9", "10"]
     assert pixels(source) == pixels(ImageFolder(folder))
 
 
-def test_a_tar_file_of_one_tar_file_per_class_is_read(tmp_path):
+def test_nested_tar_files_are_read(tmp_path):
     inner = []
     for label, name in enumerate(["ant", "bee"]):
         folder = tmp_path / name
@@ -141,7 +141,7 @@ def test_bad_tar_files_are_refused(tmp_path):
         ImageTar(pack(tmp_path / "flat.tar", tmp_path / "none"))
 
 
-def test_a_damaged_image_in_a_tar_file_is_named(tmp_path):
+def test_damaged_image_in_a_tar_file_is_named(tmp_path):
     folder = write_classes(tmp_path / "folder", {"ant": 1})
     (folder / "ant/0.png").write_bytes((folder / "ant/0.png").read_bytes()[:80])
     source = ImageTar(pack(tmp_path / "set.tar", folder))
@@ -150,7 +150,7 @@ def test_a_damaged_image_in_a_tar_file_is_named(tmp_path):
 
 
 def write_linked_classes(folder):
-    """Four classes: of files, of hard links, of symbolic links, and of .webp and .bmp alone."""
+    """Four classes: files, hard links, symbolic links, and only .webp and .bmp files."""
     write_classes(folder, {"file": 3, "hard": 0, "soft": 0, "webp": 0})
     for number in range(3):
         os.link(folder / f"file/{number}.png", folder / f"hard/{number}.png")
@@ -160,13 +160,13 @@ def write_linked_classes(folder):
 
 
 def tar_command(path, folder):
-    """Pack as the command `tar cf` does: links stay links."""
+    """Pack as `tar cf` does, keeping links."""
     with tarfile.open(path, "w") as archive:
         archive.add(folder, ".")
     return path
 
 
-def test_links_and_every_suffix_count_the_same_in_a_tar_file_as_in_its_folder(tmp_path):
+def test_links_in_a_tar_file_equal_those_in_its_folder(tmp_path):
     folder = write_linked_classes(tmp_path / "folder")
     source = ImageTar(tar_command(tmp_path / "set.tar", folder))
     assert source.class_names == ImageFolder(folder).class_names == ["file", "hard", "soft", "webp"]
@@ -175,7 +175,7 @@ def test_links_and_every_suffix_count_the_same_in_a_tar_file_as_in_its_folder(tm
     assert source.names == ImageFolder(folder).names
 
 
-def test_a_tar_file_may_hold_its_classes_in_one_folder(tmp_path):
+def test_tar_file_may_have_one_outer_folder(tmp_path):
     folder = write_linked_classes(tmp_path / "folder")
     with tarfile.open(tmp_path / "set.tar", "w") as archive:
         archive.add(folder, "sets/mine")
@@ -183,21 +183,21 @@ def test_a_tar_file_may_hold_its_classes_in_one_folder(tmp_path):
 
 
 @pytest.mark.parametrize("target", ["/etc/hostname", "../../secret.png", "gone.png", "0.png"])
-def test_a_link_that_leads_out_of_a_tar_file_is_refused(tmp_path, target):
+def test_link_out_of_a_tar_file_is_refused(tmp_path, target):
     folder = write_classes(tmp_path / "folder", {"ant": 0})
-    (folder / "ant/0.png").symlink_to(target)  # the last one leads to itself
+    (folder / "ant/0.png").symlink_to(target)  # the last target is the link itself
     with pytest.raises(UserError, match=r"link ant/0\.png in .*set\.tar leads to .*: pack the files themselves"):
         ImageTar(tar_command(tmp_path / "set.tar", folder))
 
 
-def test_a_member_above_the_top_of_a_tar_file_is_refused(tmp_path):
+def test_member_outside_a_tar_file_is_refused(tmp_path):
     content = (write_classes(tmp_path / "folder", {"ant": 1}) / "ant/0.png").read_bytes()
     path = pack(tmp_path / "set.tar", tmp_path / "folder", [("../ant/1.png", content)])
     with pytest.raises(UserError, match=r"\.\./ant/1\.png in .*set\.tar would lie outside"):
         ImageTar(path)
 
 
-def test_a_truncated_tar_file_is_refused(tmp_path):
+def test_truncated_tar_file_is_refused(tmp_path):
     path = pack(tmp_path / "set.tar", write_classes(tmp_path / "folder", {"ant": 2}))
     with tarfile.open(path) as archive:
         last = archive.getmembers()[-1]
@@ -207,7 +207,7 @@ def test_a_truncated_tar_file_is_refused(tmp_path):
 
 
 def add_what_systems_leave(folder):
-    """Files that a person did not put there: AppleDouble, checkpoints of notebooks, thumbnails."""
+    """Files that programs create: AppleDouble, notebook checkpoints, thumbnails."""
     for place in ("ant/._0.png", "ant/.ipynb_checkpoints/0-checkpoint.png", "__MACOSX/ant/._0.png", ".ipynb/a.png"):
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
         (folder / place).write_bytes(b"no image")
@@ -217,7 +217,7 @@ def add_what_systems_leave(folder):
 
 
 @pytest.mark.parametrize("container", ["folder", "tar"])
-def test_hidden_and_system_files_are_passed_over_and_counted(tmp_path, container):
+def test_hidden_and_system_files_are_counted(tmp_path, container):
     expected = pixels(ImageFolder(write_classes(tmp_path / "clean", {"ant": 2, "bee": 1})))
     folder = add_what_systems_leave(write_classes(tmp_path / "folder", {"ant": 2, "bee": 1}))
     with pytest.warns(UserNote, match=r": left out hidden and system files and folders \(4\)$"):
@@ -227,7 +227,7 @@ def test_hidden_and_system_files_are_passed_over_and_counted(tmp_path, container
 
 
 @pytest.mark.parametrize("container", ["folder", "tar"])
-def test_pictures_of_other_formats_are_counted_with_the_remedy(tmp_path, container):
+def test_unsupported_formats_are_counted_with_the_remedy(tmp_path, container):
     folder = write_classes(tmp_path / "folder", {"ant": 2, "bee": 1})
     for name in ("ant/2.tif", "ant/3.gif", "bee/1.JFIF", "bee/2.avif", "bee/3.gif", "bee/notes.txt"):
         (folder / name).write_bytes(b"any")
@@ -239,7 +239,7 @@ def test_pictures_of_other_formats_are_counted_with_the_remedy(tmp_path, contain
     assert len(source) == 3
 
 
-def test_a_class_of_another_format_alone_is_refused_with_the_reason(tmp_path):
+def test_class_of_an_unsupported_format_is_refused(tmp_path):
     folder = write_classes(tmp_path, {"ant": 1, "bee": 0})
     (folder / "bee/0.heic").write_bytes(b"any")
     with pytest.raises(UserError, match=r"hold no images .*: bee \(pictures of other formats \(1 \.heic; convert"):
@@ -259,7 +259,7 @@ def test_loops_of_links_are_followed_once(tmp_path):
     assert pixels(source) == expected
 
 
-def test_a_class_folder_may_be_a_link(tmp_path):
+def test_class_folder_may_be_a_link(tmp_path):
     elsewhere = write_classes(tmp_path / "elsewhere", {"cow": 1})
     folder = write_classes(tmp_path / "set", {"ant": 1})
     (folder / "bee").symlink_to(elsewhere / "cow")
@@ -267,7 +267,7 @@ def test_a_class_folder_may_be_a_link(tmp_path):
     assert len(ImageFolder(folder)) == 2
 
 
-def test_pipes_and_broken_links_named_like_images_are_passed_over(tmp_path):
+def test_pipes_and_broken_links_are_skipped(tmp_path):
     folder = write_classes(tmp_path, {"ant": 1})
     os.mkfifo(folder / "ant/pipe.png")
     (folder / "ant/gone.png").symlink_to("nowhere.png")
@@ -275,14 +275,14 @@ def test_pipes_and_broken_links_named_like_images_are_passed_over(tmp_path):
         assert len(ImageFolder(folder)) == 1
 
 
-def test_the_folder_above_the_class_folders_is_answered_with_the_right_one(tmp_path):
+def test_parent_of_the_data_folder_gets_a_hint(tmp_path):
     write_classes(tmp_path / "photos", {"ant": 1, "bee": 1})
     with pytest.raises(UserError, match=rf"or name {tmp_path}/photos as the data if the class folders lie there"):
         ImageFolder(tmp_path)
 
 
 @pytest.mark.parametrize("container", ["folder", "tar"])
-def test_a_header_is_read_without_the_pixels(tmp_path, container):
+def test_header_is_read_without_the_pixels(tmp_path, container):
     folder = write_classes(tmp_path / "folder", {"ant": 1})
     noise_image(1, (30, 20), "L").save(folder / "ant/1.png")
     path = folder / "ant/1.png"

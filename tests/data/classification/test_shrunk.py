@@ -2,8 +2,8 @@ import numpy as np
 from PIL import Image
 
 from halonet.data.classification.folder import ImageFolder
+from halonet.data.classification.image_source import labels_of, names_of
 from halonet.data.classification.shrunk import ShrunkImages
-from halonet.data.classification.sources import labels_of, names_of
 from halonet.data.images import open_image
 from tests.data.samples import noise_image
 
@@ -15,7 +15,7 @@ def write_large(folder, count=3):
     return ImageFolder(folder)
 
 
-def test_images_are_no_larger_than_asked_for_and_know_what_the_source_knows(tmp_path):
+def test_images_are_scaled_down_and_keep_their_metadata(tmp_path):
     source = write_large(tmp_path)
     shrunk = ShrunkImages(source, 20)
     assert [image.size for image, _ in map(shrunk.__getitem__, range(3))] == [(30, 20)] * 3
@@ -23,7 +23,7 @@ def test_images_are_no_larger_than_asked_for_and_know_what_the_source_knows(tmp_
     assert shrunk.inspect(0).size == (60, 40)
 
 
-def test_an_image_is_read_once_as_far_as_memory_goes(tmp_path):
+def test_images_are_read_once_within_memory(tmp_path):
     shrunk = ShrunkImages(write_large(tmp_path), 20, memory=2 * 30 * 20 * 3)
     before = [np.asarray(shrunk[index][0]) for index in range(3)]
     for number in range(3):

@@ -3,14 +3,8 @@ import tarfile
 import numpy as np
 import pytest
 
-from halonet.data.classification.sources import (
-    ImageSource,
-    available_splits,
-    is_named,
-    is_remote,
-    load_source,
-    names_of,
-)
+from halonet.data.classification.image_source import ImageSource, names_of
+from halonet.data.classification.sources import available_splits, is_named, is_remote, load_source
 from halonet.errors import UserError, UserNote
 from tests.data import cifar10_archives
 from tests.data.samples import noise_image, write_classes
@@ -20,7 +14,7 @@ def contents(source):
     return [(np.asarray(image).tobytes(), label) for image, label in (source[i] for i in range(len(source)))]
 
 
-def test_the_embedded_set_has_three_splits():
+def test_embedded_set_has_three_splits():
     assert available_splits("fashion-mnist") == ("train", "validation", "test")
     sizes = [len(load_source("fashion-mnist", split)) for split in available_splits("fashion-mnist")]
     assert sizes == [9_000, 1_000, 2_000]
@@ -28,14 +22,14 @@ def test_the_embedded_set_has_three_splits():
 
 
 @pytest.mark.parametrize(("val", "test"), [("val", "test"), ("validation", "testing"), ("valid", "test")])
-def test_the_splits_of_a_folder_are_found_by_their_usual_names(tmp_path, val, test):
+def test_splits_are_found_by_their_usual_names(tmp_path, val, test):
     for name, count in (("train", 3), (val, 2), (test, 1)):
         write_classes(tmp_path / name, {"ant": count, "bee": count})
     assert available_splits(str(tmp_path)) == ("train", "validation", "test")
     assert [len(load_source(str(tmp_path), split)) for split in available_splits(str(tmp_path))] == [6, 4, 2]
 
 
-def test_a_folder_is_found_from_the_root(tmp_path):
+def test_relative_folder_is_found_from_the_root(tmp_path):
     write_classes(tmp_path / "set/val", {"ant": 1})
     assert len(load_source("set", "validation", root=tmp_path)) == 1
     assert available_splits("set", root=tmp_path) == ("validation",)
@@ -52,7 +46,7 @@ def test_splits_may_be_tar_files(tmp_path):
     assert contents(load_source(str(tmp_path / "set/train.tar"), "all")) == contents(source)
 
 
-def test_without_a_validation_split_every_tenth_training_image_is_held_out(tmp_path):
+def test_every_tenth_training_image_is_held_out(tmp_path):
     write_classes(tmp_path / "train", {"ant": 15, "bee": 10})
     write_classes(tmp_path / "test", {"ant": 1, "bee": 1})
     assert available_splits(str(tmp_path)) == ("train", "validation", "test")
@@ -62,20 +56,20 @@ def test_without_a_validation_split_every_tenth_training_image_is_held_out(tmp_p
     assert train == [item for i, item in enumerate(everything) if i not in (9, 19)]
 
 
-def test_a_folder_of_classes_is_one_set_with_a_part_held_out(tmp_path):
+def test_folder_of_classes_is_one_set(tmp_path):
     write_classes(tmp_path, {"ant": 10, "bee": 10})
     assert available_splits(str(tmp_path)) == ("train", "validation", "all")
     assert [len(load_source(str(tmp_path), split)) for split in ("train", "validation", "all")] == [18, 2, 20]
 
 
-def test_too_few_images_to_hold_some_out_are_refused(tmp_path):
+def test_too_few_images_to_hold_out_are_refused(tmp_path):
     write_classes(tmp_path, {"ant": 4, "bee": 5})
     with pytest.raises(UserError, match=r"9 training images, too few to hold every 10th out: add a folder 'val'"):
         load_source(str(tmp_path), "train")
     assert len(load_source(str(tmp_path), "all")) == 9
 
 
-def test_classes_that_differ_between_train_and_val_are_refused(tmp_path):
+def test_splits_with_different_classes_are_refused(tmp_path):
     write_classes(tmp_path / "train", {"ant": 1, "bee": 1, "cow": 1})
     write_classes(tmp_path / "val", {"ant": 1, "bee": 1})
     write_classes(tmp_path / "test", {"ant": 1, "bee": 1, "cat": 1})
@@ -94,19 +88,19 @@ def test_two_folders_for_one_split_are_refused(tmp_path):
         available_splits(str(tmp_path))
 
 
-def test_an_unknown_name_gets_the_nearest_one():
+def test_unknown_name_gets_the_nearest_one():
     with pytest.raises(UserError, match=r"unknown data set 'fashion_mnits'\. Did you mean 'fashion-mnist'\?.*folder"):
         load_source("fashion_mnits", "train")
     with pytest.raises(UserError, match="unknown data set ''"):
         load_source("", "train")
 
 
-def test_a_missing_folder_is_named(tmp_path):
+def test_missing_folder_is_named(tmp_path):
     with pytest.raises(UserError, match=rf"data folder {tmp_path}/nowhere does not exist"):
         load_source(str(tmp_path / "nowhere"), "train")
 
 
-def test_a_missing_split_is_answered_with_those_there_are(tmp_path):
+def test_missing_split_message_lists_the_splits(tmp_path):
     write_classes(tmp_path / "val", {"ant": 1})
     with pytest.raises(UserError, match=r"'train'\. Known: validation\."):
         load_source(str(tmp_path), "train")
@@ -114,12 +108,12 @@ def test_a_missing_split_is_answered_with_those_there_are(tmp_path):
         load_source("fashion-mnist", "tests")
 
 
-def test_an_empty_data_folder_is_refused(tmp_path):
+def test_empty_data_folder_is_refused(tmp_path):
     with pytest.raises(UserError, match="is empty"):
         load_source(str(tmp_path), "train")
 
 
-def test_a_file_that_is_no_data_set_is_refused(tmp_path):
+def test_other_files_are_refused(tmp_path):
     noise_image(0).save(tmp_path / "a.png")
     with pytest.raises(UserError, match=r"a\.png is a file: give a folder, a \.tar file"):
         load_source(str(tmp_path / "a.png"), "all")
@@ -142,7 +136,7 @@ def test_cifar10_lies_in_its_root(tmp_path, monkeypatch):
         load_source("cifar10", "train")
 
 
-def test_a_folder_called_cifar10_does_not_hide_the_data_set(tmp_path, monkeypatch):
+def test_folder_called_cifar10_does_not_hide_the_data_set(tmp_path, monkeypatch):
     write_classes(tmp_path / "cifar10", {"ant": 20})
     monkeypatch.chdir(tmp_path)
     assert is_named("cifar10")
@@ -150,7 +144,7 @@ def test_a_folder_called_cifar10_does_not_hide_the_data_set(tmp_path, monkeypatc
     assert load_source("./cifar10", "all").class_names == ["ant"]
 
 
-def test_a_subset_for_training_is_balanced_fixed_and_nested():
+def test_training_subset_is_balanced_fixed_and_nested():
     small, large = (load_source("fashion-mnist", "train", train_images=number) for number in (25, 1_000))
     assert [small.labels.count(label) for label in range(10)] == [3] * 5 + [2] * 5
     assert [large.labels.count(label) for label in range(10)] == [100] * 10
@@ -160,7 +154,7 @@ def test_a_subset_for_training_is_balanced_fixed_and_nested():
     assert len(load_source("fashion-mnist", "test", train_images=25)) == 2_000
 
 
-def test_a_subset_of_a_folder_comes_from_what_is_not_held_out(tmp_path):
+def test_training_subset_excludes_held_out_images(tmp_path):
     write_classes(tmp_path, {"ant": 10, "bee": 10})
     subset = load_source(str(tmp_path), "train", train_images=4)
     assert subset.labels == [0, 0, 1, 1]
@@ -168,7 +162,7 @@ def test_a_subset_of_a_folder_comes_from_what_is_not_held_out(tmp_path):
     assert [label for _, label in contents(subset)] == subset.labels
 
 
-def test_a_subset_larger_than_a_class_is_refused(tmp_path):
+def test_subset_larger_than_a_class_is_refused(tmp_path):
     write_classes(tmp_path / "train", {"ant": 5, "bee": 2})
     write_classes(tmp_path / "val", {"ant": 1, "bee": 1})
     assert len(load_source(str(tmp_path), "train", train_images=4)) == 4
@@ -176,14 +170,14 @@ def test_a_subset_larger_than_a_class_is_refused(tmp_path):
         load_source(str(tmp_path), "train", train_images=6)
 
 
-def test_splits_are_found_whatever_their_case(tmp_path):
+def test_split_names_ignore_case(tmp_path):
     for name in ("Train", "VAL", "Testing"):
         write_classes(tmp_path / name, {"ant": 2, "bee": 2})
     assert available_splits(str(tmp_path)) == ("train", "validation", "test")
     assert len(load_source(str(tmp_path), "validation")) == 4
 
 
-def test_a_class_may_be_called_train(tmp_path):
+def test_class_may_be_called_train(tmp_path):
     write_classes(tmp_path, {"train": 2, "plane": 2, "test": 1})
     assert available_splits(str(tmp_path)) == ("train", "validation", "all")
     assert load_source(str(tmp_path), "all").class_names == ["plane", "test", "train"]
@@ -195,7 +189,7 @@ def test_splits_without_classes_are_refused(tmp_path):
         available_splits(str(tmp_path))
 
 
-def test_a_split_without_labels_and_other_folders_are_left_out_with_a_note(tmp_path):
+def test_folders_beside_splits_are_left_out_with_a_note(tmp_path):
     write_classes(tmp_path / "train", {"ant": 10, "bee": 10})
     write_classes(tmp_path, {"test": 3, "extra": 1})
     (tmp_path / "__MACOSX").mkdir()
@@ -207,7 +201,7 @@ def drawn(folder, split, seed=0, part=0.2):
     return names_of(load_source(str(folder), split, hold_out=part, seed=seed))
 
 
-def test_a_part_of_each_class_is_held_out_by_names_and_seed(tmp_path):
+def test_hold_out_depends_on_names_and_seed(tmp_path):
     folder = write_classes(tmp_path / "set", {"ant": 20, "bee": 10, "cow": 2})
     train, validation = drawn(folder, "train"), drawn(folder, "validation")
     assert sorted(train + validation) == sorted(names_of(load_source(str(folder), "all")))
@@ -220,26 +214,26 @@ def test_a_part_of_each_class_is_held_out_by_names_and_seed(tmp_path):
     assert drawn(tmp_path / "set.tar", "validation") == validation
 
 
-def test_an_image_more_moves_at_most_one_other_to_the_other_side(tmp_path):
+def test_additional_image_moves_at_most_one_other(tmp_path):
     folder = write_classes(tmp_path, {"ant": 20})
     before = set(drawn(folder, "validation"))
     noise_image(77).save(folder / "ant/new.png")
     assert len(before - set(drawn(folder, "validation"))) <= 1
 
 
-def test_what_has_a_validation_split_holds_nothing_out(tmp_path):
+def test_nothing_is_held_out_beside_a_validation_split(tmp_path):
     for split in ("train", "val"):
         write_classes(tmp_path / split, {"ant": 10, "bee": 10})
     assert len(drawn(tmp_path, "train")) == 20
 
 
-def test_a_class_of_one_image_cannot_be_split(tmp_path):
+def test_class_of_one_image_cannot_be_divided(tmp_path):
     folder = write_classes(tmp_path, {"ant": 5, "bee": 1})
     with pytest.raises(UserError, match=r"class 'bee' of .* has 1 images.* at least two"):
         drawn(folder, "train")
 
 
-def test_a_remote_data_set_is_told_from_a_folder(tmp_path):
+def test_is_remote(tmp_path):
     assert is_remote("hfds/owner/name")
     assert is_remote("hfds/" + "x" * 300)
     assert not is_remote(f"hfds/{tmp_path}")
@@ -248,6 +242,6 @@ def test_a_remote_data_set_is_told_from_a_folder(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["x" * 5_000, "a\0b", "~no_such_user/x"])
-def test_names_that_no_folder_can_have_are_refused(name):
+def test_invalid_folder_names_are_refused(name):
     with pytest.raises(UserError, match="cannot be the name of a folder|does not exist|unknown data set"):
         load_source(name, "train")

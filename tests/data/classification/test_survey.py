@@ -8,7 +8,7 @@ from halonet.errors import UserError
 from tests.data.samples import noise_image, write_classes
 
 
-def test_headers_tell_the_median_side_and_what_is_in_color(tmp_path):
+def test_survey_counts_median_side_and_color(tmp_path):
     (tmp_path / "ant").mkdir()
     for number, (size, mode) in enumerate([((9, 30), "RGB"), ((50, 20), "L"), ((70, 80), "RGB")]):
         noise_image(0, size, mode).save(tmp_path / f"ant/{number}.png")
@@ -16,18 +16,18 @@ def test_headers_tell_the_median_side_and_what_is_in_color(tmp_path):
     assert (found.images, found.shorter_side, found.in_color) == (3, 20, 2)
 
 
-def test_a_set_without_files_is_looked_at_by_its_images():
+def test_survey_decodes_sources_without_files():
     found = survey([load_source("fashion-mnist", "test")], "fashion-mnist")
     assert (found.images, found.shorter_side, found.in_color) == (100, 28, 0)
 
 
-def test_of_many_images_a_part_is_looked_at(tmp_path, monkeypatch):
+def test_survey_samples_large_sets(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "LIMIT", 4)
     folder = write_classes(tmp_path, {"ant": 7})
     assert survey([ImageFolder(folder)], "here").images == 4
 
 
-def test_all_bad_files_are_named_of_all_splits(tmp_path):
+def test_unreadable_files_of_all_splits_are_named(tmp_path):
     sources = []
     for split in ("train", "val"):
         folder = write_classes(tmp_path / split, {"ant": 9})

@@ -31,7 +31,7 @@ def seeded(transform, image, seed):
 @pytest.mark.parametrize("in_chans", [1, 3])
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 @pytest.mark.parametrize("size", [(28, 28), (61, 40), (5, 90)])
-def test_any_image_becomes_a_square_of_the_right_channels(train, train_crop, in_chans, mode, size):
+def test_any_image_becomes_a_square_input(train, train_crop, in_chans, mode, size):
     config = AugmentationConfig(
         image_size=28,
         in_chans=in_chans,
@@ -59,20 +59,20 @@ def test_values_are_normalized_by_channel():
 
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos"])
 @pytest.mark.parametrize(("crop_pct", "size"), [(0.875, (97, 161)), (1.0, (40, 33)), (0.95, (224, 224))])
-def test_evaluation_is_that_of_timm(interpolation, crop_pct, size):
+def test_evaluation_matches_timm(interpolation, crop_pct, size):
     config = AugmentationConfig(image_size=33, interpolation=interpolation, crop_pct=crop_pct)
     reference = transforms_imagenet_eval(33, crop_pct=crop_pct, interpolation=interpolation)
     image = noise_image(3, size)
     torch.testing.assert_close(build_transform(config, train=False)(image), reference(image))
 
 
-def test_the_crop_of_training_may_be_that_of_evaluation():
+def test_training_may_use_the_evaluation_crop():
     config = dataclasses.replace(PLAIN, train_crop="none", hflip=0.0)
     image = noise_image(0, (50, 41))
     assert torch.equal(build_transform(config, train=True)(image), build_transform(config, train=False)(image))
 
 
-def test_pad_takes_every_square_of_the_bordered_image_and_flips_half_of_them():
+def test_pad_reaches_every_position_and_flips_half():
     config = dataclasses.replace(PLAIN, train_crop="pad", padding=1)
     image = noise_image(0, (32, 32))
     bordered = np.pad(np.asarray(image), ((1, 1), (1, 1), (0, 0)))
@@ -97,8 +97,8 @@ def test_pad_covers_the_length_of_a_long_image():
     assert drawn == set(range(9))
 
 
-def test_random_resized_crops_keep_to_scale_and_ratio():
-    # A gradient tells how much of the image a crop spans.
+def test_random_resized_crops_obey_scale_and_ratio():
+    # In a gradient, the range of values shows how much of the image a crop spans.
     gradient = np.linspace(0, 255, 256).astype(np.uint8)
     image = Image.fromarray(
         np.stack([np.tile(gradient, (256, 1)), np.tile(gradient[:, None], (1, 256))] * 2, -1)[..., :3]
@@ -122,7 +122,7 @@ def test_flips_follow_their_probability():
     assert np.array_equal(as_bytes(build_transform(config, train=True)(image)), np.asarray(image)[:, ::-1])
 
 
-def test_color_jitter_changes_colors_in_training_only():
+def test_color_jitter_only_affects_training():
     config = dataclasses.replace(PLAIN, train_crop="none", hflip=0.0, color_jitter=0.5)
     image = noise_image(0, (32, 32))
     assert not np.array_equal(as_bytes(build_transform(config, train=True)(image)), np.asarray(image))
@@ -145,7 +145,7 @@ def randaugment_of(config):
     return next(step for step in steps.transforms if type(step).__name__ == "RandAugment")
 
 
-def test_randaugment_is_built_from_its_magnitude_and_number_of_operations():
+def test_randaugment_uses_magnitude_and_num_ops():
     config = AugmentationConfig(image_size=600, randaugment_magnitude=31, randaugment_num_ops=3)
     randaugment = randaugment_of(config)
     assert randaugment.num_layers == 3
@@ -167,7 +167,7 @@ def test_every_randaugment_operation_works_on_gray_and_color(config):
         assert (result.mode, result.size) == (image.mode, image.size)
 
 
-def test_strong_magnitudes_go_beyond_the_nominal_ones():
+def test_strong_magnitudes_extrapolate():
     def brightness(magnitude):
         operations = randaugment_of(dataclasses.replace(PLAIN, randaugment_magnitude=magnitude)).ops
         return next(operation for operation in operations if operation.name == "Brightness")(
@@ -177,7 +177,7 @@ def test_strong_magnitudes_go_beyond_the_nominal_ones():
     assert np.asarray(brightness(31)).max() > np.asarray(brightness(10)).max()
 
 
-def test_transforms_can_be_sent_to_a_spawned_worker():
+def test_transforms_can_be_pickled():
     config = dataclasses.replace(GRAY, randaugment_magnitude=6, color_jitter=0.1, random_erasing=0.5)
     image = noise_image(0, (28, 28), "L")
     for train in (False, True):
@@ -215,12 +215,12 @@ def test_transforms_can_be_sent_to_a_spawned_worker():
         ("random_erasing", -0.5),
     ],
 )
-def test_a_value_out_of_range_is_named_with_its_rule(field, value, untyped):
+def test_invalid_value_is_named_with_its_rule(field, value, untyped):
     with pytest.raises(UserError, match=rf"AugmentationConfig: {field}(\.\d)? is .* but must be "):
         AugmentationConfig(**{field: value})
 
 
-def test_what_a_recipe_leaves_null_must_be_filled_in_first():
+def test_null_values_must_be_filled_in_first():
     for name in ("image_size", "train_crop"):
         with pytest.raises(UserError, match=f"augmentation: {name} is null"):
             build_transform(AugmentationConfig(**{name: None}), train=True)

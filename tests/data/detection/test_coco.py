@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pycocotools import mask as mask_tools
 from torchvision.datasets import CocoDetection
 
 from halonet.data.detection.coco import (
@@ -18,60 +17,19 @@ from halonet.data.detection.coco import (
 )
 from halonet.errors import UserError, UserNote
 from halonet.installation import command_for_extra
+from tests.data.detection.coco_samples import (
+    HEIGHT,
+    WIDTH,
+    compressed,
+    content_of,
+    image_entry,
+    instance,
+    polygon,
+    rectangle,
+    uncompressed,
+    write_coco,
+)
 from tests.data.samples import noise_image
-
-WIDTH, HEIGHT = 12, 9
-
-
-def rectangle(left, top, right, bottom):
-    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
-    mask[top:bottom, left:right] = 1
-    return mask
-
-
-def polygon(left, top, right, bottom):
-    return [[left, top, right, top, right, bottom, left, bottom]]
-
-
-def uncompressed(mask):
-    # Columns one after another; the first run is of zeros, if need be of none.
-    pixels = mask.T.reshape(-1)
-    ends = np.flatnonzero(np.diff(pixels)) + 1
-    runs = np.diff([0, *ends, len(pixels)]).tolist()
-    return {"size": list(mask.shape), "counts": [0, *runs] if pixels[0] else runs}
-
-
-def compressed(mask):
-    run_lengths = mask_tools.encode(np.asfortranarray(mask))
-    return {"size": list(mask.shape), "counts": run_lengths["counts"].decode()}
-
-
-def image_entry(number, **changes):
-    return {"id": number, "file_name": f"{number}.png", "width": WIDTH, "height": HEIGHT} | changes
-
-
-def instance(number, image, box=(2, 3, 7, 8), category=7, **changes):
-    """An annotation with a rectangle for a mask; `box` is x0, y0, x1, y1."""
-    left, top, right, bottom = box
-    entry = {"id": number, "image_id": image, "category_id": category, "iscrowd": 0}
-    entry |= {"bbox": [left, top, right - left, bottom - top], "area": (right - left) * (bottom - top)}
-    return entry | {"segmentation": polygon(*box)} | changes
-
-
-def content_of(annotations, num_images=1, **changes):
-    categories = [{"id": 90, "name": "zebra"}, {"id": 7, "name": "ant"}]
-    images = [image_entry(number) for number in range(num_images, 0, -1)]
-    return {"images": images, "annotations": annotations, "categories": categories} | changes
-
-
-def write_coco(folder, content, name="train2017", images="train2017"):
-    """Write a data set in COCO's layout: noise of which the seed is the image's id."""
-    (folder / "annotations").mkdir(parents=True, exist_ok=True)
-    (folder / images).mkdir(parents=True, exist_ok=True)
-    for entry in content["images"]:
-        noise_image(entry["id"], (WIDTH, HEIGHT)).save(folder / images / f"{entry['id']}.png")
-    (folder / "annotations" / f"instances_{name}.json").write_text(json.dumps(content))
-    return folder
 
 
 def open_content(folder, content, **options):
@@ -102,7 +60,7 @@ MASK_FORMS = {
 
 
 @pytest.mark.parametrize("form", MASK_FORMS)
-def test_a_mask_is_read_in_each_form(tmp_path, form):
+def test_mask_is_read_in_each_form(tmp_path, form):
     source = open_content(tmp_path, content_of([instance(1, 1, segmentation=MASK_FORMS[form])]))
     image, target = source[0]
     assert (image.mode, image.size) == ("RGB", (WIDTH, HEIGHT))
@@ -114,14 +72,14 @@ def test_a_mask_is_read_in_each_form(tmp_path, form):
     assert target["image_id"] == 1
 
 
-def test_a_mask_that_covers_the_first_pixel_is_read_from_run_lengths(tmp_path):
+def test_mask_may_start_at_the_first_pixel(tmp_path):
     masks = [np.ones((HEIGHT, WIDTH), np.uint8), rectangle(0, 0, 4, 2)]
     forms = [form(mask) for mask in masks for form in (uncompressed, compressed)]
     source = open_content(tmp_path, content_of([instance(i, 1, segmentation=m) for i, m in enumerate(forms)]))
     assert np.array_equal(source[0][1]["masks"].numpy(), [masks[0], masks[0], masks[1], masks[1]])
 
 
-def test_random_compressed_masks_are_what_they_were_made_of(tmp_path):
+def test_compressed_masks_round_trip(tmp_path):
     generator = np.random.default_rng(0)
     masks = [(generator.random((HEIGHT, WIDTH)) < generator.random()).astype(np.uint8) for _ in range(50)]
     masks = [mask for mask in masks if mask.any()]
@@ -131,7 +89,7 @@ def test_random_compressed_masks_are_what_they_were_made_of(tmp_path):
     assert np.array_equal(source[0][1]["masks"].numpy(), masks)
 
 
-def test_labels_follow_the_category_ids_and_images_their_ids(tmp_path):
+def test_labels_and_images_are_ordered_by_id(tmp_path):
     annotations = [instance(1, 2, category=90), instance(2, 1), instance(3, 2)]
     source = open_content(tmp_path, content_of(annotations, num_images=2))
     assert isinstance(source, DetectionSource)
@@ -166,7 +124,7 @@ def test_torchvision_reads_the_same_instances(tmp_path):
             assert source.category_ids[label - 1] == entry["category_id"]
 
 
-def test_the_ground_truth_is_what_pycocotools_takes(tmp_path):
+def test_pycocotools_accepts_the_ground_truth(tmp_path):
     annotations = [instance(1, 1), instance(2, 1, iscrowd=1)]
     source = open_content(tmp_path, content_of(annotations, num_images=2))
     assert source.ground_truth["annotations"] == annotations
@@ -174,13 +132,13 @@ def test_the_ground_truth_is_what_pycocotools_takes(tmp_path):
     assert [entry["id"] for entry in source.ground_truth["categories"]] == source.category_ids
 
 
-def test_a_crowd_is_no_target_but_ground_truth(tmp_path):
+def test_crowd_is_only_ground_truth(tmp_path):
     source = open_content(tmp_path, content_of([instance(1, 1, iscrowd=1), instance(2, 1, category=90)]))
     assert source[0][1]["labels"].tolist() == [2]
     assert len(source.ground_truth["annotations"]) == 2
 
 
-def test_boxes_are_clipped_and_those_without_area_counted_in_one_note(tmp_path):
+def test_boxes_are_clipped_and_empty_ones_counted(tmp_path):
     annotations = [
         instance(1, 1, (-3, -2, 4, 4)),
         instance(2, 1, (8, 5, 20, 30)),
@@ -199,7 +157,7 @@ def test_boxes_are_clipped_and_those_without_area_counted_in_one_note(tmp_path):
     assert source.ground_truth["annotations"][0]["bbox"] == [-3, -2, 7, 6]
 
 
-def test_a_mask_without_a_pixel_is_no_target(tmp_path):
+def test_mask_without_pixels_is_not_a_target(tmp_path):
     annotations = [instance(1, 1, segmentation=compressed(rectangle(0, 0, 0, 0))), instance(2, 1, category=90)]
     target = open_content(tmp_path, content_of(annotations))[0][1]
     assert target["labels"].tolist() == [2]
@@ -208,7 +166,7 @@ def test_a_mask_without_a_pixel_is_no_target(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*are crowds")
-def test_images_without_an_instance_are_left_out_for_training_alone(tmp_path):
+def test_skip_empty_leaves_out_images_without_instances(tmp_path):
     annotations = [instance(1, 1), instance(2, 2, iscrowd=1)]
     content = content_of(annotations, num_images=3)
     every = open_content(tmp_path, content)
@@ -222,7 +180,7 @@ def test_images_without_an_instance_are_left_out_for_training_alone(tmp_path):
         open_content(tmp_path, content_of([instance(2, 1, iscrowd=1)]), skip_empty=True)
 
 
-def test_areas_ids_and_crowds_that_are_missing_are_filled_in(tmp_path):
+def test_missing_areas_ids_and_crowds_are_filled_in(tmp_path):
     bare = ("bbox", "category_id", "image_id")
     annotations = [
         {key: instance(0, 1)[key] for key in bare} | {"segmentation": MASK_FORMS[form]} for form in MASK_FORMS
@@ -234,12 +192,12 @@ def test_areas_ids_and_crowds_that_are_missing_are_filled_in(tmp_path):
     assert all(entry["iscrowd"] == 0 for entry in filled)
 
 
-def test_a_source_travels_to_a_worker(tmp_path):
+def test_source_can_be_pickled(tmp_path):
     source = open_content(tmp_path, content_of([instance(1, 1)]))
     assert torch.equal(pickle.loads(pickle.dumps(source))[0][1]["masks"], source[0][1]["masks"])
 
 
-def test_what_is_not_an_annotation_file_is_refused(tmp_path):
+def test_other_files_are_refused(tmp_path):
     file = tmp_path / "annotations/instances_train2017.json"
     write_coco(tmp_path, content_of([]))
     cases = {
@@ -275,7 +233,7 @@ def test_what_is_not_an_annotation_file_is_refused(tmp_path):
         ({"bbox": [1, 2, True, 4]}, "annotation 5 has the bbox [1, 2, True, 4], but must have four numbers"),
     ],
 )
-def test_an_annotation_that_contradicts_its_file_or_format_is_refused(tmp_path, changes, message):
+def test_contradictory_annotation_is_refused(tmp_path, changes, message):
     found = message_for(tmp_path, **changes)
     assert message in found
     assert "instances_train2017.json" in found
@@ -315,7 +273,7 @@ LONG = [[0, 0, 2**19, 0] * 3 + [0, 9]]
         ),
     ],
 )
-def test_an_annotation_of_no_use_is_left_out_and_counted_when_the_file_is_opened(tmp_path, changes, reason):
+def test_unusable_annotation_is_left_out_and_counted(tmp_path, changes, reason):
     entry = {key: value for key, value in (instance(5, 1) | changes).items() if value is not None}
     content = content_of([instance(1, 1), entry, instance(6, 2), entry | {"id": 7}], num_images=2)
     with pytest.warns(UserNote, match=r"2 of 4 annotations are left out: 2 .* \(the first: annotation 5\)") as notes:
@@ -326,7 +284,7 @@ def test_an_annotation_of_no_use_is_left_out_and_counted_when_the_file_is_opened
     assert [len(target["boxes"]) for _, target in source] == [1, 1]
 
 
-def test_reasons_are_counted_apart(tmp_path):
+def test_reasons_are_counted_separately(tmp_path):
     content = content_of(
         [
             instance(1, 1),
@@ -341,13 +299,13 @@ def test_reasons_are_counted_apart(tmp_path):
     )
 
 
-def test_a_file_of_which_no_annotation_is_of_use_is_refused(tmp_path):
+def test_file_without_usable_annotations_is_refused(tmp_path):
     found = refused(tmp_path, content_of([instance(1, 1, bbox=[1, 2, -3, 4])]))
     assert "1 of 1 annotations are left out: 1 whose box has a negative width or height" in found
     assert "no annotation is of use" in found
 
 
-def test_numbers_that_are_written_as_text_are_read_and_counted(tmp_path):
+def test_numbers_written_as_text_are_converted(tmp_path):
     entry = instance("1", "1", category="7", iscrowd="0", bbox=["2", "3", "5.0", "5"])
     content = content_of([entry], images=[image_entry(1, height="9", width=12.0)])
     (tmp_path / "train2017").mkdir()
@@ -359,20 +317,20 @@ def test_numbers_that_are_written_as_text_are_read_and_counted(tmp_path):
     assert source[0][1]["boxes"].tolist() == [[2, 3, 7, 8]]
 
 
-def test_a_file_of_crowds_alone_says_so(tmp_path):
+def test_file_of_crowds_gets_a_note(tmp_path):
     content = content_of([instance(number, 1, iscrowd=1) for number in (1, 2)])
     with pytest.warns(UserNote, match=r"2 of 2 annotations are crowds \(iscrowd 1\), which are no objects to learn"):
         assert len(open_content(tmp_path, content)[0][1]["boxes"]) == 0
 
 
 @pytest.mark.parametrize("area", [float("nan"), float("inf"), -3, "large", True])
-def test_an_area_that_is_none_is_counted_anew(tmp_path, area):
+def test_invalid_area_is_recomputed(tmp_path, area):
     with pytest.warns(UserNote, match="1 areas are not finite numbers of at least 0, and are counted anew"):
         source = open_content(tmp_path, content_of([instance(1, 1, area=area), instance(2, 1)]))
     assert [entry["area"] for entry in source.ground_truth["annotations"]] == [25, 25]
 
 
-def test_all_faults_of_a_file_are_counted_and_the_first_three_named(tmp_path):
+def test_faults_are_counted_and_three_quoted(tmp_path):
     images = [image_entry(1, file_name="../1.png"), image_entry(2, width=0)]
     annotations = [instance(3, 9), instance(4, 1, category=5), instance(5, 1, bbox=[])]
     assert refused(tmp_path, content_of(annotations, images=images)).endswith(
@@ -386,7 +344,7 @@ def test_all_faults_of_a_file_are_counted_and_the_first_three_named(tmp_path):
     "name",
     ["../x.png", "a/../../x.png", "..", "/etc/hostname", "C:\\x.png", "c:x.png", "..\\x.png", "\\x.png", "a\0.png", ""],
 )
-def test_a_file_name_must_stay_below_the_images_folder(tmp_path, name):
+def test_file_name_must_stay_in_the_image_folder(tmp_path, name):
     (tmp_path / "x.png").write_bytes(b"secret")
     content = content_of([instance(1, 1)])
     write_coco(tmp_path, content)
@@ -397,7 +355,7 @@ def test_a_file_name_must_stay_below_the_images_folder(tmp_path, name):
         CocoImages(file, tmp_path / "train2017")
 
 
-def test_a_link_that_leads_to_itself_is_one_missing_image(tmp_path):
+def test_link_to_itself_is_a_missing_image(tmp_path):
     content = content_of([instance(1, 1)], num_images=2)
     folder = write_coco(tmp_path, content) / "train2017"
     (folder / "2.png").unlink()
@@ -407,7 +365,7 @@ def test_a_link_that_leads_to_itself_is_one_missing_image(tmp_path):
 
 
 @pytest.mark.parametrize("linked", ["file", "folder"])
-def test_links_that_lead_out_of_the_images_folder_are_refused(tmp_path, linked):
+def test_links_out_of_the_image_folder_are_refused(tmp_path, linked):
     content = content_of([instance(1, 1)], images=[image_entry(1, file_name="inner/1.png")])
     write_coco(tmp_path, content)
     file, folder, outside = tmp_path / "annotations/instances_train2017.json", tmp_path / "train2017", tmp_path / "out"
@@ -441,7 +399,7 @@ def test_links_that_lead_out_of_the_images_folder_are_refused(tmp_path, linked):
         ({"width": 5_000, "height": 4}, "image 1 has 5000 x 4 pixels, which is over 100 to 1: crop it"),
     ],
 )
-def test_sizes_are_limited_before_anything_is_allocated(tmp_path, changes, message):
+def test_sizes_are_limited_before_allocation(tmp_path, changes, message):
     write_coco(tmp_path, content_of([]))
     file = tmp_path / "annotations/instances_train2017.json"
     file.write_text(json.dumps(content_of([instance(1, 1)], images=[image_entry(1, **changes)])))
@@ -449,7 +407,7 @@ def test_sizes_are_limited_before_anything_is_allocated(tmp_path, changes, messa
         CocoImages(file, tmp_path / "train2017")
 
 
-def test_the_masks_of_one_image_are_limited_unless_they_are_not_read(tmp_path, monkeypatch):
+def test_masks_of_one_image_are_limited_if_read(tmp_path, monkeypatch):
     write_coco(tmp_path, content_of([]))
     file = tmp_path / "annotations/instances_train2017.json"
     entry = image_entry(1, width=9_000, height=9_000)
@@ -471,7 +429,7 @@ def boxes_alone(content):
 
 
 @pytest.mark.filterwarnings("ignore::halonet.errors.UserNote")
-def test_a_file_of_boxes_has_no_masks(tmp_path):
+def test_file_of_boxes_has_no_masks(tmp_path):
     source = open_content(tmp_path, boxes_alone(content_of([instance(1, 1, area=float("nan")), instance(2, 1)])))
     assert not source.has_masks
     assert "masks" not in source[0][1]
@@ -481,14 +439,14 @@ def test_a_file_of_boxes_has_no_masks(tmp_path):
         open_content(tmp_path, boxes_alone(content_of([instance(1, 1)])), masks=True)
 
 
-def test_masks_that_are_not_asked_for_are_not_checked(tmp_path):
+def test_unused_masks_are_not_checked(tmp_path):
     content = content_of([instance(1, 1, segmentation="x"), instance(2, 1)])
     source = open_content(tmp_path, content, masks=False)
     assert len(source[0][1]["boxes"]) == 2
     assert "masks" not in source[0][1]
 
 
-def test_where_some_annotations_have_masks_the_others_are_left_out_with_a_remedy(tmp_path):
+def test_annotations_without_mask_are_left_out_with_a_remedy(tmp_path):
     content = content_of([instance(1, 1), instance(2, 1, segmentation=[])])
     with pytest.warns(UserNote, match="1 without a mask .*--model.masks false learns boxes alone"):
         source = open_content(tmp_path, content)
@@ -501,7 +459,7 @@ ROBOFLOW = [{"id": 0, "name": "pets", "supercategory": "none"}] + [
 ]
 
 
-def test_the_category_that_stands_for_all_others_is_no_class(tmp_path):
+def test_outer_category_is_not_a_class(tmp_path):
     content = content_of([instance(1, 1, category=2)], categories=ROBOFLOW)
     with pytest.warns(UserNote, match=r"category 0 \('pets'\) stands for all others: it is no class"):
         source = open_content(tmp_path, content)
@@ -514,7 +472,7 @@ def test_the_category_that_stands_for_all_others_is_no_class(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::halonet.errors.UserNote")
-def test_the_training_set_decides_whether_a_category_is_no_class(tmp_path):
+def test_training_set_decides_on_the_outer_category(tmp_path):
     def write(**splits):
         for name, category in splits.items():
             content = content_of([instance(1, 1, category=category)], categories=ROBOFLOW)
@@ -527,7 +485,7 @@ def test_the_training_set_decides_whether_a_category_is_no_class(tmp_path):
         write(train=1, val=0)
 
 
-def test_categories_of_one_name_are_two_classes(tmp_path):
+def test_categories_may_share_a_name(tmp_path):
     categories = [{"id": 1, "name": "eye", "supercategory": "left"}, {"id": 2, "name": "eye", "supercategory": "right"}]
     annotations = [instance(1, 1, category=1), instance(2, 1, category=2)]
     source = open_content(tmp_path, content_of(annotations, categories=categories))
@@ -535,7 +493,7 @@ def test_categories_of_one_name_are_two_classes(tmp_path):
     assert source[0][1]["labels"].tolist() == [1, 2]
 
 
-def test_ids_that_occur_twice_and_entries_without_their_fields_are_named(tmp_path):
+def test_duplicate_ids_and_missing_fields_are_named(tmp_path):
     twice = [instance(4, 1), instance(4, 1)]
     assert "two annotation entries have the id 4" in refused(tmp_path, content_of(twice))
     content = content_of([instance(1, 1)])
@@ -549,7 +507,7 @@ def test_ids_that_occur_twice_and_entries_without_their_fields_are_named(tmp_pat
         assert message in refused(tmp_path, content | changes)
 
 
-def test_missing_image_files_are_counted_and_the_first_named(tmp_path):
+def test_missing_images_are_counted_and_the_first_named(tmp_path):
     content = content_of([], num_images=4)
     write_coco(tmp_path, content)
     for number in (2, 3):
@@ -561,14 +519,14 @@ def test_missing_image_files_are_counted_and_the_first_named(tmp_path):
         CocoImages(file, tmp_path / "nowhere")
 
 
-def test_a_file_name_may_lead_into_a_subfolder(tmp_path):
+def test_file_name_may_contain_a_subfolder(tmp_path):
     write_coco(tmp_path, content_of([instance(1, 1)]))
     content = content_of([instance(1, 1)], images=[image_entry(1, file_name="train2017/1.png")])
     (tmp_path / "annotations/instances_train2017.json").write_text(json.dumps(content))
     assert len(CocoImages(tmp_path / "annotations/instances_train2017.json", tmp_path)[0][1]["boxes"]) == 1
 
 
-def test_an_image_of_another_size_is_refused_when_read(tmp_path):
+def test_image_of_another_size_is_refused(tmp_path):
     source = open_content(tmp_path, content_of([instance(1, 1)]))
     turned = Image.Exif()
     turned[0x0112] = 6  # a quarter turn
@@ -577,7 +535,7 @@ def test_an_image_of_another_size_is_refused_when_read(tmp_path):
         source[0]
 
 
-def test_without_pycocotools_the_remedy_is_named(tmp_path, monkeypatch):
+def test_missing_pycocotools_message_has_the_remedy(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pycocotools", None)
     with pytest.raises(UserError, match=re.escape(f"needs pycocotools: {command_for_extra('detection')}")):
         open_content(tmp_path, content_of([instance(1, 1)]))
@@ -590,7 +548,7 @@ def test_without_pycocotools_the_remedy_is_named(tmp_path, monkeypatch):
         ([{"id": 7, "name": "ant"}], "category 90 is 'missing' in the one and 'zebra' in the other"),
     ],
 )
-def test_splits_must_have_the_training_set_s_categories(tmp_path, categories, message):
+def test_splits_must_share_categories(tmp_path, categories, message):
     write_coco(tmp_path, content_of([instance(1, 1)]))
     other = content_of([instance(1, 1)], categories=categories)
     write_coco(tmp_path, other, name="val2017", images="val2017")

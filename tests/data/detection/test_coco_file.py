@@ -1,7 +1,7 @@
 from halonet.data.detection.coco_file import distinct_labels
 
 
-def test_labels_tell_categories_of_one_name_apart():
+def test_labels_of_equal_names_are_distinct():
     def label(*owners):
         names = ["eye"] * len(owners)
         return distinct_labels(names, [{"id": 3 + i, "supercategory": owner} for i, owner in enumerate(owners)])

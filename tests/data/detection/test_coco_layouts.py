@@ -4,11 +4,11 @@ import pytest
 
 from halonet.data.detection.coco import available_detection_splits, load_detection_source
 from halonet.errors import UserError
-from tests.data.detection.test_coco import HEIGHT, WIDTH, content_of, image_entry, instance, write_coco
+from tests.data.detection.coco_samples import HEIGHT, WIDTH, content_of, image_entry, instance, write_coco
 from tests.data.samples import noise_image
 
 
-def test_coco_s_own_layout_is_found(tmp_path):
+def test_coco_layout_is_found(tmp_path):
     write_coco(tmp_path, content_of([instance(1, 1)], num_images=2))
     write_coco(tmp_path, content_of([instance(1, 1)]), name="val2017", images="images/val2017")
     (tmp_path / "annotations/instances_unlabeled2017.json").write_text("{}")
@@ -20,7 +20,7 @@ def test_coco_s_own_layout_is_found(tmp_path):
         load_detection_source(str(tmp_path), "test")
 
 
-def test_roboflow_s_layout_is_found(tmp_path):
+def test_roboflow_layout_is_found(tmp_path):
     for name in ("train", "valid", "test"):
         write_coco(tmp_path, content_of([instance(0, 1)]), images=name)
         (tmp_path / "annotations/instances_train2017.json").rename(tmp_path / name / "_annotations.coco.json")
@@ -29,7 +29,7 @@ def test_roboflow_s_layout_is_found(tmp_path):
         assert load_detection_source(str(tmp_path), split)[0][1]["boxes"].tolist() == [[2, 3, 7, 8]]
 
 
-def test_a_split_without_its_images_leaves_the_others_usable(tmp_path):
+def test_split_without_images_leaves_others_usable(tmp_path):
     write_coco(tmp_path, content_of([instance(1, 1)]), name="val2017", images="val2017")
     (tmp_path / "annotations/instances_train2017.json").write_text(json.dumps(content_of([instance(1, 1)])))
     assert len(load_detection_source(str(tmp_path), "validation")) == 1
@@ -37,14 +37,14 @@ def test_a_split_without_its_images_leaves_the_others_usable(tmp_path):
         load_detection_source(str(tmp_path), "train")
 
 
-def test_a_split_of_which_there_are_two_is_refused(tmp_path):
+def test_duplicate_split_is_refused(tmp_path):
     for year in (2014, 2017):
         write_coco(tmp_path, content_of([]), name=f"train{year}", images=f"train{year}")
     with pytest.raises(UserError, match=r"more than one train split: keep one of .*train2014\.json, .*train2017\.json"):
         available_detection_splits(str(tmp_path))
 
 
-def test_data_that_does_not_exist_is_named(tmp_path):
+def test_missing_data_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "empty").mkdir()
     for data, message in (
@@ -60,7 +60,7 @@ def test_data_that_does_not_exist_is_named(tmp_path):
             available_detection_splits(data, root=tmp_path)
 
 
-def test_names_of_splits_are_found_in_capitals_and_without_coco_s_beginning(tmp_path):
+def test_split_names_ignore_case_and_coco_prefix(tmp_path):
     for name, images in (("Train", "images"), ("Val", "images")):
         write_coco(tmp_path, content_of([instance(1, 1)]), name=name, images=images)
         (tmp_path / f"annotations/instances_{name}.json").rename(tmp_path / f"annotations/{name}.json")
@@ -78,7 +78,7 @@ def test_names_of_splits_are_found_in_capitals_and_without_coco_s_beginning(tmp_
         ("some.json", "images", ""),
     ],
 )
-def test_one_file_without_a_split_is_the_training_set(tmp_path, file, images, prefix):
+def test_single_file_is_the_training_set(tmp_path, file, images, prefix):
     (tmp_path / file).parent.mkdir(exist_ok=True)
     content = content_of([instance(1, 1)])
     content["images"][0]["file_name"] = f"{prefix}1.png"
@@ -99,7 +99,7 @@ def test_several_files_without_splits_are_refused(tmp_path):
 
 
 def make_unsplit(folder, num_images=20, names=lambda number: f"{number}.png"):
-    """A set without splits; each image has one instance."""
+    """A data set without splits, with one instance per image."""
     folder.mkdir(exist_ok=True)
     images = [image_entry(number, file_name=names(number)) for number in range(1, num_images + 1)]
     annotations = [instance(number, number) for number in range(1, num_images + 1)]
@@ -114,30 +114,30 @@ def parts(data, share=0.25):
     return [{entry["file_name"] for entry in source.ground_truth["images"]} for source in sources]
 
 
-def test_images_are_held_out_by_their_names(tmp_path):
+def test_images_are_held_out_by_name(tmp_path):
     data = make_unsplit(tmp_path / "one")
     assert available_detection_splits(data) == ("train",)
     assert available_detection_splits(data, hold_out=0.25) == ("train", "validation")
     train, validation = parts(data)
     assert (len(train), len(validation)) == (15, 5)
     assert not train & validation
-    # Ids play no part.
+    # Ids do not matter.
     renumbered = make_unsplit(tmp_path / "two", names=lambda number: f"{21 - number}.png")
     assert parts(renumbered) == [train, validation]
-    # Of what is added, some is held out; little else moves.
+    # Some of the added images are held out; few others move.
     more_train, more_validation = parts(make_unsplit(tmp_path / "three", num_images=24))
     assert len(more_validation) == 6
     assert len(validation & more_train) <= 3
 
 
-def test_the_copies_of_a_photo_stay_on_one_side(tmp_path):
+def test_copies_of_a_photo_stay_together(tmp_path):
     data = make_unsplit(tmp_path / "one", names=lambda number: f"photo{number % 5}_jpg.rf.{number}.png")
     train, validation = ({name.partition(".")[0] for name in part} for part in parts(data))
     assert train | validation == {f"photo{number}_jpg" for number in range(5)}
     assert not train & validation
 
 
-def test_nothing_is_held_out_where_there_is_a_validation_split_or_one_image(tmp_path):
+def test_hold_out_needs_images_and_no_validation_split(tmp_path):
     for name in ("train", "val"):
         write_coco(tmp_path, content_of([instance(1, 1)], num_images=4), name=name, images=name)
     assert len(load_detection_source(str(tmp_path), "train", hold_out=0.5)) == 4

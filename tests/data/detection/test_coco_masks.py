@@ -22,7 +22,7 @@ def random_strings(number):
 
 
 def is_sound(string, pixels):
-    """One by one, by the decoder."""
+    """The decoder's verdict on one string."""
     try:
         return sum(decompress(string)) == pixels
     except ValueError:
@@ -30,16 +30,16 @@ def is_sound(string, pixels):
 
 
 @pytest.mark.parametrize("piece", [1, 100, 2**16])
-def test_strings_are_judged_together_as_the_decoder_judges_each(piece, monkeypatch):
+def test_batch_check_equals_the_decoder(piece, monkeypatch):
     monkeypatch.setattr("halonet.data.detection.coco_masks.PIECE", piece)
     generator = np.random.default_rng(1)
     strings = random_strings(300)
-    for place in range(0, 300, 2):  # every second one is damaged
-        letters = list(strings[place])
+    for index in range(0, 300, 2):  # damage every second one
+        letters = list(strings[index])
         for _ in range(int(generator.integers(1, 4))):
             where = int(generator.integers(len(letters)))
             letters[where] = chr(int(generator.integers(40, 130)))
-        strings[place] = "".join(letters[: int(generator.integers(0, len(letters) + 1))])
+        strings[index] = "".join(letters[: int(generator.integers(0, len(letters) + 1))])
     strings += ["", "é", "?", "oooooooooooooooo0", "P", "0", "1" * 40]
     pixels = np.full(len(strings), HEIGHT * WIDTH)
     expected = [is_sound(string, HEIGHT * WIDTH) for string in strings]
@@ -49,16 +49,16 @@ def test_strings_are_judged_together_as_the_decoder_judges_each(piece, monkeypat
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of pycocotools' decoder, by NumPy
-def test_the_runs_of_polygons_are_those_of_pycocotools():
+def test_polygon_run_lengths_match_pycocotools():
     polygons = [[1, 1, 9, 2, 7, 11], [10, 3, 16, 3, 16, 9, 10, 9]]
     expected = mask_tools.decode(mask_tools.merge(mask_tools.frPyObjects(polygons, HEIGHT, WIDTH)))
     counts = run_lengths(polygons, HEIGHT, WIDTH)
     assert np.array_equal(np.repeat(np.arange(len(counts)) % 2, counts).reshape(WIDTH, HEIGHT).T, expected)
 
 
-def test_an_outline_that_would_take_long_to_draw_is_refused():
+def test_very_long_outline_is_refused():
     def zigzag(turns, width):
-        return [[place for turn in range(turns) for place in (width * (turn % 2), turn / turns)]]
+        return [[coordinate for turn in range(turns) for coordinate in (width * (turn % 2), turn / turns)]]
 
     turns = LONGEST // 2 // 1000
     masks = [zigzag(turns // 2, 1000), zigzag(2 * turns, 1000), [[0, 0, 5, 0, 5, 5]], [[0, 0, 5, 0]]]
@@ -67,7 +67,7 @@ def test_an_outline_that_would_take_long_to_draw_is_refused():
 
 
 @pytest.mark.parametrize("forms", [["polygon"], ["list"], ["string"], ["polygon", "list", "string"]])
-def test_sound_masks_of_every_form_have_no_fault(forms):
+def test_valid_masks_have_no_fault(forms):
     masks = {
         "polygon": [[1, 1, 9, 2, 7, 11]],
         "list": {"size": [HEIGHT, WIDTH], "counts": [0, HEIGHT * WIDTH]},

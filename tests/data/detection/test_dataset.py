@@ -16,16 +16,15 @@ from halonet.data.detection.dataset import (
     collate,
 )
 from halonet.errors import UserError
-from tests.data.classification.test_dataset import global_states
-from tests.data.samples import noise_image
+from tests.data.samples import global_states, noise_image
 
-# Together these steps draw every random number that there is.
+# Together these steps use every random number of the transform.
 AUGMENTATION = DetectionAugmentation(train_resize="jitter", jitter_size=64, vflip=0.5, photometric=True)
 KEYS = [(epoch, index) for epoch in range(2) for index in range(5)]
 
 
 class Painted:
-    """Black images with a red, a green and a blue rectangle, so that each pixel tells its instance."""
+    """Black images with a red, a green and a blue rectangle, so that a pixel's color identifies its instance."""
 
     class_names = ["red", "green", "blue"]  # noqa: RUF012
     category_ids = [1, 2, 3]  # noqa: RUF012
@@ -61,7 +60,7 @@ def same(first, second):
 
 
 def check_against_the_pixels(image, target, tolerance):
-    """Boxes fit their masks, and the pixels of their label's color to so many pixels, as scaling blurs edges."""
+    """Boxes fit their masks, and their label's color within a tolerance in pixels, since scaling blurs edges."""
     height, width = image.shape[1:]
     assert target["masks"].shape == (len(target["labels"]), height, width)
     for mask, box, label in zip(target["masks"], target["boxes"].tolist(), target["labels"].tolist(), strict=True):
@@ -76,7 +75,7 @@ def check_against_the_pixels(image, target, tolerance):
 
 
 @pytest.mark.parametrize("flips", [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0)])
-def test_a_flip_moves_boxes_and_masks_with_the_pixels(flips):
+def test_flip_moves_boxes_and_masks(flips):
     config = DetectionAugmentation(hflip=flips[0], vflip=flips[1], train_min_sizes=(60,))
     image, target = make_dataset(config)[0, 0]
     assert image.shape == (3, 60, 100)
@@ -89,7 +88,7 @@ def test_a_flip_moves_boxes_and_masks_with_the_pixels(flips):
 
 
 @pytest.mark.parametrize("jitter_scale", [(0.5, 1.0), (1.0, 2.0), (2.0, 4.0)])
-def test_a_crop_moves_boxes_and_masks_with_the_pixels(jitter_scale):
+def test_crop_moves_boxes_and_masks(jitter_scale):
     config = DetectionAugmentation(train_resize="jitter", jitter_size=100, jitter_scale=jitter_scale, vflip=0.5)
     dataset, counts = make_dataset(config), set()
     for epoch in range(40):
@@ -100,7 +99,7 @@ def test_a_crop_moves_boxes_and_masks_with_the_pixels(jitter_scale):
     assert min(counts) < 3 or jitter_scale[1] <= 2
 
 
-def test_jitter_takes_at_most_a_square_and_pads_nothing():
+def test_jitter_crops_to_a_square_without_padding():
     config = DetectionAugmentation(train_resize="jitter", jitter_size=64, jitter_scale=(0.5, 2.0))
     sizes = {tuple(make_dataset(config)[epoch, 0][0].shape) for epoch in range(60)}
     assert all(channels == 3 and height <= 64 and width <= 64 for channels, height, width in sizes)
@@ -109,27 +108,27 @@ def test_jitter_takes_at_most_a_square_and_pads_nothing():
     assert min(width for _, _, width in sizes) < 40
 
 
-def test_a_crop_comes_from_anywhere():
+def test_crops_reach_the_whole_image():
     rows, columns = np.mgrid[:60, :100]
     image = Image.fromarray(np.stack([4 * rows, 2 * columns, 0 * rows], axis=-1).astype(np.uint8))
     config = DetectionAugmentation(train_resize="jitter", jitter_size=40, jitter_scale=(2.5, 2.5), hflip=0.0)
     transform, target = build_detection_transform(config, True), Painted()[0][1]
     torch.manual_seed(0)
     corners = torch.stack([transform(image, target)[0][:2, 0, 0] * 255 for _ in range(200)])
-    # Of 60 rows and 100 columns, 21 and 61 can be the first.
+    # With 60 rows and 100 columns, 21 and 61 of them can be the first.
     for places, last in (((corners[:, 0] / 4).round(), 20), ((corners[:, 1] / 2).round(), 60)):
         assert places.min() <= 2
         assert last - 2 <= places.max() <= last
         assert len(places.unique()) > last / 2
 
 
-def test_the_shortest_side_is_one_of_the_sizes_unless_the_longer_would_be_too_long():
+def test_shortest_side_is_limited_by_the_longest():
     config = DetectionAugmentation(train_min_sizes=(30, 45, 90), min_size=90, max_size=100)
     sizes = {tuple(make_dataset(config)[epoch, 0][0].shape[1:]) for epoch in range(40)}
     assert sizes == {(30, 50), (45, 75), (60, 100)}
 
 
-def test_instances_of_which_nothing_is_left_are_dropped():
+def test_cropped_away_instances_are_dropped():
     source = Painted()
     image, target = source[0]
     target["masks"][1] = 0
@@ -139,7 +138,7 @@ def test_instances_of_which_nothing_is_left_are_dropped():
             train_resize=resize, train_min_sizes=(60,), jitter_size=100, jitter_scale=(1.0, 1.0)
         )
         labels = build_detection_transform(config, True)(image, target)[1]["labels"].tolist()
-        # After a crop boxes are those of the masks, and so is the one that was too small.
+        # A crop recomputes boxes from masks, also the one that was too small.
         assert labels == ([1] if resize == "shortest" else [1, 3])
     _, emptied = build_detection_transform(config, True)(image, target | {"masks": target["masks"] * 0})
     assert [tuple(emptied[key].shape) for key in ("boxes", "labels", "masks")] == [(0, 4), (0,), (0, 60, 100)]
@@ -161,7 +160,7 @@ def test_evaluation_only_converts(in_chans, mode):
     assert build_detection_transform(config, True)(image, target)[0].shape[0] == in_chans
 
 
-def test_a_training_item_is_of_plain_tensors_in_their_types():
+def test_training_item_has_plain_tensors():
     image, target = make_dataset()[0, 0]
     assert {type(value) for value in (image, *target.values())} == {torch.Tensor, int}
     assert (image.dtype, target["boxes"].dtype) == (torch.float32, torch.float32)
@@ -170,7 +169,7 @@ def test_a_training_item_is_of_plain_tensors_in_their_types():
     assert target["image_id"] == 11
 
 
-def test_photometric_distortion_changes_the_image_alone():
+def test_photometric_distortion_changes_only_the_image():
     plain = DetectionAugmentation(train_min_sizes=(60,), hflip=0.0)
     distorted = DetectionAugmentation(train_min_sizes=(60,), hflip=0.0, photometric=True)
     pairs = [(make_dataset(plain)[epoch, 0], make_dataset(distorted)[epoch, 0]) for epoch in range(5)]
@@ -180,20 +179,20 @@ def test_photometric_distortion_changes_the_image_alone():
         assert torch.equal(first["masks"], second["masks"])
 
 
-def test_an_item_depends_on_its_key_alone():
+def test_item_depends_only_on_its_key():
     dataset = make_dataset()
     forward = {key: dataset[key] for key in KEYS}
     random.seed(7), torch.manual_seed(7)
     before = global_states()
     batch = dict(zip(KEYS, pickle.loads(pickle.dumps(dataset)).__getitems__(KEYS), strict=True))
     backward = {key: dataset[key] for key in reversed(KEYS)}
-    assert before[1:] == global_states()[1:]  # Python's own generator is moved by the type checks of the tests
+    assert before[1:] == global_states()[1:]  # the run-time type checks draw from Python's own generator
     for key in KEYS:
         assert same(forward[key], backward[key])
         assert same(forward[key], batch[key])
 
 
-def test_repeats_epochs_and_seeds_are_augmented_differently():
+def test_augmentation_differs_by_repeat_epoch_and_seed():
     dataset = make_dataset()
     assert len(dataset) == 6
     assert dataset.class_names == ["red", "green", "blue"]
@@ -205,7 +204,7 @@ def test_repeats_epochs_and_seeds_are_augmented_differently():
         dataset[0, 6]
 
 
-def test_keys_are_those_of_training_or_of_evaluation():
+def test_keys_of_training_and_evaluation():
     with pytest.raises(TypeError, match=r"named by \(epoch, index\), got 3"):
         make_dataset()[3]
     evaluation = make_dataset(train=False, repeats=1)
@@ -216,7 +215,7 @@ def test_keys_are_those_of_training_or_of_evaluation():
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_loader_collates_lists(workers):
+def test_loader_collates_lists(workers):
     dataset = make_dataset()
     loader = DataLoader(dataset, batch_size=3, sampler=KEYS, num_workers=workers, collate_fn=collate)
     images, targets = next(iter(loader))
@@ -225,7 +224,7 @@ def test_a_loader_collates_lists(workers):
         assert same(dataset[key], (image, target))
 
 
-def test_the_embedded_nuclei_pass_through():
+def test_embedded_nuclei_are_transformed():
     source = load_detection_source("nuclei", "train")
     config = DetectionAugmentation(in_chans=1, mean=(0.2,), std=(0.2,), train_resize="jitter", jitter_size=256)
     image, target = KeyedDetections(source, build_detection_transform(config, True), 0, True)[0, 0]
@@ -256,6 +255,6 @@ def test_the_embedded_nuclei_pass_through():
         ),
     ],
 )
-def test_a_value_out_of_its_range_is_named(changes, message, untyped):
+def test_invalid_value_is_named(changes, message, untyped):
     with pytest.raises(UserError, match=re.escape(f"DetectionAugmentation: {message}")):
         DetectionAugmentation(**changes)

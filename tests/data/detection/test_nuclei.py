@@ -21,7 +21,7 @@ def crowd_boxes(source):
 
 
 @pytest.mark.parametrize("split", COUNTS)
-def test_each_half_holds_so_many_nuclei_that_do_not_overlap(split):
+def test_nuclei_are_counted_and_do_not_overlap(split):
     source = load_detection_source("nuclei", split, skip_empty=split == "train")
     assert len(source) == 1
     image, target = source[0]
@@ -33,7 +33,7 @@ def test_each_half_holds_so_many_nuclei_that_do_not_overlap(split):
     assert (source.class_names, source.category_ids) == (["nucleus"], [1])
 
 
-def test_the_splits_are_the_halves_and_share_no_image_and_no_annotation():
+def test_splits_share_no_image_or_annotation():
     assert available_detection_splits("nuclei") == ("train", "test")
     train, test = (load_detection_source("nuclei", split).ground_truth for split in COUNTS)
     for kind in ("images", "annotations"):
@@ -41,7 +41,7 @@ def test_the_splits_are_the_halves_and_share_no_image_and_no_annotation():
 
 
 def test_no_nucleus_crosses_the_cut():
-    # One below the cut may begin where one above it ends, but what lies across it is a crowd in both halves.
+    # Nuclei may touch the cut from both sides, but one that crosses it is a crowd in both halves.
     train, test = (load_detection_source("nuclei", split) for split in COUNTS)
     above, below = train[0][1]["masks"][:, -1].any(0), test[0][1]["masks"][:, 0].any(0)
     assert not (above & below).any()
@@ -61,7 +61,7 @@ def test_masks_and_boxes_lie_on_their_nuclei(split):
         assert pixels[mask == 1].mean() > 1.5 * np.median(pixels[background])
 
 
-def test_the_readme_the_license_and_the_size_are_as_they_should_be():
+def test_readme_license_and_size():
     readme = (FOLDER / "README.md").read_text()
     for split, count in COUNTS.items():
         stated = re.search(rf"{split} `([0-9a-f]{{64}})`", readme)
@@ -72,9 +72,9 @@ def test_the_readme_the_license_and_the_size_are_as_they_should_be():
     assert sum(file.stat().st_size for file in FOLDER.iterdir()) < 300_000
 
 
-def test_the_tool_scales_by_the_training_half_and_marks_what_is_cut_as_a_crowd(tmp_path):
+def test_tool_scales_by_training_half_and_marks_cut_nuclei(tmp_path):
     image = np.random.default_rng(0).integers(100, 200, (40, 30)).astype(np.uint16)
-    image[20:] += 1_000  # the test half, of which the scale must not know
+    image[20:] += 1_000  # the test half, which must not affect the scale
     instances = np.zeros((40, 30), np.uint16)
     instances[2:6, 2:9] = 1
     instances[15:25, 10:20] = 2

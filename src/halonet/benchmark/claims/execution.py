@@ -20,7 +20,7 @@ from halonet.classification.evaluation import preprocessing
 from halonet.classification.module import Classifier
 from halonet.classification.recipe import Recipe
 from halonet.data import build_transform, load_source
-from halonet.data.classification.sources import labels_of
+from halonet.data.classification.image_source import labels_of
 from halonet.engine.files import explain_full_disk
 from halonet.engine.run import read_result, train
 from halonet.errors import DivergedError, UserError

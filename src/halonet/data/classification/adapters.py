@@ -1,4 +1,4 @@
-"""Data sets that other libraries read: Hugging Face's ("hfds/..."), parquet files, and torchvision's ("torch/...")."""
+"""Data sets read by other libraries: Hugging Face's ("hfds/..."), parquet files, and torchvision's ("torch/...")."""
 
 import glob
 import importlib
@@ -26,9 +26,9 @@ class HuggingFaceImages:
     """One split of a data set of the Hugging Face Hub, through timm's reader.
 
     Args:
-        name: Its name (the Hub is asked for it).
-        split: The split's own name.
-        root: Folder of the library's cache; its default if None.
+        name: The name on the Hub, which is contacted.
+        split: As the Hub names it.
+        root: The library's cache folder; its default if None.
 
     Raises:
         UserError: The package `datasets` is not installed, or the data set cannot be read as labeled images.
@@ -66,13 +66,13 @@ class HuggingFaceImages:
 
 
 class ParquetImages:
-    """One split of a data set that lies in parquet files with the images' bytes in them.
+    """One split of a data set in parquet files that contain the images' bytes.
 
-    Nothing but these files is read: no README beside them that names addresses, and no path that they hold.
+    Nothing but these files is read: neither a README beside them, which may name addresses, nor paths in them.
 
     Args:
         files: The split's files, in order.
-        name: What to call the split in messages.
+        name: The split's name for messages.
 
     Raises:
         UserError: The package `datasets` is not installed, or the files cannot be read as labeled images.
@@ -119,15 +119,15 @@ class ParquetImages:
 
 
 class TorchvisionImages:
-    """One split of a torchvision data set that lies on disk, as timm names it; nothing is downloaded.
+    """One split of a torchvision data set on disk; nothing is downloaded.
 
     Args:
-        name: A key of `TORCH_SPLITS`.
+        name: A key of `TORCH_SPLITS`, timm's name.
         split: "train", "validation" or "test".
-        root: Folder that holds the data set as torchvision expects it.
+        root: The folder that holds the data set as torchvision expects it.
 
     Raises:
-        UserError: The name is unknown, or the data set does not lie in `root`.
+        UserError: The name is unknown, or the data set is not in `root`.
     """
 
     def __init__(self, name: str, split: str, root: Path | None) -> None:
@@ -159,8 +159,8 @@ class TorchvisionImages:
 
 
 def huggingface_splits(name: str) -> tuple[str, ...]:
-    """Names of the splits of a Hugging Face data set, its own."""
-    if name.startswith(("/", "./", "../", "~")):  # else the Hub would be asked for it
+    """The splits of a Hugging Face data set, as the Hub names them."""
+    if name.startswith(("/", "./", "../", "~")):  # a path, which the Hub need not see
         raise UserError(f"data folder {name} does not exist")
     datasets = _import_datasets(name)
     try:
@@ -170,7 +170,7 @@ def huggingface_splits(name: str) -> tuple[str, ...]:
 
 
 def torchvision_splits(name: str) -> tuple[str, ...]:
-    """Names of the splits of a torchvision data set, ours."""
+    """The splits of a torchvision data set."""
     if name not in TORCH_SPLITS:
         raise UserError(unknown_name("torchvision data set", name, TORCH_SPLITS))
     return TORCH_SPLITS[name]
@@ -184,7 +184,7 @@ def _import_datasets(name: str) -> Any:
 
 
 def _columns(datasets: Any, table: Any, where: str) -> tuple[str, str]:
-    """The columns of images and of labels."""
+    """Names of the image column and of the label column."""
     images = [key for key, feature in table.features.items() if isinstance(feature, datasets.Image)]
     labels = [key for key in ("label", "labels", "fine_label", "target", "class") if key in table.features]
     if not images or not labels:
@@ -194,7 +194,7 @@ def _columns(datasets: Any, table: Any, where: str) -> tuple[str, str]:
 
 
 def _label_names(table: Any, column: str, where: str) -> tuple[list[str], dict[str, int] | None]:
-    """Class names by label, and the map from the column's values to labels where these are not the labels already."""
+    """Class names by label, and the map from the column's values to labels, or None if they are labels already."""
     values = table.unique(column)
     if any(value is None or value == -1 for value in values):
         raise UserError(f"data set {where} has images without a label: choose a split with labels")

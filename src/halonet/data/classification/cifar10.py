@@ -1,4 +1,4 @@
-"""CIFAR-10 from a folder that holds it in any form in which it is distributed; nothing is downloaded."""
+"""CIFAR-10 from a folder, in any of its published formats; nothing is downloaded."""
 
 import contextlib
 import hashlib
@@ -38,8 +38,8 @@ class Images(NamedTuple):
     Attributes:
         pixels: uint8 [images, rows, columns, 3].
         labels: int64 [images].
-        variant: "CIFAR-10", or "CIFAR-10 (JPEG)" where the bitmaps were compressed with losses.
-        checksum: SHA-256 of pixels and labels, in hexadecimal digits.
+        variant: "CIFAR-10", or "CIFAR-10 (JPEG)" if the images were compressed with losses.
+        checksum: SHA-256 of pixels and labels, hexadecimal.
     """
 
     pixels: np.ndarray
@@ -59,13 +59,11 @@ class Cifar10:
         split: "train" (50,000 images) or "test" (10,000).
 
     Attributes:
-        class_names: By label.
-        labels: Of all images, in order.
         variant: See `Images`.
         checksum: See `Images`.
 
     Raises:
-        UserError: The folder does not hold the data set, or a file is damaged or of something else.
+        UserError: The folder does not hold the data set, or a file is damaged or not CIFAR-10's.
     """
 
     def __init__(self, root: Path | None, split: str) -> None:
@@ -93,7 +91,7 @@ Reader = Callable[[tuple[Path, ...], str], tuple[np.ndarray, np.ndarray, str]]
 
 @lru_cache(maxsize=2)
 def _read(read: Reader, files: tuple[Path, ...], fingerprints: tuple[Any, ...], split: str) -> Images:
-    """Read and check a split; the fingerprints make a changed file another key of the cache."""
+    """Read and check a split; a changed file has another fingerprint, so it is read again."""
     pixels, labels, variant = read(files, split)
     where = str(files[0].parent)
     require(len(labels) == NUM_IMAGES[split], where, f"{len(labels):,} {split} images, not {NUM_IMAGES[split]:,}")
@@ -112,7 +110,7 @@ def _fingerprint(path: Path) -> tuple[int, int]:
 
 def _find(root: Path, split: str) -> tuple[list[Path], Reader]:
     """Find the files of a split and the function that reads them."""
-    with contextlib.suppress(RuntimeError):  # there is no such user: then it is no folder either
+    with contextlib.suppress(RuntimeError):  # of an unknown user: then it is not a folder either
         root = root.expanduser()
     if not os.path.isdir(root):
         raise UserError(f"data.root {root} is not a folder: give the folder that holds CIFAR-10")
@@ -139,14 +137,14 @@ def _find(root: Path, split: str) -> tuple[list[Path], Reader]:
 
 @dataclass(frozen=True)
 class Form:
-    """One of the two original forms, as archive or unpacked.
+    """One of the two original formats, as archive or unpacked.
 
     Attributes:
-        folder: Folder in the archive.
-        archive: Name of the archive.
-        archive_md5: Published checksum of the archive.
-        suffix: Of a batch's file.
-        parse: Reads a batch from the bytes of its file, and from the file's name for messages.
+        folder: The folder in the archive.
+        archive: The archive's file name.
+        archive_md5: The archive's published checksum.
+        suffix: The suffix of a batch's file.
+        parse: Reads a batch, given its file's bytes and its name for messages.
         md5: Published checksums of the batches, by file name.
     """
 
@@ -181,7 +179,7 @@ class Form:
         return self._parse_all((name, f"{name} in {archive}", found[name]) for name in wanted)
 
     def _parse_all(self, files: Iterator[tuple[str, str, bytes]]) -> tuple[np.ndarray, np.ndarray, str]:
-        """Check and parse batches, given as file name, name for messages, and content."""
+        """Check and parse batches, each given by its file name, its name for messages, and its content."""
         batches = []
         for name, where, content in files:
             if expected := self.md5.get(name):

@@ -1,4 +1,4 @@
-"""What the files of CIFAR-10 hold: batches in the binary and in the python form, and parquet files."""
+"""The file formats of CIFAR-10: batches in the binary and in the python format, and parquet files."""
 
 import io
 import json
@@ -15,7 +15,7 @@ from halonet.installation import command_for_extra
 HOME_PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SIDE = 32
-PARQUET_LIMIT = 320 * 2**20  # bytes of all images of a split, unpacked: as bitmaps they take 154 MB
+PARQUET_LIMIT = 320 * 2**20  # bytes of a split's images, unpacked: as bitmaps they take 154 MB
 IMAGE_COLUMNS = ("image", "img")
 
 Contents = tuple[np.ndarray, np.ndarray]
@@ -23,18 +23,18 @@ Contents = tuple[np.ndarray, np.ndarray]
 
 
 def require(holds: bool, where: str, found: str) -> None:
-    """Raise UserError unless what was found in a file is what CIFAR-10 has."""
+    """Raise a UserError that a file has `found`, which CIFAR-10 does not have, unless `holds`."""
     if not holds:
         raise UserError(f"{where} is not CIFAR-10: it has {found}. Get the original from {HOME_PAGE}")
 
 
 def _as_images(planes: np.ndarray) -> np.ndarray:
-    """Turn rows of 3,072 values, all of red first, into [images, rows, columns, 3]."""
+    """Convert channel-first rows of 3,072 values to [images, rows, columns, 3]."""
     return np.ascontiguousarray(planes.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1))
 
 
 def parse_records(content: bytes, name: str) -> Contents:
-    """Read a batch of the binary form: a byte of label and 3,072 of pixels for each image."""
+    """Read a batch in the binary format: for each image a label byte and 3,072 pixel bytes."""
     record = 1 + 3 * SIDE * SIDE
     if not content or len(content) % record:
         raise UserError(f"{name} has {len(content):,} bytes, not a multiple of {record:,}: it is truncated or foreign")
@@ -43,14 +43,14 @@ def parse_records(content: bytes, name: str) -> Contents:
 
 
 def parse_pickle(content: bytes, name: str) -> Contents:
-    """Read a batch of the python form: a pickled dictionary of an array and a list of labels."""
+    """Read a batch in the python format: a pickled dictionary of an array and a list of labels."""
     try:
         batch = _Unpickler(io.BytesIO(content), encoding="bytes").load()
         data, labels = batch[b"data"], np.array(batch[b"labels"], dtype=np.int64)
         pixels = data.rows() if isinstance(data, _Array) else None
     except UserError as error:
         raise UserError(f"{name} is refused: {error}") from error
-    except Exception as error:  # whatever the parser of arbitrary bytes met
+    except Exception as error:  # arbitrary bytes make the parser raise arbitrary exceptions
         raise UserError(f"{name} is not a batch of CIFAR-10, or a truncated one: get it from {HOME_PAGE}") from error
     if pixels is None or labels.shape != (len(pixels),):
         raise UserError(f"{name} is not a batch of CIFAR-10: it needs one label for each row of pixels")
@@ -58,17 +58,17 @@ def parse_pickle(content: bytes, name: str) -> Contents:
 
 
 class _Dtype:
-    """Stands for `numpy.dtype` in a pickle."""
+    """Replaces `numpy.dtype` in a pickle."""
 
     def __init__(self, code: object, *_: object) -> None:
         self.code = code
 
     def __setstate__(self, state: object) -> None:
-        """Byte order says nothing about single bytes."""
+        """Ignore the byte order, which single bytes do not have."""
 
 
 class _Array:
-    """Stands for `numpy.ndarray` in a pickle; holds the bytes of a uint8 matrix of 3,072 columns."""
+    """Replaces `numpy.ndarray` in a pickle; holds the bytes of a uint8 matrix of 3,072 columns."""
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, dtype, is_fortran, content = state
@@ -84,22 +84,22 @@ class _Array:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Builds dictionaries, lists and bytes, and our own stand-ins for NumPy's array; nothing else is ever called."""
+    """Builds dictionaries, lists, bytes and replacements for NumPy arrays; nothing else is ever called."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Give a stand-in for the three names that the original files use; raises UserError for any other."""
-        stand_ins = {
+        """Replace the three NumPy names that the original files use; raises UserError for any other name."""
+        replacements = {
             ("numpy.core.multiarray", "_reconstruct"): lambda *_: _Array(),
             ("numpy", "ndarray"): _Array,
             ("numpy", "dtype"): _Dtype,
         }
-        if (module, name) not in stand_ins:
+        if (module, name) not in replacements:
             raise UserError(f"it asks for {module}.{name}, and the files of CIFAR-10 need NumPy arrays alone")
-        return stand_ins[module, name]
+        return replacements[module, name]
 
 
 def read_parquet(files: tuple[Path, ...], num_images: int) -> tuple[np.ndarray, np.ndarray, str]:
-    """Read parquet files with a column of encoded images, as Hugging Face writes them, and a column of labels."""
+    """Read parquet files as Hugging Face writes them, with a column of encoded images and a column of labels."""
     try:
         import pyarrow
         from pyarrow import parquet
@@ -119,7 +119,7 @@ def read_parquet(files: tuple[Path, ...], num_images: int) -> tuple[np.ndarray, 
         except (pyarrow.ArrowException, OSError, TypeError, KeyError) as error:
             raise UserError(f"{path} cannot be read as a parquet file of images: {str(error).strip()}") from error
     require(len(labels) == num_images, str(files[0]), f"{len(labels):,} rows, not {num_images:,}")
-    if not all(isinstance(label, int) for label in labels) or not all(isinstance(each, bytes) for each in encoded):
+    if not all(isinstance(label, int) for label in labels) or not all(isinstance(image, bytes) for image in encoded):
         raise UserError(f"{files[0]} has rows without an image or without a label: it is damaged or another data set")
     pixels = np.empty((len(encoded), SIDE, SIDE, 3), np.uint8)
     for index, content in enumerate(encoded):
@@ -131,7 +131,7 @@ def read_parquet(files: tuple[Path, ...], num_images: int) -> tuple[np.ndarray, 
 
 
 def _image_column(schema: Any, path: Path) -> str:
-    """Find the column of images, and refuse other classes than CIFAR-10's where the file names them."""
+    """Name of the image column; refuses files whose metadata name other classes than CIFAR-10's."""
     columns = [name for name in IMAGE_COLUMNS if name in schema.names]
     if not columns or "label" not in schema.names:
         raise UserError(f"{path} needs the columns image and label, but has {', '.join(schema.names)}")

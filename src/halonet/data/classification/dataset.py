@@ -1,4 +1,4 @@
-"""The map-style dataset of classification: images of a source, transformed under a key."""
+"""The map-style dataset for classification: images of a source, transformed reproducibly."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from halonet.data.classification.sources import ImageSource
+from halonet.data.classification.image_source import ImageSource
 from halonet.data.keyed import KeyedItems
 
 Item = tuple[Float[Tensor, "channels height width"], int]
@@ -14,14 +14,14 @@ Item = tuple[Float[Tensor, "channels height width"], int]
 
 
 class KeyedDataset(KeyedItems[Item]):
-    """Images and labels of a source, each transformed with randomness that depends on its key alone.
+    """Transformed images and labels of a source; their randomness depends only on the key (see `KeyedItems`).
 
     Args:
-        source: The images; a label is in [0, len(class_names)).
-        transform: Turns a PIL image into a tensor [channels, height, width], see
+        source: The images.
+        transform: Converts a PIL image to a tensor [channels, height, width], see
             `halonet.data.classification.transforms.build_transform`.
         seed: The run's seed.
-        train: Whether the transform is random; items are then asked for by (epoch, index), else by index.
+        train: Whether the transform is random; keys are then (epoch, index), else the index.
     """
 
     def __init__(

@@ -19,8 +19,8 @@ class FashionMNIST:
     """A balanced subset of Fashion-MNIST: gray photographs of 28 x 28 pixels in ten classes.
 
     Args:
-        split: "train" (9,000 images), "validation" (1,000 images of the official training set, for choosing anything)
-            or "test" (2,000 of the official test set).
+        split: "train" (9,000 images), "validation" (1,000 of the official training set, for all choices) or "test"
+            (2,000 of the official test set).
     """
 
     def __init__(self, split: str) -> None:

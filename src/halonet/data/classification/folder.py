@@ -1,10 +1,10 @@
-"""Images in class folders, or in a tar file of class folders: both are read by the same rules."""
+"""Images in class folders, on disk or in a tar file, by the same rules."""
 
 import os
 from collections.abc import Collection
 from io import BytesIO
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from PIL import Image
 from timm.utils.misc import natural_key
@@ -22,21 +22,27 @@ from halonet.data.walk import (
 )
 from halonet.errors import UserError, note_once
 
-PlaceT = TypeVar("PlaceT")
+LocationT = TypeVar("LocationT")
+
+
+class TarImage(NamedTuple):
+    """An image in a tar file: label, CLASS/FILE, and where its bytes are."""
+
+    label: int
+    name: str
+    start: int
+    size: int
 
 
 class ImageFolder:
-    """A folder that holds one folder of images for each class.
+    """A folder with one subfolder of images per class.
 
-    Labels follow the natural order of the folders' names, in which "2" stands before "10". Hidden and system files are
-    passed over, and links to folders are followed once; a `UserNote` counts what was left out.
-
-    Args:
-        folder: The folder.
+    Labels follow the natural order of the subfolders' names, in which "2" comes before "10". Hidden and system files
+    are skipped, and links to folders are followed once; a `UserNote` counts what was left out.
 
     Raises:
-        UserError: The folder is empty or without class folders, a class folder holds no image or cannot be read, or an
-            image lies elsewhere than directly in a class folder.
+        UserError: There are no class folders, a class folder has no images or cannot be read, or an image is not
+            directly in a class folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -44,13 +50,13 @@ class ImageFolder:
         for entry in walk(folder, classes.left_out):
             classes.add(entry.parts, entry.is_folder, entry.path)
         self.class_names, samples = classes.finish()
-        # In the order of the paths, as it always was: a run that is resumed comes to the same images.
+        # Sorted by path, as always: a resumed run must see the same order.
         self._samples = sorted((label, path) for label, _, path in samples)
         self.labels = [label for label, _ in self._samples]
 
     @property
     def names(self) -> list[str]:
-        """The images as CLASS/FILE, wherever the folder lies."""
+        """The images as CLASS/FILE, independent of the folder's path."""
         return ["/".join(path.split(os.sep)[-2:]) for _, path in self._samples]
 
     def __len__(self) -> int:
@@ -58,7 +64,7 @@ class ImageFolder:
         return len(self._samples)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        """Return an image and its label; raises UserError, naming the file, where it cannot be read."""
+        """Return an image and its label; raises UserError, naming the file, if it cannot be read."""
         return self.read(index)
 
     def read(self, index: int, shorter_side: int | None = None) -> tuple[Image.Image, int]:
@@ -72,13 +78,10 @@ class ImageFolder:
 
 
 class ImageTar:
-    """A tar file that holds one folder of images, or one tar file of images, for each class.
+    """An uncompressed tar file with one folder of images, or one tar file of images, per class.
 
-    The rules are those of `ImageFolder`, and so are order and labels; links within the archive count as what they lead
-    to. The archive is scanned once; images are then read from their place in it, so workers share nothing.
-
-    Args:
-        path: The tar file, uncompressed.
+    Rules, order and labels are those of `ImageFolder`; links within the archive count as their targets. The archive is
+    scanned once; each read then opens the file by itself, so workers share nothing.
 
     Raises:
         UserError: The file is missing, damaged or compressed, has links that lead out of it, or breaks a rule of
@@ -91,20 +94,20 @@ class ImageTar:
             classes.add(member.parts, member.is_folder, member)
         self.class_names, samples = classes.finish()
         self._path = path
-        self._samples = sorted((label, name, member.start, member.size) for label, name, member in samples)
-        self.labels = [label for label, *_ in self._samples]
+        self._samples = sorted(TarImage(label, name, member.start, member.size) for label, name, member in samples)
+        self.labels = [image.label for image in self._samples]
 
     @property
     def names(self) -> list[str]:
         """The images as CLASS/FILE."""
-        return [name for _, name, *_ in self._samples]
+        return [image.name for image in self._samples]
 
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self._samples)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        """Return an image and its label; raises UserError, naming the member, where it cannot be read."""
+        """Return an image and its label; raises UserError, naming the member, if it cannot be read."""
         return self.read(index)
 
     def read(self, index: int, shorter_side: int | None = None) -> tuple[Image.Image, int]:
@@ -116,28 +119,28 @@ class ImageTar:
         return decode_header(self._content(index), self._describe(index))
 
     def _content(self, index: int) -> BytesIO:
-        *_, start, size = self._samples[index]
+        image = self._samples[index]
         with self._path.open("rb") as file:
-            file.seek(start)
-            return BytesIO(file.read(size))
+            file.seek(image.start)
+            return BytesIO(file.read(image.size))
 
     def _describe(self, index: int) -> str:
-        return f"{self._samples[index][1]} in {self._path}"
+        return f"{self._samples[index].name} in {self._path}"
 
 
-class _Classes(Generic[PlaceT]):
-    """The one set of rules for what a folder or a tar file of class folders may hold."""
+class _Classes(Generic[LocationT]):
+    """Collects class folders and their images, and checks the rules that folders and tar files share."""
 
     def __init__(self, where: str) -> None:
         self.where = where
         self.left_out = LeftOut()
-        self._images: dict[str, list[tuple[str, PlaceT]]] = {}
+        self._images: dict[str, list[tuple[str, LocationT]]] = {}
         self._others: dict[str, LeftOut] = {}
         self._stray: list[str] = []
         self._is_empty = True
 
-    def add(self, parts: tuple[str, ...], is_folder: bool, place: PlaceT) -> None:
-        """Take a file or a folder, by its path from the top."""
+    def add(self, parts: tuple[str, ...], is_folder: bool, location: LocationT) -> None:
+        """Add a file or a folder; `parts` is its path from the top."""
         self._is_empty = False
         if is_folder:
             if len(parts) == 1:
@@ -146,7 +149,7 @@ class _Classes(Generic[PlaceT]):
             count_other_picture(parts[-1], self.left_out)
             count_other_picture(parts[-1], self._others.setdefault(parts[0], LeftOut()))
         elif len(parts) == 2:
-            self._images.setdefault(parts[0], []).append(("/".join(parts), place))
+            self._images.setdefault(parts[0], []).append(("/".join(parts), location))
         elif len(parts) == 1:
             self._stray.append(parts[0])
         else:
@@ -155,8 +158,8 @@ class _Classes(Generic[PlaceT]):
                 "if the class folders lie there"
             )
 
-    def finish(self) -> tuple[list[str], list[tuple[int, str, PlaceT]]]:
-        """Check, say what was left out, and return class names and samples: label, CLASS/FILE, place."""
+    def finish(self) -> tuple[list[str], list[tuple[int, str, LocationT]]]:
+        """Check, note what was left out, and return class names and samples: label, CLASS/FILE, location."""
         if not self._images:
             raise UserError(self._without_classes())
         if self._stray:
@@ -169,7 +172,7 @@ class _Classes(Generic[PlaceT]):
         if noted := describe_left_out(self.left_out):
             note_once(f"{self.where}: left out {noted}")
         class_names = sorted(self._images, key=natural_order)
-        samples = [(label, *each) for label, name in enumerate(class_names) for each in self._images[name]]
+        samples = [(label, *image) for label, name in enumerate(class_names) for image in self._images[name]]
         return class_names, samples
 
     def _describe_empty(self, name: str) -> str:
@@ -189,24 +192,24 @@ class _Classes(Generic[PlaceT]):
 
 
 def class_folders(folder: Path) -> list[str]:
-    """Names of the class folders in a folder, in natural order, without looking into them."""
-    own = {os.path.realpath(folder)}
+    """Names of the class folders in a folder, in natural order, without opening them."""
+    seen = {os.path.realpath(folder)}
     names = []
     for entry in sorted(folder.iterdir(), key=lambda entry: (entry.is_symlink(), entry.name)):
-        if not is_hidden(entry.name) and entry.is_dir() and (place := os.path.realpath(entry)) not in own:
-            own.add(place)
+        if not is_hidden(entry.name) and entry.is_dir() and (real := os.path.realpath(entry)) not in seen:
+            seen.add(real)
             names.append(entry.name)
     return sorted(names, key=natural_order)
 
 
 def check_same_classes(found: Collection[str], where: str, expected: Collection[str], reference: str) -> None:
-    """Require that two splits have the same classes, as labels count them.
+    """Require that a split has the same classes as a reference split.
 
     Args:
-        found: Class names of one split.
-        where: Its place, for the message.
-        expected: Class names of the split that counts.
-        reference: Its place.
+        found: The split's class names.
+        where: Its name for messages.
+        expected: The reference split's class names.
+        reference: Its name for messages.
 
     Raises:
         UserError: They differ.
@@ -222,12 +225,12 @@ def check_same_classes(found: Collection[str], where: str, expected: Collection[
 
 
 def natural_order(name: str) -> tuple[list, str]:
-    """The key that sorts class names: "2" before "10", and the name decides between "1" and "01", "Cat" and "cat"."""
+    """Sort key for class names: "2" before "10"; the name itself orders "1" and "01", or "Cat" and "cat"."""
     return natural_key(name), name
 
 
 def _without_common_folder(members: list[Member]) -> list[Member]:
-    """Take away the folders that hold all of a tar file: `tar cf set.tar set` packs CLASS/IMAGE as set/CLASS/IMAGE."""
+    """Strip folders that contain all images: `tar cf set.tar set` packs CLASS/IMAGE as set/CLASS/IMAGE."""
     images = [member.parts for member in members if not member.is_folder and is_image_name(member.parts[-1])]
     depth = 0
     while images and all(len(parts) > depth + 2 and parts[depth] == images[0][depth] for parts in images):

@@ -1,4 +1,4 @@
-"""Finding the parquet files of a data set's splits: by their names alone, whatever a README beside them says."""
+"""Finding the parquet files of a data set's splits, by file and folder names; a README beside them is ignored."""
 
 import re
 from pathlib import Path
@@ -13,24 +13,21 @@ SPLIT_NAMES = {
 
 
 def split_of(name: str) -> str | None:
-    """The split that a name stands for, whatever its case; None if it is none."""
+    """The split with this name (in any case), or None."""
     return next((split for split, names in SPLIT_NAMES.items() if name.lower() in names), None)
 
 
 def find_parquet_files(folder: Path) -> dict[str, list[Path]]:
-    """Find the parquet files in a folder, in its folder `data` and in folders of splits.
-
-    Args:
-        folder: Any path.
+    """Find the parquet files in a folder, in its subfolder `data` and in subfolders named like splits.
 
     Returns:
-        By split, in the order train, validation, test: the files, sorted. A file whose name and folder stand for no
-        split belongs to "train". Empty where there are none.
+        The sorted files by split, in the order train, validation, test. A file belongs to "train" if neither its name
+        nor its folder names a split.
     """
     files: dict[str, list[Path]] = {}
     if folder.is_dir():
-        places = [folder, *(entry for entry in sorted(folder.iterdir()) if _may_hold_parquet(entry))]
-        for path in (path for place in places for path in sorted(place.glob("*.parquet"))):
+        folders = [folder, *(entry for entry in sorted(folder.iterdir()) if _may_hold_parquet(entry))]
+        for path in (path for each in folders for path in sorted(each.glob("*.parquet"))):
             if path.is_file() and not is_hidden(path.name):
                 files.setdefault(_split_of_file(path, folder), []).append(path)
     return {split: files[split] for split in SPLIT_NAMES if split in files}

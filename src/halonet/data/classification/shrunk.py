@@ -1,21 +1,19 @@
-"""Large photographs, scaled down as they are read and kept in memory, so that each is decoded once in a run."""
+"""Large photographs, scaled down and kept in memory, so that each is decoded once in a run."""
 
 from PIL import Image
 
-from halonet.data.classification.sources import ImageSource, inspect_source, labels_of, names_of, read_scaled
+from halonet.data.classification.image_source import ImageSource, inspect_source, labels_of, names_of, read_scaled
 from halonet.data.images import Header
 
-MEMORY = 2**31  # bytes of pixels kept by one process; images beyond it are read each time
+MEMORY = 2**31  # bytes of pixels kept per process; further images are read each time
 
 
 class ShrunkImages:
-    """The images of a source, none larger than training needs.
-
-    An image depends on its file alone, not on whether it came from memory.
+    """The images of a source, scaled down to what training needs, whether or not they come from memory.
 
     Args:
         source: The images.
-        shorter_side: What an image's shorter side is brought down to, in pixels.
+        shorter_side: Largest length of an image's shorter side, in pixels.
         memory: How many bytes of pixels to keep.
     """
 
@@ -34,16 +32,16 @@ class ShrunkImages:
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         """Return an image and its label."""
         if index not in self._kept:
-            item = read_scaled(self._source, index, self._shorter_side)
-            size = item[0].width * item[0].height * len(item[0].getbands())
+            image, label = read_scaled(self._source, index, self._shorter_side)
+            size = image.width * image.height * len(image.getbands())
             if size > self._memory:
-                return item
+                return image, label
             self._memory -= size
-            self._kept[index] = item
+            self._kept[index] = image, label
         return self._kept[index]
 
     def inspect(self, index: int) -> Header:
-        """Return the header of the image as it is stored."""
+        """Return the header of the stored image."""
         return inspect_source(self._source, index)
 
     @property

@@ -1,24 +1,24 @@
-"""What the headers of a data set's images say, and which images cannot be read, before any work is done."""
+"""A survey of a data set's image headers, which finds unreadable images before any work is done."""
 
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from halonet.data.classification.sources import ImageSource, inspect_source
+from halonet.data.classification.image_source import ImageSource, inspect_source
 from halonet.errors import UserError
 
-LIMIT = 10_000  # headers of a split; of a larger one only a part, spread evenly, is read: a few seconds at most
-LIMIT_DECODED = 100  # where a header cannot be read without its image
+LIMIT = 10_000  # headers read per split, spread evenly over a larger one: a few seconds at most
+LIMIT_DECODED = 100  # if reading a header takes decoding the image
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What was found.
+    """What the headers say.
 
     Attributes:
         images: How many headers were read.
         shorter_side: The median length of the shorter side, in pixels.
-        in_color: How many are in color.
+        in_color: How many images are in color.
     """
 
     images: int
@@ -27,14 +27,7 @@ class Survey:
 
 
 def survey(sources: Sequence[ImageSource], where: str) -> Survey:
-    """Read the headers of a data set's images, of a large set's a part spread evenly over it.
-
-    Args:
-        sources: The images, of one split or of several.
-        where: What to call the data in messages.
-
-    Returns:
-        What was found.
+    """Read the headers of one or more splits, at most `LIMIT` of each; messages call the data `where`.
 
     Raises:
         UserError: Some images cannot be read; it names them.

@@ -1,4 +1,4 @@
-"""What a tar file holds: files by their path, with links followed within the archive."""
+"""Listing the files of a tar archive, with links followed within it."""
 
 import posixpath
 import tarfile
@@ -9,19 +9,12 @@ from typing import NamedTuple
 from halonet.data.walk import HIDDEN, SEEN, SPECIAL, LeftOut, is_hidden, is_picture
 from halonet.errors import UserError
 
-LINK_LIMIT = 40  # links on the way to a file, as Linux counts them
+LINK_LIMIT = 40  # links to follow to one file, Linux's own limit
 REMEDY = "pack the files themselves, with tar --dereference --hard-dereference"
 
 
 class Member(NamedTuple):
-    """A file or a folder of an archive.
-
-    Attributes:
-        parts: Its path.
-        start: Where its content begins in the archive's file, in bytes.
-        size: Of its content.
-        is_folder: Whether it is a folder.
-    """
+    """A file or a folder in an archive: its path, and its content's offset and size in bytes."""
 
     parts: tuple[str, ...]
     start: int = 0
@@ -30,17 +23,17 @@ class Member(NamedTuple):
 
 
 def read_members(path: Path, left_out: LeftOut) -> Iterator[Member]:
-    """List the files and folders of a tar file, and those of tar files in it as if each were a folder.
+    """List the files and folders of an uncompressed tar file, treating tar files in it as folders.
 
     Args:
-        path: The tar file, uncompressed.
-        left_out: Counts what is passed over: hidden and system files, links to folders, and what is no file.
+        path: The tar file.
+        left_out: Counts what is skipped: hidden and system files, links to folders, pipes, sockets and devices.
 
     Yields:
-        Visible folders and files. A file that was packed twice counts once, as it was packed last.
+        Visible folders and files. Of a file that was packed twice, the last version.
 
     Raises:
-        UserError: The file is missing, damaged or compressed, or has a link that leads to no file in it.
+        UserError: The file is missing, damaged or compressed, or has a link to a file that is not in it.
     """
     if not path.is_file():
         raise UserError(f"tar file {path} does not exist")
@@ -92,7 +85,7 @@ def _follow(name: str, infos: dict[str, tarfile.TarInfo], where: str) -> tarfile
     for _ in range(LINK_LIMIT):
         if not (info.issym() or info.islnk()):
             return info
-        # A symbolic link counts from its own folder, a hard link from the top of the archive.
+        # A symbolic link is relative to its own folder, a hard link to the top of the archive.
         target = posixpath.join(posixpath.dirname(name), info.linkname) if info.issym() else info.linkname.lstrip("/")
         target = posixpath.normpath(target)
         if target not in infos:

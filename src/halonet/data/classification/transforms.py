@@ -1,4 +1,4 @@
-"""From a PIL image to a network's input: one typed configuration, built from timm's and torchvision's transforms."""
+"""Image transforms for training and evaluation: one configuration, built from timm's and torchvision's transforms."""
 
 import math
 import random
@@ -22,14 +22,13 @@ from halonet.errors import UserError
 from halonet.rules import Probability, Rule, Side, check_together, within
 from halonet.schemas import record
 
-# The operations of the published RandAugment for ImageNet, less Cutout, which timm leaves to random erasing. Names
-# without "Increasing" keep the scale of its levels; TranslateX and TranslateY move by pixels, as it does.
+# The operations of the published RandAugment for ImageNet without Cutout, which timm replaces by random erasing. timm's
+# names without "Increasing" have the published levels; TranslateX and TranslateY move by pixels, as published.
 RANDAUGMENT_OPERATIONS = (
     *("AutoContrast", "Equalize", "Invert", "Rotate", "Posterize", "Solarize", "SolarizeAdd", "Color"),
     *("Contrast", "Brightness", "Sharpness", "ShearX", "ShearY", "TranslateX", "TranslateY"),
 )
-RANDAUGMENT_SCALE = 10  # the magnitude at which an operation reaches its nominal strength; larger ones extrapolate
-
+RANDAUGMENT_SCALE = 10  # the magnitude of an operation's nominal strength; larger ones extrapolate
 
 Mean = Annotated[float, within(least=0, most=1)]
 GrayOrColor = Annotated[int, Rule("1 (gray) or 3 (color)", lambda channels: channels in (1, 3))]
@@ -39,21 +38,21 @@ Std = Annotated[float, within(least=0.001, most=10)]
 
 @record
 class AugmentationConfig:
-    """How images become inputs, in training and in evaluation.
+    """How images become network inputs, in training and in evaluation.
 
     Training crops, flips, jitters and augments in this order, then normalizes and erases. Evaluation scales the shorter
-    side to image_size / crop_pct and takes the center.
+    side to image_size / crop_pct and crops the center.
 
     Attributes:
-        image_size: Side of the square input in pixels. A recipe may leave it null: it then follows from the data.
+        image_size: Side of the square input in pixels. In a recipe, null derives it from the data.
         in_chans: 1 for gray, 3 for color; images are converted.
         mean: Mean of each channel, for values in [0, 1].
         std: Standard deviation of each channel, likewise.
         interpolation: How images are resampled.
-        crop_pct: The part of the scaled image's side that evaluation keeps, in (0, 1].
-        train_crop: "random_resized": a random part of the image, scaled to image_size; "pad": an image_size square from
-            a random place of the image with a black border of `padding` pixels, after scaling the shorter side to
-            image_size; "none": the crop of evaluation. A recipe may leave it null: it then follows from the data.
+        crop_pct: Fraction of the scaled image's side that evaluation keeps.
+        train_crop: "random_resized": a random part of the image, scaled to image_size; "pad": the shorter side scaled
+            to image_size, then a random square of that size from the image with a black border of `padding` pixels;
+            "none": evaluation's crop. In a recipe, null derives it from the data.
         padding: Width of that border in pixels.
         scale: Smallest and largest area of the random part, as a fraction of the image's.
         ratio: Smallest and largest aspect ratio of the random part.
@@ -65,7 +64,7 @@ class AugmentationConfig:
         random_erasing: Probability of filling a random rectangle of the normalized image with 0.
 
     Raises:
-        RuleError: Values break rules; it names all of them.
+        RuleError: Some values break their rules; it names them all.
     """
 
     image_size: OrNull[Side] = 224
@@ -99,16 +98,14 @@ class AugmentationConfig:
 
 
 def build_transform(config: AugmentationConfig, train: bool) -> Callable[[Image.Image], Tensor]:
-    """Build the transform of training or of evaluation.
+    """Build the transform for training or for evaluation.
 
-    Args:
-        config: What to do.
-        train: Whether to augment. The training transform draws from the global generators of Python, NumPy and PyTorch;
-            `halonet.data.KeyedDataset` keys and restores them.
+    The training transform draws from the global generators of Python, NumPy and PyTorch, which
+    `halonet.data.KeyedDataset` seeds and restores.
 
     Returns:
-        A picklable function from a PIL image of any mode and size to a float32 tensor
-        [in_chans, image_size, image_size], normalized.
+        A picklable function from a PIL image of any mode and size to a normalized float32 tensor
+        [in_chans, image_size, image_size].
 
     Raises:
         UserError: `image_size` or `train_crop` is still null.
@@ -158,7 +155,7 @@ def _random_resized_crop(config: AugmentationConfig) -> Callable:
 def _randaugment(config: AugmentationConfig) -> Callable:
     fill = tuple(round(255 * value) for value in config.mean)
     parameters = {
-        # 100 pixels at magnitude 10 as published for 224 pixels, and the same part of smaller images
+        # 100 pixels at magnitude 10, as published for 224 pixels; the same fraction of smaller images
         "translate_const": min(100, int(0.45 * config.image_size)),
         "img_mean": fill if config.in_chans == 3 else fill[0],
         "interpolation": str_to_pil_interp(config.interpolation),
@@ -180,7 +177,7 @@ class _ToMode:
 
 
 class _PadCropFlip:
-    """torchvision's RandomCrop(padding=...) and RandomHorizontalFlip in one: a fifth of their time on tiny images."""
+    """torchvision's RandomCrop(padding=...) and RandomHorizontalFlip, in a fifth of their time on tiny images."""
 
     def __init__(self, image_size: int, padding: int, hflip: float) -> None:
         self.image_size = image_size
@@ -190,13 +187,13 @@ class _PadCropFlip:
     def __call__(self, image: Image.Image) -> Image.Image:
         left = random.randint(-self.padding, image.width - self.image_size + self.padding)
         top = random.randint(-self.padding, image.height - self.image_size + self.padding)
-        # Pillow fills with black what a crop takes from outside the image.
+        # Pillow fills the part of a crop that is outside the image with black.
         crop = image.crop((left, top, left + self.image_size, top + self.image_size))
         return crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if random.random() < self.hflip else crop
 
 
 class _ToNormalizedTensor:
-    """torchvision's ToTensor and Normalize in one: a fifth of their time on tiny images."""
+    """torchvision's ToTensor and Normalize, in a fifth of their time on tiny images."""
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         self.factor = torch.tensor([1 / (255 * value) for value in std]).reshape(-1, 1, 1)

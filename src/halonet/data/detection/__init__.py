@@ -1,1 +1,1 @@
-"""Images with instances: files in COCO's format, and what training does to images and instances."""
+"""Images with instances: files in COCO's format, and the transforms of images and instances."""

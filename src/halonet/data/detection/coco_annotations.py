@@ -1,4 +1,4 @@
-"""Which of a data set's annotations can be learned from and measured against, and why the others cannot."""
+"""Selecting the annotations that can be used for training and evaluation, with reasons for the others."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,23 +11,23 @@ from jaxtyping import Float64
 from halonet.data.detection.coco_file import CocoFile, Faults
 from halonet.data.detection.coco_masks import FARTHEST, NO_MASK, mask_faults, run_lengths
 
-MASK_BYTES = 8 * 2**30  # that the masks of one image may take
+MASK_BYTES = 8 * 2**30  # limit for the masks of one image
 
 FAR_BOX = "whose box is not finite or leads too far"
 NEGATIVE = "whose box has a negative width or height"
-NO_AREA = "whose box has no area inside its image"  # COCO measures against it, and nobody can find it
+NO_AREA = "whose box has no area inside its image"  # COCO evaluates against it, but no detector can find it
 
 
 @dataclass
 class Usable:
-    """The annotations of a file that are of use.
+    """The usable annotations of a file.
 
     Attributes:
-        measured: What evaluation compares with, crowds included.
-        learned: The `id` of what training learns from.
-        has_masks: Whether these have masks; of a file without masks, none is asked for.
-        without_mask: How many annotations that are no crowds have no mask.
-        notes: What the user should know, a sentence each.
+        measured: Annotations for evaluation, crowds included.
+        learned: The `id` of each annotation for training.
+        has_masks: Whether these annotations have masks.
+        without_mask: How many objects, crowds excluded, have no mask.
+        notes: Sentences for the user.
     """
 
     measured: list[dict[str, Any]]
@@ -38,12 +38,12 @@ class Usable:
 
 
 def choose_usable(content: CocoFile, faults: Faults, masks: bool | None) -> Usable:
-    """Sort out annotations that cannot be used, and complete the others' areas.
+    """Leave out annotations that cannot be used, and complete the areas of the others.
 
     Args:
-        content: Of the file.
-        faults: Takes what the whole file is refused for.
-        masks: Whether masks are needed; None needs them where there are any.
+        content: The file's content.
+        faults: Collects reasons to refuse the whole file.
+        masks: Whether masks are needed; None needs them if there are any.
     """
     annotations, images = content.annotations, content.images
     objects = [annotation for annotation in annotations if not annotation["iscrowd"]]
@@ -55,18 +55,18 @@ def choose_usable(content: CocoFile, faults: Faults, masks: bool | None) -> Usab
     boxes = _as_array([annotation["bbox"] for annotation in annotations])
     reasons = _box_faults(boxes, np.array(sizes, np.float64).reshape(-1, 2))
     if has_masks:
-        of_masks = mask_faults([annotation.get("segmentation") for annotation in annotations], sizes)
+        mask_reasons = mask_faults([annotation.get("segmentation") for annotation in annotations], sizes)
         reasons = [
-            of_mask if reason in (None, NO_AREA) and of_mask else reason
-            for reason, of_mask in zip(reasons, of_masks, strict=True)
+            mask_reason if reason in (None, NO_AREA) and mask_reason else reason
+            for reason, mask_reason in zip(reasons, mask_reasons, strict=True)
         ]
         _limit_masks(content, faults)
-    kept = [place for place, reason in enumerate(reasons) if reason in (None, NO_AREA)]
-    learned = [place for place in kept if not annotations[place]["iscrowd"] and reasons[place] is None]
+    kept = [index for index, reason in enumerate(reasons) if reason in (None, NO_AREA)]
+    learned = [index for index in kept if not annotations[index]["iscrowd"] and reasons[index] is None]
     notes = []
     if content.as_text:
         notes.append(f"{content.as_text:,} numbers are written as text, and are read as numbers")
-    if replaced := _complete_areas([annotations[place] for place in kept], images, has_masks):
+    if replaced := _complete_areas([annotations[index] for index in kept], images, has_masks):
         notes.append(f"{replaced:,} areas are not finite numbers of at least 0, and are counted anew")
     notes += _describe(annotations, reasons)
     crowds = len(annotations) - len(objects)
@@ -78,8 +78,8 @@ def choose_usable(content: CocoFile, faults: Faults, masks: bool | None) -> Usab
     if annotations and not kept and not faults.found:
         faults.add("; ".join(notes) + ": no annotation is of use")
     return Usable(
-        [annotations[place] for place in kept],
-        {annotations[place]["id"] for place in learned},
+        [annotations[index] for index in kept],
+        {annotations[index]["id"] for index in learned},
         has_masks,
         without_mask,
         notes,
@@ -107,13 +107,13 @@ def _box_faults(
         empty = ~(clipped > 0).all(1)
     found: list[str | None] = [None] * len(boxes)
     for reason, holds in ((NO_AREA, empty), (NEGATIVE, negative), (FAR_BOX, far)):
-        for place in np.flatnonzero(holds).tolist():
-            found[place] = reason
+        for index in np.flatnonzero(holds).tolist():
+            found[index] = reason
     return found
 
 
 def _limit_masks(content: CocoFile, faults: Faults) -> None:
-    """Refuse images whose masks would not fit into memory together."""
+    """Refuse images whose masks together would not fit into memory."""
     for image, count in Counter(annotation["image_id"] for annotation in content.annotations).items():
         size = count * content.images[image]["height"] * content.images[image]["width"]
         if size > MASK_BYTES:
@@ -124,7 +124,7 @@ def _limit_masks(content: CocoFile, faults: Faults) -> None:
 
 
 def _complete_areas(annotations: Sequence[dict[str, Any]], images: dict[int, Any], has_masks: bool) -> int:
-    """Fill in areas that are missing or no areas; returns how many were there."""
+    """Fill in missing and invalid areas; returns the number of invalid ones."""
     replaced = 0
     for annotation in annotations:
         area = annotation.get("area")
@@ -140,7 +140,7 @@ def _complete_areas(annotations: Sequence[dict[str, Any]], images: dict[int, Any
 
 
 def _describe(annotations: list[dict[str, Any]], reasons: list[str | None]) -> list[str]:
-    """One sentence that counts what is left out, by reason, and names the first of each."""
+    """One sentence that counts what is left out, by reason, with the first example of each."""
     by_reason: dict[str, list[Any]] = {}
     for annotation, reason in zip(annotations, reasons, strict=True):
         if reason is not None:

@@ -1,4 +1,4 @@
-"""COCO's annotation files: read as a whole, and free of contradictions before anything else happens."""
+"""Reading and checking COCO's annotation files, as a whole and before anything else happens."""
 
 import gc
 import itertools
@@ -16,31 +16,31 @@ from halonet.errors import UserError
 
 Entry = dict[str, Any]
 
-# The fields that an entry must have, with their types.
+# Required fields and their types.
 IMAGE = {"id": int, "file_name": str, "width": int, "height": int}
 CATEGORY = {"id": int, "name": str}
 ANNOTATION = {"id": int, "image_id": int, "category_id": int}
 
 FILE_LIMIT = 4 * 2**30  # bytes; COCO's own training set has 0.45 GB
-CATEGORY_LIMIT = 2**15  # the largest public vocabulary of boxes has 13,204
-INSTANCE_LIMIT = 10_000  # of one image; each is compared with every anchor
-ID_LIMIT = 2**53  # beyond it, many tools round
-NAMED = 3  # how many of a file's faults a message spells out
+CATEGORY_LIMIT = 2**15  # the largest public set of box categories has 13,204
+INSTANCE_LIMIT = 10_000  # per image; each is compared with every anchor
+ID_LIMIT = 2**53  # many tools round larger ones
+NAMED = 3  # how many of a file's faults a message quotes
 
 _WHOLE_NUMBER = re.compile(r"\s*[+-]?\d{1,15}\s*", re.ASCII)
-# Up, absolute, a drive's, or with NUL; in the manner of Windows too, where the same data may be read.
+# Parent folders, absolute paths, drives and NUL, for Unix and Windows: the same data may be read on both.
 _LEADS_OUT = re.compile(r"(^|[/\\])\.\.([/\\]|$)|^[/\\]|^[A-Za-z]:|\0")
 
 
 @dataclass
 class CocoFile:
-    """A file's content, free of contradictions.
+    """A file's checked content.
 
     Attributes:
         images: By id.
-        annotations: In the file's order, each with `id` and an `iscrowd` of 0 or 1.
+        annotations: In the file's order, each with an `id` and an `iscrowd` of 0 or 1.
         categories: By id.
-        as_text: How many numbers were written as text and are read as numbers.
+        as_text: How many numbers were written as text.
     """
 
     images: dict[int, Entry]
@@ -50,18 +50,18 @@ class CocoFile:
 
 
 class Faults:
-    """What is wrong with a file: all of it is counted, and the first few are named."""
+    """Collects the faults of a file, for one error that counts them and quotes the first."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
         self.found: list[str] = []
 
     def add(self, fault: str) -> None:
-        """Note a fault."""
+        """Add a fault."""
         self.found.append(fault)
 
     def refuse(self) -> None:
-        """Raise a UserError of one line if there are any."""
+        """Raise a UserError of one line if there are faults."""
         if not self.found:
             return
         more = len(self.found) - NAMED
@@ -71,17 +71,14 @@ class Faults:
 
 
 def read_annotations(file: Path) -> CocoFile:
-    """Read a file as a whole.
+    """Read and check a file in COCO's format for instances.
 
-    Annotations without `id` are numbered, and those without `iscrowd` are no crowds. A number that is written as text
-    is read as the number.
-
-    Args:
-        file: In COCO's format for instances.
+    Annotations without `id` are numbered, those without `iscrowd` are not crowds, and numbers written as text are
+    converted.
 
     Raises:
-        UserError: The file cannot be read, is too large, is not JSON or not COCO's, or contradicts itself; it counts
-            the faults and names the first entries.
+        UserError: The file cannot be read, is too large, is not JSON, not in COCO's format, or contradicts itself; it
+            counts the faults and quotes the first.
     """
     lists = read_lists(file)
     faults, reader = Faults(file), _Fields()
@@ -101,7 +98,7 @@ def read_annotations(file: Path) -> CocoFile:
 
 
 def read_lists(file: Path) -> dict[str, list[Any]]:
-    """Read a file's images, annotations and categories, unchecked; raises UserError where there are none."""
+    """Read a file's lists of images, annotations and categories, unchecked; raises UserError if one is missing."""
     try:
         size = file.stat().st_size
         if size > FILE_LIMIT:
@@ -112,7 +109,7 @@ def read_lists(file: Path) -> dict[str, list[Any]]:
         raise UserError(f"annotation file {file} cannot be read: {error.strerror}") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"annotation file {file} is not JSON: {error}") from error
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets nested as deep
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, or brackets nested as deep
         if isinstance(error, UserError):
             raise
         raise UserError(f"annotation file {file} is not JSON that can be read: {error}") from error
@@ -127,7 +124,7 @@ def read_lists(file: Path) -> dict[str, list[Any]]:
 
 @contextmanager
 def paused_collector() -> Iterator[None]:
-    """Keep the garbage collector from looking through a file's millions of numbers again and again: half the time."""
+    """Disable the garbage collector, which would scan millions of numbers repeatedly and double the time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -138,7 +135,7 @@ def paused_collector() -> Iterator[None]:
 
 
 def read_categories(file: Path) -> tuple[dict[int, Entry], set[int]]:
-    """Read a file's categories by id, and the ids that its annotations use; the rest of the file is not checked."""
+    """Read a file's categories by id, and the ids that annotations use; the rest is not checked."""
     lists, faults = read_lists(file), Faults(file)
     categories = _Fields().by_id(lists["categories"], "category", CATEGORY, faults)
     faults.refuse()
@@ -147,10 +144,7 @@ def read_categories(file: Path) -> tuple[dict[int, Entry], set[int]]:
 
 
 def outer_category(categories: dict[int, Entry], used: Iterable[int]) -> int | None:
-    """The id of the category 0 that stands for all others, as Roboflow writes it, or None.
-
-    No annotation uses it, and it is the supercategory of every other category.
-    """
+    """The id of Roboflow's category 0, which is the supercategory of all others and unused by annotations, or None."""
     name = categories.get(0, {}).get("name")
     others = [entry for category, entry in categories.items() if category != 0]
     is_outer = name is not None and others and all(entry.get("supercategory") == name for entry in others)
@@ -158,11 +152,11 @@ def outer_category(categories: dict[int, Entry], used: Iterable[int]) -> int | N
 
 
 def distinct_labels(names: list[str], categories: list[Entry]) -> list[str]:
-    """Names that tell categories apart: one that occurs twice is followed by its supercategory, or else by its id.
+    """Make category names unique by appending the supercategory to duplicates, or else the id.
 
     Args:
         names: By label - 1.
-        categories: With `id` and, where it is known, `supercategory`; likewise.
+        categories: By label - 1, with `id` and optional `supercategory`.
     """
     labels = list(names)
     owners = [entry.get("supercategory") for entry in categories]
@@ -176,7 +170,7 @@ def distinct_labels(names: list[str], categories: list[Entry]) -> list[str]:
 
 
 def _number(entries: list[Any]) -> None:
-    """Number the annotations that have no id, beyond the ids that others have."""
+    """Give annotations without an id one that is larger than all others."""
     entries = [entry for entry in entries if isinstance(entry, dict)]
     if all("id" in entry for entry in entries):
         return
@@ -192,21 +186,21 @@ def _whole(entry: Entry) -> bool:
 
 
 class _Fields:
-    """Checks fields, and counts the numbers that were written as text."""
+    """Checks fields, and counts numbers written as text."""
 
     def __init__(self) -> None:
         self.as_text = 0
 
     def by_id(self, entries: list[Any], kind: str, fields: dict[str, type], faults: Faults) -> dict[int, Entry]:
-        """Check that entries have their fields, and ids of their own; returns them by id."""
+        """Check that entries have the required fields and unique ids; returns them by id."""
         found: dict[int, Entry] = {}
-        for place, entry in enumerate(entries, 1):
+        for position, entry in enumerate(entries, 1):
             if type(entry) is not dict:
-                faults.add(f"{kind} number {place} is {entry!r:.60}, but must be an object")
+                faults.add(f"{kind} number {position} is {entry!r:.60}, but must be an object")
                 continue
             for field, expected in fields.items():
                 if type(entry.get(field)) is not expected and not self._mend(entry, field, expected):
-                    name = f"{kind} {entry['id']!r:.40}" if "id" in entry else f"{kind} number {place}"
+                    name = f"{kind} {entry['id']!r:.40}" if "id" in entry else f"{kind} number {position}"
                     problem = f"{field} is {entry[field]!r:.60}" if field in entry else f"{field} is missing"
                     faults.add(f"of {name}, {problem}, but must be of type {expected.__name__}")
             number = entry.get("id")
@@ -220,10 +214,10 @@ class _Fields:
         return found
 
     def annotation_fault(self, annotation: Entry, images: dict[int, Entry], categories: dict[int, Entry]) -> str | None:
-        """What makes an annotation contradict its file or format, or None; its box may still be of no use."""
+        """How an annotation contradicts its file or the format, or None; its box may still be unusable."""
         for kind, known in (("image", images), ("category", categories)):
             number = annotation.get(f"{kind}_id")
-            if type(number) is int and number not in known:  # of another type, it is a fault already
+            if type(number) is int and number not in known:  # other types are already a fault
                 return f"is of {kind} {str(number)[:40]}, which the file does not list"
         crowd = annotation.setdefault("iscrowd", 0)
         if type(crowd) is not int or crowd not in (0, 1):
@@ -238,7 +232,7 @@ class _Fields:
         return None
 
     def _mend(self, entry: Entry, field: str, expected: type) -> bool:
-        """Read a whole number that is written as text or with a fraction of 0; returns whether it is one."""
+        """Convert a whole number written as text or as a float; returns whether it is one."""
         value = entry.get(field)
         if expected is int and isinstance(value, str) and _WHOLE_NUMBER.fullmatch(value):
             self.as_text += 1
@@ -248,14 +242,14 @@ class _Fields:
         return True
 
     def _numbers(self, values: list[Any]) -> bool:
-        """Whether all are numbers, those that are written as text included, which become numbers in place."""
-        for place, value in enumerate(values):
+        """Whether all values are numbers; those written as text are converted in place."""
+        for index, value in enumerate(values):
             if type(value) is float or type(value) is int:
                 continue
             if not isinstance(value, str):
                 return False
             try:
-                values[place] = float(value)
+                values[index] = float(value)
             except ValueError:
                 return False
             self.as_text += 1
@@ -267,7 +261,7 @@ def _image_fault(image: Entry) -> str | None:
     if isinstance(name, str) and (not name or _LEADS_OUT.search(name)):
         return f"has the file_name {name!r:.80}, but it must lead to a file below the images' folder"
     if type(width) is not int or type(height) is not int:
-        return None  # said already
+        return None  # already a fault
     if not (width >= 1 and height >= 1 and width * height <= PIXEL_LIMIT):
         size = f"{str(width)[:20]} x {str(height)[:20]}"
         return f"has {size} pixels, but must have from 1 to {PIXEL_LIMIT:,}: scale it down"
@@ -277,7 +271,7 @@ def _image_fault(image: Entry) -> str | None:
 
 
 def _limit(annotations: dict[int, Entry], categories: dict[int, Entry], faults: Faults) -> None:
-    """Refuse numbers of things that no memory could hold later."""
+    """Refuse numbers of categories and instances that would exhaust memory later."""
     if len(categories) > CATEGORY_LIMIT:
         faults.add(f"it lists {len(categories):,} categories, but may list {CATEGORY_LIMIT:,}")
     images = [annotation.get("image_id") for annotation in annotations.values()]

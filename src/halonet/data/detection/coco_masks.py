@@ -1,6 +1,6 @@
-"""The masks of COCO's annotations: which can be drawn, how large they are, and their run lengths.
+"""The masks of COCO's annotations: their faults and their run lengths.
 
-A data set's masks are checked together, since one at a time would take longer than reading the file.
+All masks of a data set are checked together; one at a time would take longer than reading the file.
 """
 
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ from jaxtyping import Bool, Float64, Int64
 
 from halonet.data.images import PIXEL_LIMIT
 
-FARTHEST = 2**20  # pixels; pycocotools draws a polygon's edges point by point, however far they lead
-LONGEST = 2**21  # pixels that the edges of one polygon may take together
-PIECE = 2**16  # characters of compressed run lengths that are checked at once
-DIGITS = 6  # of five bits; more make a number beyond any image
+FARTHEST = 2**20  # pixels from the origin; pycocotools draws edges point by point, however long they are
+LONGEST = 2**21  # total pixels of one polygon's edges
+PIECE = 2**16  # characters of compressed run lengths checked at once
+DIGITS = 6  # of five bits each; a longer number exceeds any image
 
 NO_MASK = "without a mask"
 NEITHER = "whose mask is neither polygons nor run lengths (size and counts)"
@@ -27,45 +27,36 @@ DAMAGED = "whose run lengths are damaged or do not add up to the pixels of their
 
 
 def mask_faults(segmentations: Sequence[Any], sizes: Sequence[tuple[int, int]]) -> list[str | None]:
-    """Say what is wrong with masks.
+    """The fault of each mask, one of the reasons above, or None if it can be drawn.
 
     Args:
-        segmentations: As COCO's annotations have them: polygons, or run lengths, compressed or not.
-        sizes: Height and width of the image of each.
-
-    Returns:
-        For each mask one of the reasons above, or None if it can be drawn.
+        segmentations: COCO's polygons, or run lengths, compressed or not.
+        sizes: Height and width of each mask's image.
     """
     faults: list[str | None] = [None] * len(segmentations)
     drawn, strings = [], []
-    for place, (mask, size) in enumerate(zip(segmentations, sizes, strict=True)):
+    for index, (mask, size) in enumerate(zip(segmentations, sizes, strict=True)):
         if not mask:
-            faults[place] = NO_MASK
+            faults[index] = NO_MASK
         elif type(mask) is list:
-            drawn.append(place)
+            drawn.append(index)
         else:
-            faults[place] = _run_length_fault(mask, size)
-            if faults[place] is None and isinstance(mask["counts"], str):
-                strings.append(place)
-    if not _all_drawable([segmentations[place] for place in drawn]):
-        for place in drawn:
-            faults[place] = _polygon_fault(segmentations[place])
-    pixels = np.array([sizes[place][0] * sizes[place][1] for place in strings], np.int64)
-    sound = sound_strings([segmentations[place]["counts"] for place in strings], pixels)
-    for place, is_sound in zip(strings, sound.tolist(), strict=True):
+            faults[index] = _run_length_fault(mask, size)
+            if faults[index] is None and isinstance(mask["counts"], str):
+                strings.append(index)
+    if not _all_drawable([segmentations[index] for index in drawn]):
+        for index in drawn:
+            faults[index] = _polygon_fault(segmentations[index])
+    pixels = np.array([sizes[index][0] * sizes[index][1] for index in strings], np.int64)
+    sound = sound_strings([segmentations[index]["counts"] for index in strings], pixels)
+    for index, is_sound in zip(strings, sound.tolist(), strict=True):
         if not is_sound:
-            faults[place] = DAMAGED
+            faults[index] = DAMAGED
     return faults
 
 
 def run_lengths(segmentation: Any, height: int, width: int) -> list[int]:
-    """How many pixels of a mask are 0, then 1, then 0 ..., down its columns one after another.
-
-    Args:
-        segmentation: A mask without a fault.
-        height: Of its image.
-        width: Of its image.
-    """
+    """Run lengths of a mask without a fault: the numbers of pixels that are 0, then 1, then 0 ..., column by column."""
     if isinstance(segmentation, list):
         from pycocotools import mask as tools
 
@@ -75,15 +66,12 @@ def run_lengths(segmentation: Any, height: int, width: int) -> list[int]:
     return decompress(counts) if isinstance(counts, str) else counts
 
 
-# pycocotools decodes too, but reads and writes beyond its memory where the string is damaged.
+# pycocotools' own decoder reads and writes out of bounds if the string is damaged.
 def decompress(counts: str) -> list[int]:
-    """Read run lengths from COCO's string: five bits a character, the lowest first, from the fourth on as differences.
-
-    Args:
-        counts: The string.
+    """Decode COCO's string of run lengths: five bits per character, lowest first, differences from the fourth number.
 
     Raises:
-        ValueError: It is damaged.
+        ValueError: The string is damaged.
     """
     lengths: list[int] = []
     value = shift = 0
@@ -105,14 +93,9 @@ def decompress(counts: str) -> list[int]:
 
 
 def sound_strings(strings: Sequence[str], pixels: Int64[np.ndarray, " masks"]) -> Bool[np.ndarray, " masks"]:
-    """Tell which strings `decompress` reads as runs that add up to so many pixels.
-
-    Args:
-        strings: Compressed run lengths.
-        pixels: Of the image of each.
-    """
+    """Whether `decompress` would read each string without an error, as run lengths that sum to the image's pixels."""
     ends = np.cumsum(np.fromiter(map(len, strings), np.int64, len(strings)))
-    # Pieces whose arrays stay in the processor's cache: all strings at once took three times as long.
+    # In pieces whose arrays fit into the processor's cache: all strings at once took three times as long.
     cuts = np.flatnonzero(np.diff(ends // PIECE, prepend=0, append=-1)).tolist()
     pieces = [slice(first, last) for first, last in zip([0, *cuts], cuts, strict=False) if first < last]
     sound = [_sound_piece(strings[piece], pixels[piece]) for piece in pieces]
@@ -182,7 +165,7 @@ def _polygon_fault(mask: list[Any]) -> str | None:
 
 
 def _all_drawable(masks: Sequence[list[Any]]) -> bool:
-    """Whether all polygons of all masks can be drawn."""
+    """Whether every polygon can be drawn."""
     polygons = list(chain.from_iterable(masks))
     if not polygons:
         return True
@@ -199,7 +182,7 @@ def _all_drawable(masks: Sequence[list[Any]]) -> bool:
 
 
 def _outlines(points: Float64[np.ndarray, " n"], lengths: Int64[np.ndarray, " m"]) -> Float64[np.ndarray, " m"]:
-    """At least the length of each polygon's edges, measured along the axes."""
+    """An upper bound on the length of each polygon's edges, measured along the axes."""
     steps = np.zeros_like(points)
     steps[:-2] = np.abs(points[2:] - points[:-2])
     starts = np.cumsum(lengths) - lengths

@@ -1,4 +1,4 @@
-"""Detection's transforms and data set: images and targets of a source, transformed together under a key."""
+"""The transforms and the data set for detection: images and targets of a source, transformed together reproducibly."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -22,8 +22,7 @@ from halonet.schemas import record
 DetectionItem = tuple[Tensor, DetectionTarget]
 """A float32 image [channels, height, width] in [0, 1], and its target."""
 
-SMALLEST_AREA = 1.0  # square pixels; what a crop or a smaller scale leaves of less is noise to learn from
-
+SMALLEST_AREA = 1.0  # square pixels; smaller remainders after cropping or scaling are only noise
 
 Scale = Annotated[float, within(least=0.01, most=100)]
 
@@ -32,31 +31,30 @@ Scale = Annotated[float, within(least=0.01, most=100)]
 class DetectionAugmentation:
     """How images and their instances become inputs of a detector, in training and in evaluation.
 
-    Training scales, crops, flips and distorts colors, in this order; evaluation only converts. Normalization, and in
-    evaluation and prediction the scale, are the model's own work, since it turns its boxes and masks back to the
-    image's size.
+    Training scales, crops, flips and distorts colors, in this order; evaluation only converts. The model itself
+    normalizes and, in evaluation and prediction, scales images, because it scales its boxes and masks back.
 
     Attributes:
         in_chans: 1 for gray, 3 for color; images are converted.
         mean: Mean of each channel, for values in [0, 1]; for the model.
         std: Standard deviation of each channel, likewise.
-        min_size: To what the model scales an image's shorter side in evaluation and prediction, in pixels ...
+        min_size: The model scales an image's shorter side to this in evaluation and prediction, in pixels ...
         max_size: ... unless the longer side would exceed this.
-        train_resize: "shortest": the shorter side is scaled to one of `train_min_sizes`, drawn at random, unless the
-            longer would exceed `max_size`; "jitter": the image is scaled to fit into a square of `jitter_size`, times a
-            factor drawn from `jitter_scale`, and of what is larger than the square a random part of its size is taken.
+        train_resize: "shortest": the shorter side is scaled to a random one of `train_min_sizes`, unless the longer
+            would exceed `max_size`; "jitter": the image is scaled to fit into a square of `jitter_size`, times a random
+            factor from `jitter_scale`, then cropped at random to at most that square.
         train_min_sizes: For "shortest", in pixels.
-        jitter_size: For "jitter": side of the square in pixels. Smaller images are padded only as a batch.
+        jitter_size: For "jitter": side of the square in pixels. Smaller images are padded only in a batch.
         jitter_scale: For "jitter": smallest and largest factor.
         hflip: Probability of a horizontal flip.
         vflip: Probability of a vertical flip.
-        photometric: Whether brightness, contrast, saturation, hue and the order of the channels are distorted, each at
-            random; for color alone.
+        photometric: Whether to randomly distort brightness, contrast, saturation, hue and the order of the channels;
+            color images only.
 
-    A recipe may leave `min_size`, `max_size` and `jitter_size` null: they then follow from the data.
+    In a recipe, null derives `min_size`, `max_size` and `jitter_size` from the data.
 
     Raises:
-        RuleError: Values break rules; it names all of them.
+        RuleError: Some values break their rules; it names them all.
     """
 
     in_chans: GrayOrColor = 3
@@ -98,34 +96,29 @@ class DetectionAugmentation:
 def build_detection_transform(
     config: DetectionAugmentation, train: bool
 ) -> Callable[[Image.Image, DetectionTarget], DetectionItem]:
-    """Build the transform of training or of evaluation.
+    """Build the transform for training or for evaluation.
 
-    Args:
-        config: What to do.
-        train: Whether to augment. The training transform draws from PyTorch's global generator; `KeyedDetections` keys
-            and restores it.
+    The training transform draws from PyTorch's global generator, which `KeyedDetections` seeds and restores.
 
     Returns:
         A picklable function from a PIL image and its target (see `halonet.data.detection.coco`) to a float32 image
-        [in_chans, height, width] in [0, 1], not normalized, and the target that belongs to it. Of a training target,
-        instances are left out whose mask is empty or whose box has under one square pixel; after a random crop boxes
-        are those of the masks, or are cut to the crop where there are none.
+        [in_chans, height, width] in [0, 1], not normalized, and its transformed target. Training targets omit instances
+        whose mask is empty or whose box has less than one square pixel; a random crop recomputes boxes from masks, or
+        clips them if there are none.
     """
     return _DetectionTransform(config, train)
 
 
 class KeyedDetections(KeyedItems[DetectionItem]):
-    """Images and targets of a source, each transformed with randomness that depends on its key alone.
-
-    Keys are those of `halonet.data.KeyedDataset`: (epoch, index) in training, an index or such a pair in evaluation.
+    """Transformed images and targets of a source; their randomness depends only on the key (see `KeyedItems`).
 
     Args:
         source: The images.
         transform: See `build_detection_transform`.
         seed: The run's seed.
-        train: Whether the transform is random.
-        repeats: How often each image comes in an epoch, otherwise augmented each time: for sets of few images. Index i
-            stands for image i % len(source).
+        train: Whether the transform is random; keys are then (epoch, index), else the index.
+        repeats: How often an epoch repeats each image, with other augmentation, for small data sets; index i
+            means image i % len(source).
 
     Raises:
         UserError: `repeats` is under 1.
@@ -162,7 +155,7 @@ class KeyedDetections(KeyedItems[DetectionItem]):
 
 
 def collate(batch: Sequence[DetectionItem]) -> tuple[list[Tensor], list[DetectionTarget]]:
-    """Keep the images and the targets of a batch apart, as lists: images differ in size until the model pads them."""
+    """Make lists of images and targets: images differ in size until the model pads them."""
     images, targets = zip(*batch, strict=True)
     return list(images), list(targets)
 
@@ -179,7 +172,7 @@ class _DetectionTransform:
             boxes = tv_tensors.BoundingBoxes(target["boxes"], format="XYXY", canvas_size=pixels.shape[-2:])  # pyright: ignore[reportCallIssue, reportArgumentType]
             masks = {"masks": tv_tensors.Mask(target["masks"])} if "masks" in target else {}
             pixels, moved = self.augment(pixels, target | {"boxes": boxes} | masks)
-            target = _sound(moved, boxes_from_masks=self.crops)
+            target = _without_lost_instances(moved, boxes_from_masks=self.crops)
         return pixels.as_subclass(Tensor).float() / 255, target
 
 
@@ -197,7 +190,7 @@ def _training_steps(config: DetectionAugmentation) -> list[Callable]:
 
 
 class _RandomPart(v2.Transform):
-    """torchvision's RandomCrop for images of which only one side, or none, exceeds the size."""
+    """torchvision's RandomCrop, also for images with one or both sides smaller than the crop."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -217,16 +210,16 @@ class _RandomPart(v2.Transform):
         return self._call_kernel(v2.functional.crop, inpt, **params)
 
 
-def _sound(target: DetectionTarget, boxes_from_masks: bool) -> DetectionTarget:
-    """The target as plain tensors, without the instances of which nothing is left."""
+def _without_lost_instances(target: DetectionTarget, boxes_from_masks: bool) -> DetectionTarget:
+    """The target as plain tensors, without instances that were cropped away."""
     plain = {key: target[key].as_subclass(Tensor) for key in ("boxes", "labels", "masks") if key in target}
-    there = torch.ones(len(plain["labels"]), dtype=torch.bool)
+    is_visible = torch.ones(len(plain["labels"]), dtype=torch.bool)
     if "masks" in plain:
-        there = plain["masks"].bool().flatten(1).any(1)
+        is_visible = plain["masks"].bool().flatten(1).any(1)
         if boxes_from_masks:
             plain["boxes"] = masks_to_boxes(plain["masks"])
-            plain["boxes"][:, 2:] += 1  # it names the last pixel, a box its far edge
+            plain["boxes"][:, 2:] += 1  # masks give the last pixel, a box ends at its far edge
     boxes = plain["boxes"]
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
-    kept = there & (width * height >= SMALLEST_AREA)
-    return target | {key: each[kept] for key, each in plain.items()}
+    kept = is_visible & (width * height >= SMALLEST_AREA)
+    return target | {key: values[kept] for key, values in plain.items()}

@@ -8,12 +8,5 @@ SPLITS = ("train", "test")
 
 
 def annotation_file(split: str) -> Path:
-    """Where the annotations of a half lie, in COCO's format, for `halonet.data.detection.coco.CocoImages`.
-
-    Args:
-        split: "train" (the upper half of the image) or "test" (the lower half).
-
-    Returns:
-        The file; its image lies in `FOLDER`.
-    """
+    """The annotation file of "train" (the upper half of the image) or "test" (the lower); images are in `FOLDER`."""
     return FOLDER / f"{split}.json"

@@ -11,7 +11,7 @@ from halonet.engine.weights import read_weights
 from halonet.errors import UserError
 from halonet.training import evaluate, train
 from tests.data import cifar10_archives
-from tests.training.test_moved_data import cifar10_recipe
+from tests.engine.tiny import tiny_cifar10_recipe
 from tools import make_weights
 
 
@@ -23,7 +23,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def run(data: Path, tmp_path: Path) -> Path:
-    return train(cifar10_recipe(data), tmp_path / "run")
+    return train(tiny_cifar10_recipe(data), tmp_path / "run")
 
 
 def test_packaged_weights_are_half_precision_and_say_what_they_reach(run, data, tmp_path):

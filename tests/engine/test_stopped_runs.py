@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.training.stopped_runs import SCENARIOS
+from tests.engine.stopped_runs import SCENARIOS
 
 # The exit status, the beginning of the line, and the step that is saved.
 EXPECTED: dict[str, tuple[int, str, int]] = {
@@ -30,7 +30,7 @@ EXPECTED: dict[str, tuple[int, str, int]] = {
 @pytest.fixture(scope="module")
 def left(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """What each scenario left, from a process that forks before it has threads."""
-    program = [sys.executable, "-m", "tests.training.stopped_runs", str(tmp_path_factory.mktemp("stopped"))]
+    program = [sys.executable, "-m", "tests.engine.stopped_runs", str(tmp_path_factory.mktemp("stopped"))]
     finished = subprocess.run(
         program, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False
     )

@@ -1,6 +1,6 @@
 """Runs that receive signals at chosen moments and are resumed; prints what each said, how it ended, what was left.
 
-Run as a program, because it forks before any thread was started: `python -m tests.training.stopped_runs FOLDER`.
+Run as a program, because it forks before any thread was started: `python -m tests.engine.stopped_runs FOLDER`.
 """
 
 import json
@@ -15,9 +15,9 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from halonet.engine import run
 from halonet.training import to_yaml
-from tests.training.interrupted_runs import ACCUMULATE
-from tests.training.processes import command, end, send, traces
-from tests.training.tiny import make_images, tiny_recipe
+from tests.engine.interrupted_runs import ACCUMULATE
+from tests.engine.processes import command, end, send, traces
+from tests.engine.tiny import make_images, tiny_recipe
 
 SIGINT, SIGTERM, SIGHUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 # The signals, the moment, and the workers. A step of eighteen is two micro-batches; the sixth ends an epoch.

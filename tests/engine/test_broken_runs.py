@@ -10,7 +10,7 @@ def test_a_run_that_is_killed_doubled_damaged_or_without_space_loses_nothing():
     words = [
         sys.executable,
         "-m",
-        "tests.training.broken_runs",
+        "tests.engine.broken_runs",
         *(str(word) for pair in counts.items() for word in pair),
     ]
     done = subprocess.run(words, capture_output=True, text=True, check=False)

@@ -11,7 +11,7 @@ import halonet
 from halonet.training import load_checkpoint
 
 FOLDER = Path(halonet.__file__).parent / "models/weights"
-RESULTS = Path(__file__).parents[2] / "results"
+RESULTS = Path(__file__).parents[2] / "results" / "training" / "cifar10_minutes.json"
 FILES = sorted(FOLDER.glob("*.safetensors"))
 each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 
@@ -44,12 +44,12 @@ def test_a_file_holds_the_row_that_it_is_named_by(path: Path) -> None:
 @each_file
 def test_a_file_says_how_good_it_was_and_where_it_is_from(path: Path) -> None:
     _, information = load_checkpoint(path)
-    figures, run = information["figures"], information["run"]
+    figures, training = information["figures"], information["run"]
     assert figures["data"] == "CIFAR-10 (JPEG)"
     assert figures["images"] == 10_000
-    records = [json.loads(each.read_text()) for each in RESULTS.glob("cifar10_minutes_seed*.json")]
-    (record,) = (each for each in records if each["seed"] == run["seed"])
+    records = [row for run in json.loads(RESULTS.read_text())["runs"] for row in run["rows"]]
+    (record,) = (each for each in records if each["seed"] == training["seed"])
     assert figures["top1"] == pytest.approx(record["top1"], abs=0.2)  # half precision moves a few images
-    assert run["recipe"] == "cifar10/minutes"
+    assert training["recipe"] == "cifar10/minutes"
     assert "root" not in information
-    assert run["best"]["validation_top1"] == max(each["best"]["validation_top1"] for each in records)
+    assert training["best"]["validation_top1"] == max(each["best"]["validation_top1"] for each in records)

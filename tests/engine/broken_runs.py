@@ -1,6 +1,6 @@
 """Break small trainings in every way that a machine can, and check that none loses anything and each says so.
 
-    python -m tests.training.broken_runs --kills 20 --double-resumes 5 --damages 12 --full-disks 9
+    python -m tests.engine.broken_runs --kills 20 --double-resumes 5 --damages 12 --full-disks 9
 
 Each training is forked from this process, which has imported everything. A training that was broken is continued by the
 command line it was begun with, `--resume-or-start`, and must end with the bits of one that was left alone.
@@ -22,8 +22,8 @@ import torch
 
 from halonet.engine.lock import LOCK_FILE
 from halonet.training import to_yaml
-from tests.training.processes import command, end, send, traces
-from tests.training.tiny import make_images, tiny_recipe
+from tests.engine.processes import command, end, send, traces
+from tests.engine.tiny import make_images, tiny_recipe
 
 LIMIT = 1000  # bytes of a file when the disk is full: enough for what is said on stderr
 Prepare = Callable[[], object]

@@ -1,5 +1,6 @@
 """A run so small that a test can afford many: forty images of 8 x 8 pixels, and a HaloNet to match."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -74,4 +75,14 @@ def tiny_recipe(
         regularization=RegularizationSection(label_smoothing=rate),
         ema=EmaSection(decay=0.9),
         engine=EngineSection(**{"accelerator": "cpu", "checkpoint_every_steps": 2, "log_every_steps": 1} | engine),
+    )
+
+
+def tiny_cifar10_recipe(root: Path, **data: object) -> Recipe:
+    """Training on the CIFAR-10 of `tests.data.cifar10_archives`."""
+    recipe = tiny_recipe("cifar10", epochs=2, batch_size=10, regularized=False)
+    return dataclasses.replace(
+        recipe,
+        model=dataclasses.replace(recipe.model, num_classes=10),
+        data=dataclasses.replace(recipe.data, root=str(root), **data),
     )

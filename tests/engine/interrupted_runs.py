@@ -1,6 +1,6 @@
 """Runs that kill themselves at chosen moments and are resumed; prints, for each scenario, what was left in the end.
 
-Run as a program, because it forks before any thread was started: `python -m tests.training.interrupted_runs FOLDER`.
+Run as a program, because it forks before any thread was started: `python -m tests.engine.interrupted_runs FOLDER`.
 """
 
 import io
@@ -17,8 +17,8 @@ import torch
 from halonet.classification import task as classification
 from halonet.engine import checkpoints, files, run
 from halonet.engine.run import resume, train
-from tests.training.processes import in_a_child, on_call, traces
-from tests.training.tiny import make_images, tiny_recipe
+from tests.engine.processes import in_a_child, on_call, traces
+from tests.engine.tiny import make_images, tiny_recipe
 
 ACCUMULATE = 2
 # Workers, and the moments of the kills. Step 13 is the first of an epoch: the run resumes from the epoch's very start,

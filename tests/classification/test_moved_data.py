@@ -1,20 +1,18 @@
 """A named data set that lies in a folder, which may move between training and evaluation."""
 
-import dataclasses
 import warnings
 from pathlib import Path
 
 import lightning
 import pytest
 
-from halonet.classification.recipe import Recipe
 from halonet.data import load_source
 from halonet.engine.run import read_result
 from halonet.errors import UserError, UserNote
 from halonet.training import evaluate, resolve, resume, train
 from halonet_cli.main import main
 from tests.data import cifar10_archives
-from tests.training.tiny import tiny_recipe
+from tests.engine.tiny import tiny_cifar10_recipe
 
 
 @pytest.fixture(autouse=True)
@@ -27,17 +25,8 @@ def data(tmp_path: Path) -> Path:
     return cifar10_archives.write_batches(tmp_path / "data", cifar10_archives.BINARY)
 
 
-def cifar10_recipe(root: Path, **data: object) -> Recipe:
-    recipe = tiny_recipe("cifar10", epochs=2, batch_size=10, regularized=False)
-    return dataclasses.replace(
-        recipe,
-        model=dataclasses.replace(recipe.model, num_classes=10),
-        data=dataclasses.replace(recipe.data, root=str(root), **data),
-    )
-
-
 def test_a_run_says_which_variant_it_was_measured_on(data, tmp_path, capsys):
-    run = train(cifar10_recipe(data, train_images=40), tmp_path / "run")
+    run = train(tiny_cifar10_recipe(data, train_images=40), tmp_path / "run")
     result = read_result(run)
     assert (result["data"], result["variant"], result["images"], result["steps"]) == ("cifar10", "CIFAR-10", 20, 8)
     assert main(["evaluate", str(run), "--device", "cpu"]) == 0
@@ -45,7 +34,7 @@ def test_a_run_says_which_variant_it_was_measured_on(data, tmp_path, capsys):
 
 
 def test_a_moved_data_set_is_measured_where_it_is_now(data, tmp_path, capsys):
-    run = train(cifar10_recipe(data), tmp_path / "run")
+    run = train(tiny_cifar10_recipe(data), tmp_path / "run")
     before = evaluate(run, device="cpu")
     data.rename(tmp_path / "moved")
     with pytest.raises(UserError, match="is not a folder"):
@@ -64,9 +53,9 @@ class StopAfterTwoSteps(lightning.Callback):
 
 
 def test_a_run_is_resumed_where_its_data_is_now(data, tmp_path):
-    whole = read_result(train(cifar10_recipe(data), tmp_path / "whole"))
+    whole = read_result(train(tiny_cifar10_recipe(data), tmp_path / "whole"))
     with pytest.raises(RuntimeError, match="stop"):
-        train(cifar10_recipe(data), tmp_path / "run", callbacks=[StopAfterTwoSteps()])
+        train(tiny_cifar10_recipe(data), tmp_path / "run", callbacks=[StopAfterTwoSteps()])
     data.rename(tmp_path / "moved")
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserNote)  # the place of the data is no part of the experiment
@@ -76,7 +65,7 @@ def test_a_run_is_resumed_where_its_data_is_now(data, tmp_path):
 
 def test_the_root_of_a_run_is_kept_as_an_absolute_path(data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run = train(cifar10_recipe(Path("data")), tmp_path / "run")
+    run = train(tiny_cifar10_recipe(Path("data")), tmp_path / "run")
     assert resolve(run / "recipe.yaml").data.root == str(data)
 
 
@@ -90,7 +79,7 @@ def test_only_the_root_may_change_when_a_run_is_resumed(capsys):
 
 
 def test_images_to_label_are_found_from_the_root(data, tmp_path, capsys):
-    run = train(cifar10_recipe(data), tmp_path / "run")
+    run = train(tiny_cifar10_recipe(data), tmp_path / "run")
     load_source("cifar10", "test", root=data)[0][0].save(tmp_path / "photo.png")
     assert main(["predict", str(run), "photo.png", "--data.root", str(tmp_path), "--device", "cpu"]) == 0
     assert str(tmp_path / "photo.png") in capsys.readouterr().out
