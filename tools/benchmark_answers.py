@@ -1,6 +1,5 @@
 """Short answers to the questions that benchmarks are asked, on their page and in the README."""
 
-from collections.abc import Iterable
 from pathlib import Path
 
 from benchmark_details import cell
@@ -19,6 +18,14 @@ PEERS = {
 NETWORKS = ("timm/halonet_h1", "timm/resnet50", "timm/efficientnet_b1")
 SIDES = (128, 256, 512, 1024, 2048)
 BATCH = {"CPU": "batch 4", "H100": "batch 256"}  # of the networks that are shown
+
+SPEED = (
+    "time of the operator at H1's stage 1, forward",
+    "the same, forward and backward",
+    "time of timm's `halonet_h1` over H1's, inference",
+    "the same, a training step",
+    "memory of that step",
+)
 
 FASTER = """\
 ## How much faster is it?
@@ -154,45 +161,25 @@ def memory_table(memory: dict[str, Medians]) -> str:
 
 def make_speed(results: Path) -> str:
     """Write the README's part: time and memory of others over ours."""
-    lines = [
-        _speed_line(
-            "the operator at H1's stage 1, forward", (_at_stage(results, device, "forward") for device in DEVICES)
-        ),
-        _speed_line("the same, forward and backward", (_at_stage(results, device, "training") for device in DEVICES)),
-        _speed_line(
-            "H1 and timm's `halonet_h1`, inference", (_network(results, device, "inference") for device in DEVICES)
-        ),
-        _speed_line("the same, a training step", (_network(results, device, "training") for device in DEVICES)),
-        _speed_line("memory of a training step", (_memory(results, device) for device in DEVICES)),
-    ]
-    head = ["others over ours", *(f"{device.name}: {peer}" for device in DEVICES for peer in ("timm", "plain PyTorch"))]
+    head = ["over ours", *(f"{device.name}: {peer}" for device in DEVICES for peer in ("timm", "plain PyTorch"))]
+    columns = [column for device in DEVICES for column in _speed_of(results, device)]
+    lines = [[what, *figures] for what, *figures in zip(SPEED, *columns, strict=True)]
     text = wrap(
-        f"{devices_in_words()} [Benchmarks](docs/benchmarks.md) has charts, all figures, and how they were measured."
+        f"{devices_in_words()} Plain PyTorch is our backend `composite`. [Benchmarks](docs/benchmarks.md) has charts, "
+        "all figures, and how they were measured."
     )
     return f"{markdown_table(head, lines, words=1)}\n{text}"
 
 
-def _speed_line(what: str, pairs: Iterable[tuple[str, str]]) -> list[str]:
-    return [what, *(figure for pair in pairs for figure in pair)]
-
-
-def _at_stage(results: Path, device: Device, task: str) -> tuple[str, str]:
-    medians = read_medians(results, device.stages)
-    return _figure(medians, "h1/stage1", task, "timm"), _figure(medians, "h1/stage1", task, "composite")
-
-
-def _network(results: Path, device: Device, task: str) -> tuple[str, str]:
-    medians = read_medians(results, device.networks)
-    return _cell(best_ratio(medians, "timm/halonet_h1", BATCH[device.name], task)), "-"
-
-
-def _memory(results: Path, device: Device) -> tuple[str, str]:
-    ratios = [
-        figures["memory_ratio"]
-        for (_, _, name), figures in read_medians(results, device.memory).items()
-        if name == "timm/halonet_h1"
-    ]
-    return _cell(ratios[0] if ratios else None), "-"
+def _speed_of(results: Path, device: Device) -> tuple[list[str], list[str]]:
+    """Give a column for timm and one for plain PyTorch, whose lines are those of `SPEED`."""
+    stages, networks = read_medians(results, device.stages), read_medians(results, device.networks)
+    timm, plain = ([_figure(stages, "h1/stage1", task, peer) for task in TASKS] for peer in ("timm", "composite"))
+    for task in ("inference", "training"):
+        timm.append(_cell(best_ratio(networks, "timm/halonet_h1", BATCH[device.name], task)))
+    memory = read_medians(results, device.memory)
+    timm.append(_cell(next((memory[key]["memory_ratio"] for key in memory if key[2] == "timm/halonet_h1"), None)))
+    return timm, plain + ["-"] * 3
 
 
 def _figure(medians: Medians, case: str, task: str, name: str) -> str:

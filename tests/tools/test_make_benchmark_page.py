@@ -90,7 +90,7 @@ def test_records_that_do_not_exist_are_left_out(tmp_path):
 
 
 def test_the_readme_shows_the_figures(results):
-    assert "| the operator at H1's stage 1, forward | 3.00 x | - | - | - |" in make_speed(results)
+    assert "| time of the operator at H1's stage 1, forward | 3.00 x | - | - | - |" in make_speed(results)
 
 
 def test_answers_show_medians(results):
@@ -110,7 +110,7 @@ def test_a_network_is_compared_in_its_faster_memory_format(tmp_path):
     answers = make_answers(tmp_path)
     assert "| `timm/halonet_h1` | 3.00 x |" in answers
     assert "| `timm/resnet50` | 0.50 x |" in answers
-    assert "| H1 and timm's `halonet_h1`, inference | 3.00 x | - | - | - |" in make_speed(tmp_path)
+    assert "| time of timm's `halonet_h1` over H1's, inference | 3.00 x | - | - | - |" in make_speed(tmp_path)
 
 
 def test_memory_is_compared_with_ours(tmp_path):
@@ -119,7 +119,7 @@ def test_memory_is_compared_with_ours(tmp_path):
     (tmp_path / "memory").mkdir()
     (tmp_path / "memory/step.json").write_text(json.dumps({"runs": [{"rows": [row]}]}))
     assert "| CPU | batch 16 | `timm/halonet_h1` | 250 | 2.50 x |" in make_answers(tmp_path)
-    assert "| memory of a training step | 2.50 x | - | - | - |" in make_speed(tmp_path)
+    assert "| memory of that step | 2.50 x | - | - | - |" in make_speed(tmp_path)
 
 
 def test_growth_is_relative_to_the_smallest_image(tmp_path):
