@@ -8,7 +8,7 @@
 
 namespace halonet::HALONET_ISA {
 
-// One axis of a group: the queries of one block. With a stride beyond the block, each query is its own group.
+// One axis of a group. With a stride beyond the block, each query is its own group.
 struct Span {
     int64_t first_query, num_queries, first_pixel;
     int64_t first_key, num_keys;  // the window, clipped to the image unless zeros surround it
@@ -37,11 +37,11 @@ inline Span with_keys(Span span, const Axis& axis, bool zeros, int64_t first_key
     return span;
 }
 
-inline Span make_span(const Axis& axis, bool zeros, bool centered, int64_t group) {
-    const int64_t block = is_sparse(axis) ? group * axis.stride / axis.block : group;
+inline Span make_span(const Axis& axis, bool zeros, bool centered, int64_t index) {
+    const int64_t block = is_sparse(axis) ? index * axis.stride / axis.block : index;
     const int64_t top = block * axis.block, end = std::min(top + axis.block, axis.size);
-    const int64_t first = is_sparse(axis) ? group : (top + axis.stride - 1) / axis.stride;
-    const int64_t after = is_sparse(axis) ? group + 1 : (end + axis.stride - 1) / axis.stride;
+    const int64_t first = is_sparse(axis) ? index : (top + axis.stride - 1) / axis.stride;
+    const int64_t after = is_sparse(axis) ? index + 1 : (end + axis.stride - 1) / axis.stride;
     const int64_t first_pixel = first * axis.stride, last_pixel = (after - 1) * axis.stride;
     return with_keys({first, after - first, first_pixel, 0, 0}, axis, zeros,
                      (centered ? first_pixel : top) - axis.halo,
@@ -61,13 +61,22 @@ inline int64_t most_keys(const Axis& axis, bool zeros) {
     return zeros ? window : std::min(window, axis.size);
 }
 
+// The queries of one block, and the keys they see, in one head of one image.
+struct Group {
+    int64_t batch, head;
+    Span rows, columns;
+
+    int64_t num_keys() const { return rows.num_keys * columns.num_keys; }
+    int64_t num_queries() const { return rows.num_queries * columns.num_queries; }
+};
+
 inline int64_t chunks(int64_t channels, int per_chunk) { return (channels + per_chunk - 1) / per_chunk; }
 
-// Where an image's channels of one head begin.
+// The first channel of a pixel in the group's image and head.
 template <class T>
-inline T* pixel(const Image& image, int64_t batch, int64_t row, int64_t column, int64_t head) {
-    return static_cast<T*>(image.data) + batch * image.batch_stride + row * image.row_stride +
-           column * image.column_stride + head * image.head_stride;
+inline T* pixel(const Image& image, const Group& group, int64_t row, int64_t column) {
+    return static_cast<T*>(image.data) + group.batch * image.batch_stride + row * image.row_stride +
+           column * image.column_stride + group.head * image.head_stride;
 }
 
 // Copy up to a chunk of channels, the rest of the chunk becoming zero.
@@ -90,8 +99,8 @@ struct Inside {
 
 // Copy a window to [chunks, keys, channels of a chunk], zeros outside the image.
 template <class T>
-void read_window(const Image& image, int64_t channels, int64_t batch, int64_t head, const Call& call, const Span& rows,
-                 const Span& columns, T* window) {
+void read_window(const Image& image, int64_t channels, const Call& call, const Group& group, T* window) {
+    const Span &rows = group.rows, &columns = group.columns;
     const Inside inside_rows(rows, call.rows), inside(columns, call.columns);
     for (int64_t done = 0; done < channels; done += chunk<T>)
         for (int64_t r = 0; r < rows.num_keys; ++r, window += columns.num_keys * chunk<T>) {
@@ -101,8 +110,7 @@ void read_window(const Image& image, int64_t channels, int64_t batch, int64_t he
             }
             std::fill_n(window, inside.first * chunk<T>, T(0));
             std::fill_n(window + inside.after * chunk<T>, (columns.num_keys - inside.after) * chunk<T>, T(0));
-            const T* from =
-                pixel<T>(image, batch, rows.first_key + r, columns.first_key + inside.first, head) + done;
+            const T* from = pixel<T>(image, group, rows.first_key + r, columns.first_key + inside.first) + done;
             for (int64_t c = inside.first; c < inside.after; ++c, from += image.column_stride)
                 copy_chunk(from, channels - done, window + c * chunk<T>);
         }
@@ -110,14 +118,14 @@ void read_window(const Image& image, int64_t channels, int64_t batch, int64_t he
 
 // Add a window to an image; what lies outside is dropped.
 template <class T>
-void add_window(const Image& image, int64_t channels, int64_t batch, int64_t head, const Call& call, const Span& rows,
-                const Span& columns, const T* window) {
+void add_window(const Image& image, int64_t channels, const Call& call, const Group& group, const T* window) {
     constexpr int L = lanes<T>;
+    const Span &rows = group.rows, &columns = group.columns;
     const Inside inside_rows(rows, call.rows), inside(columns, call.columns);
     for (int64_t done = 0; done < channels; done += chunk<T>)
         for (int64_t r = 0; r < rows.num_keys; ++r, window += columns.num_keys * chunk<T>) {
             if (r < inside_rows.first || r >= inside_rows.after) continue;
-            T* to = pixel<T>(image, batch, rows.first_key + r, columns.first_key + inside.first, head) + done;
+            T* to = pixel<T>(image, group, rows.first_key + r, columns.first_key + inside.first) + done;
             const int64_t now = channels - done;
             for (int64_t c = inside.first; c < inside.after; ++c, to += image.column_stride) {
                 const T* from = window + c * chunk<T>;
@@ -129,7 +137,7 @@ void add_window(const Image& image, int64_t channels, int64_t batch, int64_t hea
         }
 }
 
-// Whether none of so many numbers of a window, which fill vectors, is NaN or infinite.
+// Whether no number of a window is NaN or infinite; their count is a multiple of a vector.
 template <class T>
 bool is_finite(const T* window, int64_t count) {
     constexpr int L = lanes<T>;
@@ -142,15 +150,15 @@ bool is_finite(const T* window, int64_t count) {
     return is_zero<T>((sums[0] + sums[1]) + (sums[2] + sums[3]));
 }
 
-// The same of the channels of a group's queries in an image.
+// Whether no channel of a group's queries in an image is NaN or infinite.
 template <class T>
-bool is_finite(const Image& image, int64_t channels, int64_t batch, int64_t head, const Span& rows,
-               const Span& columns) {
+bool is_finite(const Image& image, int64_t channels, const Group& group) {
     constexpr int L = lanes<T>;
+    const Span &rows = group.rows, &columns = group.columns;
     Vector<T> sum = {};
     for (int64_t r = 0; r < rows.num_queries; ++r)
         for (int64_t c = 0; c < columns.num_queries; ++c) {
-            const T* from = pixel<T>(image, batch, rows.first_query + r, columns.first_query + c, head);
+            const T* from = pixel<T>(image, group, rows.first_query + r, columns.first_query + c);
             for (int64_t done = 0; done < channels; done += L) {
                 const Vector<T> x =
                     channels - done >= L ? load(from + done) : load_some(from + done, channels - done);
@@ -165,18 +173,18 @@ template <class T>
 struct Tile {
     int count;  // lanes from `count` on hold no query: they repeat the first, whose gradient is zero there
     int vectors;
-    int64_t row[tile<T>], column[tile<T>];  // places on the query grid, of lane 0 where there is no query
-    // Table entry of the first key of the window.
-    int64_t row_entry[tile<T>], column_entry[tile<T>];
+    int64_t row[tile_lanes<T>], column[tile_lanes<T>];  // on the query grid; of lane 0 where there is no query
+    int64_t row_entry[tile_lanes<T>], column_entry[tile_lanes<T>];  // of the tables, for the window's first key
     int64_t first_row, after_row;  // the rows of the window that its queries see
 
-    Tile(const Call& call, const Span& rows, const Span& columns, int64_t first) {
-        count = int(std::min<int64_t>(rows.num_queries * columns.num_queries - first, tile<T>));
+    Tile(const Call& call, const Group& group, int64_t first) {
+        const Span &rows = group.rows, &columns = group.columns;
+        count = int(std::min<int64_t>(group.num_queries() - first, tile_lanes<T>));
         vectors = (count + lanes<T> - 1) / lanes<T>;
-        // The places follow each other: a division for each lane would take longer than the rest.
+        // Stepped from lane to lane: a division for each lane would take longer than the rest.
         const int64_t first_i = first / columns.num_queries, first_j = first % columns.num_queries;
         int64_t i = first_i, j = first_j;
-        for (int lane = 0; lane < tile<T>; ++lane) {
+        for (int lane = 0; lane < tile_lanes<T>; ++lane) {
             if (lane == count) i = first_i, j = first_j;
             row[lane] = rows.first_query + i;
             column[lane] = columns.first_query + j;
@@ -194,18 +202,18 @@ struct Tile {
     }
 
     static int64_t entry(const Axis& axis, const Span& span, int64_t slot) {
-        const int64_t standing = span.first_pixel + slot * axis.offset_stride;
-        return span.first_key - standing + axis.block + axis.halo - 1;
+        const int64_t counts_as = span.first_pixel + slot * axis.offset_stride;
+        return span.first_key - counts_as + axis.block + axis.halo - 1;
     }
 };
 
-// Read `channels` of the tile's queries from an image, times a factor, to [channels, lanes]; of `count` lanes, the
-// others being zero.
+// Read `channels` of the tile's queries from an image, times a factor, to [channels, lanes]; lanes from `count` on
+// become zero.
 template <class T>
-void read_transposed(const Image& image, int64_t channels, int64_t batch, int64_t head, const Tile<T>& tile_, T factor,
-                     int count, T* result) {
+void read_transposed(const Image& image, int64_t channels, const Group& group, const Tile<T>& tile, T factor, int count,
+                     T* result) {
     constexpr int L = lanes<T>;
-    for (int v = 0; v < tile_.vectors; ++v)
+    for (int v = 0; v < tile.vectors; ++v)
         for (int64_t done = 0; done < channels; done += L) {
             Vector<T> square[L];
 #pragma GCC unroll 16
@@ -213,31 +221,32 @@ void read_transposed(const Image& image, int64_t channels, int64_t batch, int64_
                 const int lane = v * L + i;
                 square[i] = Vector<T>{};
                 if (lane >= count) continue;
-                const T* from = pixel<T>(image, batch, tile_.row[lane], tile_.column[lane], head) + done;
+                const T* from = pixel<T>(image, group, tile.row[lane], tile.column[lane]) + done;
                 square[i] = channels - done >= L ? load(from) : load_some(from, channels - done);
             }
             transpose<T>(square);
 #pragma GCC unroll 16
-            for (int i = 0; i < L; ++i) store(result + (done + i) * tile<T> + v * L, square[i] * factor);
+            for (int i = 0; i < L; ++i) store(result + (done + i) * tile_lanes<T> + v * L, square[i] * factor);
         }
 }
 
 // Write [channels, lanes] times a factor for each lane to the tile's queries in an image.
 template <class T>
-void write_transposed(const Image& image, int64_t channels, int64_t batch, int64_t head, const Tile<T>& tile_,
-                      const T* factor, const T* from) {
+void write_transposed(const Image& image, int64_t channels, const Group& group, const Tile<T>& tile, const T* factor,
+                      const T* from) {
     constexpr int L = lanes<T>;
-    for (int v = 0; v < tile_.vectors; ++v)
+    for (int v = 0; v < tile.vectors; ++v)
         for (int64_t done = 0; done < channels; done += L) {
             Vector<T> square[L];
 #pragma GCC unroll 16
-            for (int i = 0; i < L; ++i) square[i] = load(from + (done + i) * tile<T> + v * L) * load(factor + v * L);
+            for (int i = 0; i < L; ++i)
+                square[i] = load(from + (done + i) * tile_lanes<T> + v * L) * load(factor + v * L);
             transpose<T>(square);
 #pragma GCC unroll 16
             for (int i = 0; i < L; ++i) {
                 const int lane = v * L + i;
-                if (lane >= tile_.count) break;
-                T* to = pixel<T>(image, batch, tile_.row[lane], tile_.column[lane], head) + done;
+                if (lane >= tile.count) break;
+                T* to = pixel<T>(image, group, tile.row[lane], tile.column[lane]) + done;
                 if (channels - done >= L)
                     store(to, square[i]);
                 else
@@ -248,15 +257,14 @@ void write_transposed(const Image& image, int64_t channels, int64_t batch, int64
 
 // Read `channels` of the tile's queries, times a factor, to [chunks, lanes, channels of a chunk].
 template <class T>
-void read_rows(const Image& image, int64_t first_channel, int64_t channels, int64_t batch, int64_t head, const Tile<T>& tile_,
+void read_rows(const Image& image, int64_t first_channel, int64_t channels, const Group& group, const Tile<T>& tile,
                T factor, T* result) {
-    const int used = tile_.vectors * lanes<T>;
-    for (int64_t done = 0; done < channels; done += chunk<T>, result += tile<T> * chunk<T>)
+    const int used = tile.vectors * lanes<T>;
+    for (int64_t done = 0; done < channels; done += chunk<T>, result += tile_lanes<T> * chunk<T>)
         for (int lane = 0; lane < used; ++lane) {
-            const T* from =
-                pixel<T>(image, batch, tile_.row[lane], tile_.column[lane], head) + first_channel + done;
+            const T* from = pixel<T>(image, group, tile.row[lane], tile.column[lane]) + first_channel + done;
             T* to = result + lane * chunk<T>;
-            copy_chunk(from, lane < tile_.count ? channels - done : 0, to);
+            copy_chunk(from, lane < tile.count ? channels - done : 0, to);
             for (int i = 0; i < chunk<T>; ++i) to[i] *= factor;
         }
 }

@@ -5,10 +5,10 @@
 
 namespace halonet::HALONET_ISA {
 
-// Lanes of a tile of queries: so many vectors of them are in work at a time.
+// A tile is the queries that are in work at a time, one in each lane of so many vectors.
 constexpr int tile_vectors = vector_bytes == 16 && num_registers == 32 ? 4 : 2;
 template <class T>
-constexpr int tile = tile_vectors * lanes<T>;
+constexpr int tile_lanes = tile_vectors * lanes<T>;
 
 // Windows, tables and queries are kept as [chunks of channels, pixels, channels of a chunk]: distances between
 // pixels are then constants of the program.
@@ -18,15 +18,15 @@ constexpr int chunk = 64 / int(sizeof(T));
 // Distances between the elements of both factors and of the result.
 template <class T>
 struct ByChannel {  // result[pixel, query] = sum over channels of pixels[pixel, channel] * queries[channel, query]
-    static constexpr int a_row = chunk<T>, a_column = 1, b_row = tile<T>, c_row = tile<T>;
+    static constexpr int a_row = chunk<T>, a_column = 1, b_row = tile_lanes<T>, c_row = tile_lanes<T>;
 };
 template <class T>
 struct ByPixel {  // result[channel, query] = sum over pixels of pixels[pixel, channel] * scores[pixel, query]
-    static constexpr int a_row = 1, a_column = chunk<T>, b_row = tile<T>, c_row = tile<T>;
+    static constexpr int a_row = 1, a_column = chunk<T>, b_row = tile_lanes<T>, c_row = tile_lanes<T>;
 };
 template <class T>
 struct ByQuery {  // result[pixel, channel] = sum over queries of scores[pixel, query] * queries[query, channel]
-    static constexpr int a_row = tile<T>, a_column = 1, b_row = chunk<T>, c_row = chunk<T>;
+    static constexpr int a_row = tile_lanes<T>, a_column = 1, b_row = chunk<T>, c_row = chunk<T>;
 };
 
 // What a product starts from.
@@ -53,7 +53,7 @@ template <class T, class Layout, Start start, int vectors, int rows>
             if constexpr (start == Start::zero) sum[m][v] = Vector<T>{};
             if constexpr (start == Start::result) sum[m][v] = load(c + m * Layout::c_row + v * L);
             if constexpr (start == Start::positions)
-                sum[m][v] = load(given.row_logits + v * L) + load(given.column_logits + m * tile<T> + v * L);
+                sum[m][v] = load(given.row_logits + v * L) + load(given.column_logits + m * tile_lanes<T> + v * L);
         }
     for (int64_t k = given.length; k > 0; --k) {
         Vector<T> right[vectors];
@@ -97,15 +97,15 @@ struct Product {
             tiles[now](given);
             given.a += now * Layout::a_row;
             given.c += now * Layout::c_row;
-            if constexpr (start == Start::positions) given.column_logits += now * tile<T>;
+            if constexpr (start == Start::positions) given.column_logits += now * tile_lanes<T>;
         }
     }
 };
 
 // result (+)= a * b, `rows` x `vectors` vectors, over `length` common elements.
 template <template <class> class Layout, Start start, class T>
-inline void product(int64_t rows, int vectors, int64_t length, const T* a, const T* b, T* c, const T* row_logits = nullptr,
-                    const T* column_logits = nullptr) {
+inline void product(int64_t rows, int vectors, int64_t length, const T* a, const T* b, T* c,
+                    const T* row_logits = nullptr, const T* column_logits = nullptr) {
     const Operands<T> given{a, b, c, length, row_logits, column_logits};
     if (vectors == 1) return Product<T, Layout<T>, start, 1>::run(rows, given);
     if (vectors == 2) return Product<T, Layout<T>, start, 2>::run(rows, given);

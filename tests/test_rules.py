@@ -91,23 +91,6 @@ def test_build_names_every_mistake():
         build(Cake, [])
 
 
-def test_section_prefixes_the_key():
-    with pytest.raises(RuleError) as caught:
-        build(Cake, {"layers": 0, "bakd": True})
-    value, key = [str(complaint.under("party.cake")) for complaint in caught.value.complaints]
-    assert value == "party.cake.layers is 0, but must be from 1 to 20"
-    assert key.startswith("unknown key 'party.cake.bakd'. Did you mean 'party.cake.baked'?")
-
-
-def test_long_lists_of_complaints_are_cut():
-    with pytest.raises(RuleError) as caught:
-        build(Cake, {"layers": 1} | {f"x{number}": 0 for number in range(100)})
-    lines = str(caught.value).splitlines()
-    assert lines[0] == "Cake: 100 mistakes"
-    assert lines[-1] == "  and 80 more"
-    assert len(lines) == 22
-
-
 def test_check_arguments():
     check_arguments(layers=(3, Annotated[int, within(least=1)]))
     with pytest.raises(RuleError, match="layers is 0, but must be at least 1"):

@@ -73,7 +73,7 @@ def test_check_names_every_mistake():
         ({"cake": {"layers": 1, "sugar": {0.5}}}, "cake.sugar is {0.5}, but must be a list"),
         ({"cake": {"layers": 1, "corner": [1, 2, 3]}}, "cake.corner is (1, 2, 3), but must be a shorter list"),
         ({"cake": {"layers": 1, "corner": [2, 1]}}, "cake.corner is (2.0, 1.0), but must be two numbers, the smaller"),
-        ({"cake": {"layers": 1, 7: 8}}, "cake.7 is no key: a key is text"),
+        ({"cake": {"layers": 1, 7: 8}}, "cake.7 is not a key: keys are text"),
         ({"cake": {"layers": "1"}}, "cake.layers is '1', but must be a whole number"),
         ({"cake": {"layers": 1.0}}, "cake.layers is 1.0, but must be a whole number"),
         ({"cake": {"layers": 1}, "oven": {"degree": 100}}, "oven.degrees is missing: add it"),

@@ -113,7 +113,7 @@ def _complaints(detail: ErrorDetails, hint: Any) -> list[Complaint]:
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
         return [Complaint(key, known=_known_keys(path, hint))]
     if kind == "invalid_key":
-        return [Complaint(key, "is no key: a key is text")]
+        return [Complaint(key, "is not a key: keys are text")]
     if kind == "rule":
         words = context["words"]
     elif kind == "literal_error":

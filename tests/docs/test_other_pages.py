@@ -1,9 +1,12 @@
+import importlib
+import re
 from functools import partial
 
 import lightning
 import pytest
 
 import halonet
+import halonet.training  # before `few_batches` replaces the Trainer that its annotations name
 from tests.docs.pages import DOCS, run_steps, steps_of
 
 
@@ -43,3 +46,14 @@ def test_every_public_name_is_in_the_reference():
         value = getattr(halonet, name)
         if getattr(value, "__module__", "").startswith("halonet.") or name == "HALONETS":
             assert f"halonet.{name}" in reference, name
+
+
+def test_every_name_in_the_reference_exists():
+    names = re.findall(r"^::: (\S+)$", (DOCS / "api.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(names) > 40
+    assert [name for name in names if not exists(name)] == []
+
+
+def exists(name: str) -> bool:
+    module, _, attribute = name.rpartition(".")
+    return hasattr(importlib.import_module(module), attribute)

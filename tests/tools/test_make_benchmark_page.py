@@ -3,7 +3,9 @@ import json
 import pytest
 
 from tools import make_benchmark_page
-from tools.make_benchmark_page import BEGIN, END, PAGE, README, RESULTS, SECTIONS, make_page, make_speed
+from tools.benchmark_answers import make_answers, make_speed
+from tools.benchmark_details import SECTIONS
+from tools.make_benchmark_page import BEGIN, END, PAGE, README, RESULTS, make_page
 from tools.pages import between
 
 GPU_PARTS = {
@@ -17,7 +19,7 @@ def test_the_page_is_up_to_date():
 
 
 def test_the_readme_is_up_to_date():
-    assert between(README.read_text(encoding="utf-8"), BEGIN, END) == make_speed()
+    assert between(README.read_text(encoding="utf-8"), BEGIN, END) == make_speed(RESULTS)
 
 
 def test_every_record_has_a_section():
@@ -82,9 +84,55 @@ def test_every_record_with_rows_of_a_gpus_file_is_on_the_page():
 
 
 def test_records_that_do_not_exist_are_left_out(tmp_path):
-    assert make_page(tmp_path) == f"{make_benchmark_page.INTRODUCTION}\n{make_benchmark_page.OWED}"
+    page = make_benchmark_page
+    assert make_page(tmp_path) == "\n".join((page.INTRODUCTION, page.METHOD, page.DETAILS, page.OWED))
     assert "docs/benchmarks.md" in make_speed(tmp_path)
 
 
 def test_the_readme_shows_the_figures(results):
-    assert "| h1/stage1 | forward | 3.00 x (2.00 to 4.00) | 2.00 | 10.0 |" in make_speed(results)
+    assert "| time of the operator at H1's stage 1, forward | 3.00 x | - | - | - |" in make_speed(results)
+
+
+def test_answers_show_medians(results):
+    answers = make_answers(results)
+    assert "| size | pass | CPU: timm |" in answers
+    assert "| stage 1 | forward | 3.00 x |" in answers
+    assert "| stage 1 | 50 % | - |" in answers
+    assert "grow" not in answers  # there is no record of it
+
+
+def test_a_network_is_compared_in_its_faster_memory_format(tmp_path):
+    row = {"case": "networks, batch 4", "task": "inference", "baseline": "h1", "facts": {}}
+    times = {"h1": 2.0, "timm/halonet_h1": 8.0, "timm/halonet_h1 channels_last": 6.0, "timm/resnet50": 1.0}
+    row["milliseconds"] = {name: [time, time, time] for name, time in times.items()}
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/networks.json").write_text(json.dumps({"runs": [{"rows": [row]}]}))
+    answers = make_answers(tmp_path)
+    assert "| `timm/halonet_h1` | 3.00 x |" in answers
+    assert "| `timm/resnet50` | 0.50 x |" in answers
+    assert "| time of timm's `halonet_h1` over H1's, inference | 3.00 x | - | - | - |" in make_speed(tmp_path)
+
+
+def test_memory_is_compared_with_ours(tmp_path):
+    row = {"case": "256 px, batch 16", "task": "training", "baseline": "h1", "facts": {}}
+    row["mebibytes"] = {"h1": 100.0, "timm/halonet_h1": 250.0}
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "memory/step.json").write_text(json.dumps({"runs": [{"rows": [row]}]}))
+    assert "| CPU | batch 16 | `timm/halonet_h1` | 250 | 2.50 x |" in make_answers(tmp_path)
+    assert "| memory of that step | 2.50 x | - | - | - |" in make_speed(tmp_path)
+
+
+def test_growth_is_relative_to_the_smallest_image(tmp_path):
+    def row(side, milliseconds):
+        return {
+            "case": f"image of {side} px",
+            "task": "forward",
+            "baseline": "cpu",
+            "facts": {"unit": "pixel", "units": 1000},
+            "milliseconds": {"cpu": [milliseconds] * 3},
+        }
+
+    (tmp_path / "operator").mkdir()
+    record = {"runs": [{"rows": [row(128, 4.0), row(256, 5.0)]}]}
+    (tmp_path / "operator/growth_image.json").write_text(json.dumps(record))
+    assert "| CPU | forward | 1.00 | 1.25 | - | - | - |" in make_answers(tmp_path)

@@ -221,7 +221,7 @@ def _useless(random: Random, content: dict[str, Any]) -> Outcome:
     del content["annotations"][0]
     if reason == NO_AREA:  # not for training, but evaluation counts it, as COCO's does
         return f"the only {field}: {shortened(value)}", (), ("1 of 1 annotations are left out", *expected)
-    return f"the only {field}: {shortened(value)}", (*expected, "no annotation is of use"), ()
+    return f"the only {field}: {shortened(value)}", (*expected, "no annotation is usable"), ()
 
 
 def _missing(random: Random, content: dict[str, Any]) -> Outcome:

@@ -15,8 +15,8 @@ class Bottleneck(nn.Module):
     """1x1 convolution, a spatial mixer, 1x1 convolution, and the shortcut (paper Table 2).
 
     1x1 -> BN -> act -> mixer -> BN -> act -> 1x1 -> BN (gamma starts at 0) -> SE -> add -> act. The shortcut is the
-    identity where nothing changes, else a strided 1x1 convolution with batch norm. Placement and zero gamma are
-    ResNet's habit; the paper does not state them.
+    identity if the shapes agree, else a strided 1x1 convolution with batch norm. The order and the zero gamma are those
+    of ResNet; the paper does not state them.
 
     Args:
         in_channels: Channels of the input.
@@ -28,7 +28,7 @@ class Bottleneck(nn.Module):
         stride: Reduction of the block, 1 or 2.
         pool: Reduce by average pooling after the mixer (SASA) instead of in it.
         activation: "silu" or "relu".
-        squeeze_excitation: Reduction ratio of squeeze-and-excitation, e.g. 1/8, or None for none.
+        squeeze_excitation: Reduction ratio of squeeze-and-excitation, e.g. 1/8, or None to leave it out.
         drop_path: Probability of skipping the block in training (stochastic depth).
     """
 
@@ -81,11 +81,11 @@ class Bottleneck(nn.Module):
             x = F.avg_pool2d(x, self.pool_stride, ceil_mode=True, count_include_pad=False)
         x = normalize(x, self.mixer_norm, self.mixer_act)
         x = self.expand(x)
-        if self._adds_at_once():
+        if self._adds_directly():
             return normalize(x, self.expand_norm, self.act, shortcut)
         return self.act(self.drop_path(self.squeeze_excitation(self.expand_norm(x))) + shortcut)
 
-    def _adds_at_once(self) -> bool:
+    def _adds_directly(self) -> bool:
         """Whether nothing stands between the last norm and the sum."""
         skips = self.training and self.drop_path.drop_prob
         return type(self.squeeze_excitation) is nn.Identity and not skips

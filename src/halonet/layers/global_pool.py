@@ -32,5 +32,5 @@ class GlobalPool(nn.Module):
         return (weights @ pixels).squeeze(1)
 
     def extra_repr(self) -> str:
-        """Name the kind."""
+        """Show the kind."""
         return repr(self.kind)

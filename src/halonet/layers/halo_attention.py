@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from halonet.errors import UserError
-from halonet.layers.projection import Projection, divided
+from halonet.layers.projection import Projection, split_outputs
 from halonet.ops import attention_weights
 from halonet.ops.arguments import choice, finite_number, pair, whole_number
 from halonet.ops.attention.backends import backend_names
@@ -26,11 +26,10 @@ class HaloAttention(nn.Module):
     """Local self-attention over blocks with a halo, from feature map to feature map (paper sections 2.1-2.2).
 
     One layer, `qkv`, makes queries, keys and values; there are no biases and no output projection (the 1x1 convolution
-    that follows plays that part, and the paper's parameter counts leave no room for another). With a stride the
-    queries are subsampled and keys and values stay at full resolution (section 2.2, "attention downsampling"): `query`
-    is called on every `stride`-th pixel, and `key_value` on all. Hooks, parametrizations and adapters of the three act,
-    for each is called as a module. Whatever the strides, a state dictionary with `qkv` fits a layer without, and the
-    other way round.
+    that follows takes its place, and the paper's parameter counts leave no room for another). With a stride the
+    queries are subsampled and keys and values stay at full resolution (section 2.2, "attention downsampling"): then
+    `query` is called on every `stride`-th pixel, and `key_value` on all. Hooks, parametrizations and adapters of the
+    three work, because each is called as a module. State dictionaries load whether they hold `qkv` or the other two.
 
     A feature map in channels_last memory passes through without a copy; a contiguous NCHW map is copied once.
 
@@ -101,22 +100,23 @@ class HaloAttention(nn.Module):
         nn.init.normal_(qkv.weight, std=channels**-0.5)
         if self.stride == (1, 1):
             self.qkv = qkv
-        else:  # cut from one matrix, so that a seed gives the same numbers at every stride
-            self.query, self.key_value = divided(qkv, sizes)
+        else:  # split from one matrix, so that a seed gives the same numbers at every stride
+            self.query, self.key_value = split_outputs(qkv, sizes)
         if position == "relative":
             head_width = self.query_key_channels // num_heads
             row_width = head_width if embedding == "full" else head_width // 2
             column_width = head_width if embedding == "full" else head_width - row_width
-            lengths = [2 * (b + h) - 1 for b, h in zip(self.block_size, self.halo_size, strict=True)]
-            self.row_embedding = nn.Parameter(torch.empty(lengths[0], row_width))
-            self.column_embedding = nn.Parameter(torch.empty(lengths[1], column_width))
+            row_length, column_length = (2 * (b + h) - 1 for b, h in zip(self.block_size, self.halo_size, strict=True))
+            self.row_embedding = nn.Parameter(torch.empty(row_length, row_width))
+            self.column_embedding = nn.Parameter(torch.empty(column_length, column_width))
             for table in (self.row_embedding, self.column_embedding):
                 nn.init.normal_(table, std=1.0)
         else:
             self.row_embedding = self.column_embedding = None
         if position == "absolute" and feature_size is not None:
-            self.row_position = nn.Parameter(torch.empty(feature_size[0], channels))
-            self.column_position = nn.Parameter(torch.empty(feature_size[1], channels))
+            height, width = feature_size
+            self.row_position = nn.Parameter(torch.empty(height, channels))
+            self.column_position = nn.Parameter(torch.empty(width, channels))
             for table in (self.row_position, self.column_position):
                 nn.init.normal_(table, std=0.02)
 
@@ -134,10 +134,11 @@ class HaloAttention(nn.Module):
             finite_number("scale", self.scale)
         options = self._geometry()
         del options["scale"]
-        lengths = [axis.table_length for axis in make_geometry(1, 1, **options)[:2]]
-        if self.position == "relative" and max(lengths) > LONGEST_TABLE:
+        geometry = make_geometry(1, 1, **options)
+        longest = max(geometry.rows.table_length, geometry.columns.table_length)
+        if self.position == "relative" and longest > LONGEST_TABLE:
             raise UserError(
-                f"block_size {self.block_size} and halo_size {self.halo_size} need position tables of {max(lengths)} "
+                f"block_size {self.block_size} and halo_size {self.halo_size} need position tables of {longest} "
                 f"entries; a layer takes at most {LONGEST_TABLE}. Take smaller ones, or position='none'"
             )
         if self.position == "absolute" and feature_size is None:
@@ -162,7 +163,7 @@ class HaloAttention(nn.Module):
         )
 
     def _project(self, x: Tensor) -> Packed:
-        """Make queries, keys and values of a feature map."""
+        """Project a feature map to queries, keys and values."""
         if x.dim() != 4 or x.shape[1] != self.channels:
             raise UserError(f"input has shape {list(x.shape)}, but must be [batch, {self.channels}, rows, columns]")
         x = x.permute(0, 2, 3, 1)
@@ -172,7 +173,8 @@ class HaloAttention(nn.Module):
         sizes = (self.num_heads, self.query_key_channels, self.value_channels)
         if self.stride == (1, 1):
             return Packed(self.qkv(x), None, *sizes)
-        query = self.query(x[:, :: self.stride[0], :: self.stride[1]])
+        row_stride, column_stride = self.stride
+        query = self.query(x[:, ::row_stride, ::column_stride])
         return Packed(self.key_value(x), query.unflatten(-1, (self.num_heads, -1)), *sizes)
 
     def _query_and_key_value_channels(self) -> list[int]:
@@ -190,14 +192,10 @@ class HaloAttention(nn.Module):
         }
 
     def fit_state(self, state: MutableMapping[str, Tensor], prefix: str = "") -> None:
-        """Give projections in a state dictionary the form that this layer's stride asks for, in place.
+        """Convert projections in a state dictionary to the form of this layer's stride, in place; `prefix` is its name.
 
-        Versions up to 0.1 had `qkv` at every stride; and a network may begin with the weights of one that pools where
+        Versions up to 0.1 had `qkv` at every stride, and a network may start from the weights of one that pools where
         it strides.
-
-        Args:
-            state: Tensors by name; what is in the right form already, or not there, is left alone.
-            prefix: Of this layer's names.
         """
         rows = self._query_and_key_value_channels()
         for kind in ("weight", "bias"):
@@ -217,7 +215,7 @@ class HaloAttention(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *arguments, **named)
 
     def extra_repr(self) -> str:
-        """Name what `nn.Linear` does not show."""
+        """Show what the projections do not."""
         return (
             f"num_heads={self.num_heads}, block_size={self.block_size}, halo_size={self.halo_size}, "
             f"stride={self.stride}, position={self.position}, border={self.border}, centered={self.centered}"
@@ -225,13 +223,9 @@ class HaloAttention(nn.Module):
 
 
 def fit_state(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give projections in a state dictionary the form that a network's layers ask for.
+    """Copy a state dictionary, with projections in the form that a network's layers have.
 
-    `load_state_dict` does so by itself; this is for code that compares names and shapes first.
-
-    Args:
-        network: That is to load it.
-        state: Tensors by name; it is not changed.
+    `load_state_dict` converts them by itself; this is for code that compares names and shapes first.
     """
     fitted = dict(state)
     for name, module in network.named_modules():
@@ -244,10 +238,6 @@ def resize_table(table: Float[Tensor, "length width"], length: int) -> Float[Ten
     """Resize a position table by linear interpolation (appendix F).
 
     Ends stay ends; in a relative table, whose length is odd, offset 0 therefore stays offset 0.
-
-    Args:
-        table: The table.
-        length: The new length, at least 1.
     """
     if table.shape[0] == length:
         return table

@@ -13,11 +13,11 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 
 
 class BatchNormAct2d(nn.BatchNorm2d):
-    """`nn.BatchNorm2d` that can also add a residual and apply an activation, which its caller passes in.
+    """`nn.BatchNorm2d` that can also add a residual and apply an activation, both passed in by the caller.
 
-    Parameters, buffers and their names are those of `nn.BatchNorm2d`, and so is the result where nothing is passed. On
-    a CPU one kernel does it all, for maps without a `batch_norm.unsupported_reason`. Hooks see the same input and the
-    same output with the kernel and without. An activation that a hook watches is called, and the kernel is not used.
+    Parameters, buffers and their names are those of `nn.BatchNorm2d`, and without residual and activation so is the
+    result. On a CPU one kernel computes it all, for maps without a `batch_norm.unsupported_reason`. Hooks of this layer
+    see the same input and output with the kernel and without; an activation with hooks is called, without the kernel.
     """
 
     def forward(
@@ -26,13 +26,7 @@ class BatchNormAct2d(nn.BatchNorm2d):
         act: nn.Module | None = None,
         residual: Float[Tensor, "batch channels rows columns"] | None = None,
     ) -> Float[Tensor, "batch channels rows columns"]:
-        """Compute act(batch_norm(input) + residual).
-
-        Args:
-            input: The feature map.
-            act: The activation, or None for none.
-            residual: Added before the activation, or None.
-        """
+        """Compute act(batch_norm(input) + residual)."""
         if act is not None and _fits(input, residual) and self._has_dtype(input.dtype) and _is_plain(act):
             return self._run_kernel(input, _ACTIVATIONS[type(act)], residual)
         x = super().forward(input)
@@ -43,7 +37,7 @@ class BatchNormAct2d(nn.BatchNorm2d):
         return all(each is None or each.dtype == dtype for each in (self.weight, self.running_mean))
 
     def _run_kernel(self, x: Tensor, activation: str, residual: Tensor | None) -> Tensor:
-        """What `nn.BatchNorm2d.forward` does, with the kernel."""
+        """Do what `nn.BatchNorm2d.forward` does, with the kernel."""
         momentum = self.momentum or 0.0
         tracks = not self.training or self.track_running_stats
         if self.training and self.track_running_stats and self.num_batches_tracked is not None:
@@ -84,14 +78,8 @@ def normalize(
 ) -> Float[Tensor, "batch channels rows columns"]:
     """Compute act(norm(x) + residual), in one step if the norm is a `BatchNormAct2d`.
 
-    Where the norm was replaced, by `nn.SyncBatchNorm` or by the `nn.Identity` of a folded norm, the addition and the
-    activation follow it.
-
-    Args:
-        x: The feature map.
-        norm: The batch norm, or its replacement.
-        act: The activation; it may work in place, also on `x` if there is neither norm nor residual.
-        residual: Added before the activation, or None.
+    If it was replaced, by `nn.SyncBatchNorm` or by the `nn.Identity` of a folded norm, the addition and the activation
+    follow the replacement. An activation that works in place may overwrite `x` if there is neither norm nor residual.
     """
     if isinstance(norm, BatchNormAct2d):
         return norm(x, act, residual)
@@ -102,7 +90,7 @@ def normalize(
 
 
 def _is_plain(act: nn.Module) -> bool:
-    """Whether the kernel computes what an activation computes, and no hook waits for its call."""
+    """Whether the kernel computes this activation, and it has no hooks."""
     return type(act) in _ACTIVATIONS and not any(getattr(act, name) for name in _HOOKS) and not _has_any_global_hook()
 
 

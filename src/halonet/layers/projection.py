@@ -28,13 +28,7 @@ def project(
     weight: Float[Tensor, "out_features in_features"],
     bias: Float[Tensor, " out_features"] | None = None,
 ) -> Float[Tensor, "*batch out_features"]:
-    """Compute `F.linear(x, weight, bias)` by the fastest routine that the device has for it.
-
-    Args:
-        x: Any number of leading axes; maps [batch, rows, columns, channels] are what can be faster.
-        weight: The matrix.
-        bias: Added to each output, or None.
-    """
+    """Compute `F.linear(x, weight, bias)`, faster for maps [batch, rows, columns, channels] on a CPU in float32."""
     if not _is_convolution_faster(x, weight):
         return F.linear(x, weight, bias)
     image = x.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
@@ -47,30 +41,25 @@ def _is_convolution_faster(x: Tensor, weight: Tensor) -> bool:
         and x.device.type == "cpu"
         and x.dim() == 4
         and x.dtype == weight.dtype == torch.float32
-        # Quantized weights, torchao's for one, are subclasses that implement F.linear alone.
+        # Quantized weights, such as torchao's, are subclasses that implement F.linear alone.
         and type(weight) in (Tensor, nn.Parameter)
         and not torch.is_autocast_enabled("cpu")
-        # Programs for other runtimes, which read a matrix product more easily.
+        # Other runtimes convert a matrix product more easily.
         and not (is_traced() or is_exporting())
         and not is_transformed()
     )
 
 
-def divided(layer: nn.Linear, sizes: list[int]) -> list[Projection]:
-    """Copy a layer into several, each with a part of the outputs; no random number is drawn.
-
-    Args:
-        layer: To divide.
-        sizes: Outputs of each part, in their order.
-    """
+def split_outputs(layer: nn.Linear, sizes: list[int]) -> list[Projection]:
+    """Copy a layer into several with so many of its outputs each; no random number is drawn."""
     biases = [None] * len(sizes) if layer.bias is None else layer.bias.split(sizes)
-    return [copied(weight, bias) for weight, bias in zip(layer.weight.split(sizes), biases, strict=True)]
+    return [copy_weights(weight, bias) for weight, bias in zip(layer.weight.split(sizes), biases, strict=True)]
 
 
-def copied(
+def copy_weights(
     weight: Float[Tensor, "out_features in_features"], bias: Float[Tensor, " out_features"] | None
 ) -> Projection:
-    """Make a layer of copies of a matrix and a bias, or None for none; no random number is drawn."""
+    """Make a layer with copies of a matrix and a bias; no random number is drawn."""
     layer = Projection(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
     layer.weight = nn.Parameter(weight.detach().clone(), weight.requires_grad)
     if bias is not None:

@@ -25,20 +25,20 @@ class Stage(nn.Sequential):
     ) -> Float[Tensor, "batch channels rows columns"]:
         """Run the blocks in order."""
         for block in self:
-            input = _recomputed(block, input) if self.grad_checkpointing and self.training else block(input)
+            input = _checkpoint(block, input) if self.grad_checkpointing and self.training else block(input)
         return input
 
 
-def _recomputed(block: nn.Module, x: Tensor) -> Tensor:
-    if torch.compiler.is_compiling():  # it recomputes values only, and refuses contexts
+def _checkpoint(block: nn.Module, x: Tensor) -> Tensor:
+    if torch.compiler.is_compiling():  # the compiler recomputes no side effects, and rejects contexts
         return checkpoint(block, x, use_reentrant=False)
     return checkpoint(
-        block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _running_statistics_kept(block))
+        block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _keep_running_statistics(block))
     )
 
 
 @contextmanager
-def _running_statistics_kept(block: nn.Module) -> Iterator[None]:
+def _keep_running_statistics(block: nn.Module) -> Iterator[None]:
     """Restore the running statistics of batch norms on exit."""
     norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
     before = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers(recurse=False)]

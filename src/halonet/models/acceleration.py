@@ -1,7 +1,7 @@
-"""timm's `HaloAttn` layers on our operator, inside whatever model they stand: same parameters, same numbers, any size.
+"""timm's `HaloAttn` layers on our operator, in any model: same parameters, same numbers, any size.
 
-A layer changes its class and nothing else: `AcceleratedHaloAttn` is timm's layer with another `forward`. What holds
-on to the layer or to its parameters (hooks, optimizers, checkpoints, mode, device) therefore does not notice.
+Only the class of a layer changes: `AcceleratedHaloAttn` is timm's layer with another `forward`. Hooks, optimizers,
+checkpoints, mode and device therefore stay as they are.
 """
 
 import logging
@@ -19,7 +19,7 @@ from halonet.ops.transforms import channels_last
 _logger = logging.getLogger("halonet")
 
 
-@register_notrace_module  # timm's feature extraction by FX takes the layer whole: the operator reads concrete shapes
+@register_notrace_module  # timm's FX must not trace the layer: the operator reads concrete shapes
 class AcceleratedHaloAttn(HaloAttn):
     """timm's `HaloAttn`, computed by `halonet.halo_attention`; made by `accelerate`, never constructed.
 
@@ -72,7 +72,7 @@ def accelerate(model: nn.Module) -> nn.Module:
     Outputs and gradients stay those of timm, to rounding; sizes that timm refuses work. Parameters, `state_dict`
     keys, hooks, mode, device and optimizers stay as they are, so it does not matter whether weights are loaded or an
     optimizer is made before or after. Call it before FSDP and `torch.compile`. Layers that are accelerated already
-    stay so; subclasses of `HaloAttn` are left alone, for they may compute something else.
+    stay so; subclasses of `HaloAttn` are left alone, because they may compute something else.
 
     Hooks of `pos_embed` inside a layer are not called: the operator reads the tables themselves.
 
@@ -90,7 +90,7 @@ def accelerate(model: nn.Module) -> nn.Module:
     """
     _check(model)
     kind = type(model).__name__
-    found = [name for name, layer in model.named_modules() if _is_exactly(layer, HaloAttn)]
+    found = [name for name, layer in model.named_modules() if type(layer) is HaloAttn]
     for name in found:
         model.get_submodule(name).__class__ = AcceleratedHaloAttn
 
@@ -109,20 +109,19 @@ def accelerate(model: nn.Module) -> nn.Module:
 def restore(model: nn.Module) -> nn.Module:
     """Undo `accelerate`: make the layers timm's own again, in place.
 
-    Args:
-        model: Any module; one that was not accelerated stays as it is.
+    A model that was not accelerated stays as it is.
 
     Returns:
         The same object.
 
     Raises:
         TypeError: If `model` is not a module.
-        ValueError: If something, such as FSDP, has made a class of its own of an accelerated layer.
+        ValueError: If something, such as FSDP, has given an accelerated layer a class of its own.
     """
     _check(model)
     layers = {name: model.get_submodule(name) for name in accelerated_layers(model)}
     for name, layer in layers.items():
-        if not _is_exactly(layer, AcceleratedHaloAttn):
+        if type(layer) is not AcceleratedHaloAttn:
             raise ValueError(
                 f"layer {name!r} is a {type(layer).__name__}, made from an accelerated layer by something else; "
                 "restore the model before it is wrapped"
@@ -133,13 +132,7 @@ def restore(model: nn.Module) -> nn.Module:
 
 
 def accelerated_layers(model: nn.Module) -> list[str]:
-    """List the layers of a model that `accelerate` made ours.
-
-    Args:
-        model: Any module.
-
-    Returns:
-        Their names as `named_modules` and `get_submodule` have them; "" is the model itself.
+    """List the accelerated layers of a model by their names in `named_modules`; "" is the model itself.
 
     Raises:
         TypeError: If `model` is not a module.
@@ -155,12 +148,8 @@ def _check(model: object) -> None:
         )
 
 
-def _is_exactly(layer: nn.Module, kind: type[nn.Module]) -> bool:
-    return type(layer) is kind
-
-
 def _subclasses(model: nn.Module) -> list[str]:
-    """Layers derived from timm's by others, each with its class."""
+    """Names of layers whose class is someone else's subclass of timm's, each with that class."""
     return [
         f"{name} ({type(layer).__name__})".lstrip()
         for name, layer in model.named_modules()
@@ -169,7 +158,7 @@ def _subclasses(model: nn.Module) -> list[str]:
 
 
 def _layers_of_fixed_size(model: nn.Module) -> list[str]:
-    """Layers of timm that take feature maps of one size only, each with its class and that size."""
+    """Names of timm's layers that take feature maps of one size only, each with its class and that size."""
     described = []
     for name, layer in model.named_modules():
         if isinstance(layer, BottleneckAttn):

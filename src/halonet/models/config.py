@@ -10,13 +10,7 @@ from halonet.rules import Channels, Complaint, RuleError, Side, check_fields, le
 
 
 class Stem(NamedTuple):
-    """What stands before the stages.
-
-    Attributes:
-        kernel: Side of the convolution's kernel in pixels.
-        stride: Of the convolution.
-        reduction: Of the image by the stem; where it is not the stride, max pooling follows.
-    """
+    """A convolution, and max pooling if `reduction`, the stem's whole stride, is more than `stride`."""
 
     kernel: int
     stride: int
@@ -108,7 +102,7 @@ class HaloNetConfig:
             raise RuleError.of(type(self).__name__, complaints)
 
     def _stage_complaints(self) -> list[Complaint]:
-        """What is wrong with the number of stages and of blocks."""
+        """Broken rules about the numbers of stages and blocks."""
         complaints = []
         stages = len(self.depths)
         if sum(self.depths) > MOST_BLOCKS:
@@ -122,7 +116,7 @@ class HaloNetConfig:
         return complaints
 
     def _width_complaints(self) -> list[Complaint]:
-        """What is wrong with the channels of each stage."""
+        """Broken rules about the channels of each stage."""
         complaints: list[Complaint] = []
         attention = ("query_key_ratio", "value_ratio")
         for stage, (width, heads) in enumerate(zip(self.widths, self.num_heads, strict=False), 1):

@@ -10,7 +10,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from halonet.layers.bottleneck import Bottleneck
 from halonet.layers.halo_attention import HaloAttention
-from halonet.layers.projection import Projection, copied
+from halonet.layers.projection import Projection, copy_weights
 from halonet.models.halonet import HaloNet
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -24,7 +24,7 @@ def fuse_batch_norm(model: Network) -> Network:
     that computes more than its weights say: one with hooks, parametrizations, pruning or an adapter such as LoRA.
 
     Args:
-        model: A `HaloNet`, or any module that holds one. It is left as it is.
+        model: A `HaloNet`, or any module that holds one; it is not changed.
 
     Returns:
         A copy in eval mode that computes the same from the same running statistics, with fewer passes over memory.
@@ -71,18 +71,18 @@ def _fuse_children(parent: nn.Module, layer_name: str, norm_name: str) -> None:
 
 
 def _is_plain(module: nn.Module) -> bool:
-    """Whether a module computes what its weights say: no hook, adapter or parametrization has a part in it."""
+    """Whether a module computes what its weights say, without hooks or parametrizations."""
     return not (is_parametrized(module) or module._forward_hooks or module._forward_pre_hooks)
 
 
 def _fuse_values(old: Projection, value_channels: int, norm: nn.BatchNorm2d) -> Projection:
-    """Scale and shift the values, the last outputs, as the norm would scale and shift their averages."""
+    """Apply the norm to the values, which are the last outputs, instead of to their weighted averages."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     first_value = old.out_features - value_channels
     with torch.no_grad():
         scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-        fused = copied(old.weight, old.weight.new_zeros(old.out_features) if old.bias is None else old.bias)
+        fused = copy_weights(old.weight, old.weight.new_zeros(old.out_features) if old.bias is None else old.bias)
         fused.weight[first_value:] *= scale[:, None]
         fused.bias[first_value:] = (fused.bias[first_value:] - norm.running_mean) * scale + norm.bias
     return fused.requires_grad_(old.weight.requires_grad)

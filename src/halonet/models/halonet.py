@@ -95,12 +95,7 @@ class HaloNet(nn.Module):
     def forward_head(
         self, x: Float[Tensor, "batch num_features rows columns"], pre_logits: bool = False
     ) -> Float[Tensor, "batch *outputs"]:
-        """Pool and classify the last feature map.
-
-        Args:
-            x: What `forward_features` returned.
-            pre_logits: Stop before the classifier.
-        """
+        """Pool and classify the last feature map; with `pre_logits`, only pool it."""
         x = self.head_drop(self.global_pool(x))
         return x if pre_logits else self.classifier(x)
 
@@ -118,7 +113,7 @@ class HaloNet(nn.Module):
         Args:
             x: Images.
             indices: The levels; an int n takes the last n, None takes all.
-            norm: Part of timm's interface; these networks have no norm of their own on features.
+            norm: Has no effect: these networks have no norm on features.
             stop_early: Compute nothing beyond the last level asked for.
             output_fmt: "NCHW", the only one.
             intermediates_only: Return the list alone instead of (last feature map, list).
@@ -156,12 +151,7 @@ class HaloNet(nn.Module):
         return "classifier" if name_only else self.classifier
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the classifier with a new one, freshly initialized.
-
-        Args:
-            num_classes: Classes; 0 leaves out the classifier.
-            global_pool: "avg", "" for none, or None to keep what there is.
-        """
+        """Replace the classifier with a new one (none for 0 classes), and the pooling unless it is None."""
         self.num_classes = num_classes
         if global_pool is not None:
             self.global_pool = GlobalPool(global_pool)
@@ -169,10 +159,7 @@ class HaloNet(nn.Module):
         self.classifier = make_classifier(self.num_features, num_classes).to(parameter.device, parameter.dtype)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute the blocks in the backward pass instead of keeping their activations.
-
-        Outputs, gradients and running statistics stay what they are without it.
-        """
+        """Recompute the blocks in the backward pass instead of keeping their activations; results stay the same."""
         for module in self.modules():
             if isinstance(module, Stage):
                 module.grad_checkpointing = enable
@@ -192,7 +179,7 @@ class HaloNet(nn.Module):
 
 
 def as_list(indices: int | list[int] | tuple[int, ...] | None) -> int | list[int] | None:
-    """Turn a tuple into the list that timm's signature asks for."""
+    """Convert a tuple to a list, for timm."""
     return list(indices) if isinstance(indices, tuple) else indices
 
 
@@ -229,7 +216,7 @@ def make_block(
     reduction: int,
     drop_path: float,
 ) -> Bottleneck:
-    """Build one block of a stage (from 0) that stands on a map of image_size / reduction pixels."""
+    """Build one block of a stage (counted from 0) on a map of image_size / reduction pixels a side."""
     width = config.widths[stage]
     pool = False
     if stage + 1 in config.convolution_stages:

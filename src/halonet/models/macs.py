@@ -19,9 +19,9 @@ class Macs:
 
     Attributes:
         total: Multiply-adds of convolutions, projections, attention and classifier.
-        attention: The share of total of query-key and probability-value products: (b + 2h)^2 keys for each real
-            query, padding counted, position logits not (Table 1).
-        pairs: Query-key pairs so counted, over all layers and heads.
+        attention: Those in query-key and probability-value products: (b + 2h)^2 keys for each real query, padding
+            counted, position logits not (Table 1).
+        pairs: Query-key pairs counted in this way, over all layers and heads.
         visible_pairs: Pairs of a query with a key inside the image: what `border="mask"` needs.
     """
 
@@ -32,12 +32,7 @@ class Macs:
 
 
 def count_macs(model: HaloNet, image_size: int | tuple[int, int]) -> Macs:
-    """Count the multiply-adds of one image, without computing or allocating anything.
-
-    Args:
-        model: A `HaloNet`; it is not changed.
-        image_size: Side, or (height, width), in pixels.
-    """
+    """Count the multiply-adds of one image of a side, or (height, width), without computing or allocating anything."""
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     model = copy.deepcopy(model).to("meta").eval()
     macs = Macs()
@@ -53,7 +48,7 @@ def count_macs(model: HaloNet, image_size: int | tuple[int, int]) -> Macs:
     for module in model.modules():
         module.register_forward_hook(count)
         if isinstance(module, HaloAttention):
-            module.forward = functools.partial(_shape_of_attention, module)  # only its shape is wanted
+            module.forward = functools.partial(_shape_of_attention, module)  # the shape is enough
     with torch.no_grad():
         model(torch.empty(1, model.in_chans, height, width, device="meta"))
     return macs
@@ -65,19 +60,15 @@ def _shape_of_attention(layer: HaloAttention, x: Tensor) -> Tensor:
 
 
 def _count_attention(macs: Macs, layer: HaloAttention, x: Tensor) -> None:
-    axes = [
-        make_axis(size, block, halo, stride, stride)
-        for size, block, halo, stride in zip(x.shape[2:], layer.block_size, layer.halo_size, layer.stride, strict=True)
-    ]
-    queries = axes[0].num_queries * axes[1].num_queries
-    pixels = axes[0].size * axes[1].size
-    window = axes[0].window * axes[1].window
+    rows, columns = map(make_axis, x.shape[2:], layer.block_size, layer.halo_size, layer.stride, layer.stride)
+    queries, pixels = rows.num_queries * columns.num_queries, rows.size * columns.size
+    window = rows.window * columns.window
     channels = layer.query_key_channels + layer.value_channels
     products = queries * window * channels
     macs.attention += products
     macs.total += products + layer.channels * (queries * layer.query_key_channels + pixels * channels)
     macs.pairs += layer.num_heads * queries * window
-    macs.visible_pairs += layer.num_heads * _visible(axes[0], layer.centered) * _visible(axes[1], layer.centered)
+    macs.visible_pairs += layer.num_heads * _visible(rows, layer.centered) * _visible(columns, layer.centered)
 
 
 def _visible(axis: Axis, centered: bool) -> int:

@@ -82,11 +82,7 @@ def create_model(
 
 
 def configure(name: str, /, **changes: Any) -> HaloNetConfig:
-    """Take a row of the tables, with some of its fields changed.
-
-    Args:
-        name: A row of `halonet.HALONETS`, e.g. "h0".
-        **changes: Fields of `halonet.HaloNetConfig`; lists, as YAML and JSON give them, serve as tuples.
+    """Take a row of `halonet.HALONETS` with some fields changed; lists, as YAML and JSON give them, serve as tuples.
 
     Raises:
         UserError: If the name or fields are unknown (it names the nearest), or values break the rules.
@@ -119,7 +115,7 @@ def pretrained_cfg(config: HaloNetConfig) -> dict[str, Any]:
 
 
 def _register(name: str) -> None:
-    """Tell timm about one row: a function of that name in a module that lists its default configuration."""
+    """Register one row with timm, which wants a function of that name in the module of `default_cfgs`."""
 
     def build(pretrained: bool = False, **kwargs: Any) -> nn.Module:
         return create_model(name, pretrained=pretrained, **kwargs)

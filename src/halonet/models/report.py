@@ -18,11 +18,7 @@ PAPER_PARAMETERS = {
 
 
 def describe_model(name: str, image_size: int | None = None) -> dict[str, Any]:
-    """Count one row of the family, with 1,000 classes.
-
-    Args:
-        name: A row of `halonet.HALONETS`.
-        image_size: Side of the images in pixels; None takes the row's own.
+    """Count one row of `halonet.HALONETS`, with 1,000 classes, at its own image size or another.
 
     Returns:
         `name`, `image_size`, `layers`, `parameters`, `paper_parameters` (or None), `macs`, `attention_macs` (both as

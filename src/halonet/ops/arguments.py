@@ -1,4 +1,7 @@
-"""Checks of plain arguments, fast enough for every call of the operator, in the words of `halonet.rules`."""
+"""Checks of plain arguments, fast enough for every call of the operator.
+
+Each raises `UserError` in the words of `halonet.rules`.
+"""
 
 import math
 from collections.abc import Sequence
@@ -12,20 +15,10 @@ PAIR = "a whole number or a pair of them (rows, columns)"
 
 
 def whole_number(name: str, value: Any, least: int, *, words: str = "a whole number") -> int:
-    """Check an int, of Python or NumPy.
-
-    Args:
-        name: The argument's name, for the message.
-        value: What was given.
-        least: The smallest value allowed.
-        words: What else the argument may be, for the message.
-
-    Raises:
-        UserError: If it is no int, or out of range.
-    """
+    """Check an int, of Python or NumPy; `words` say in the message what the argument may be."""
     if isinstance(value, bool) or not isinstance(value, (int, Integral)):
         raise wrong(name, value, words)
-    number = value if isinstance(value, int) else int(value)  # a size that a trace leaves open is an int as it is
+    number = value if isinstance(value, int) else int(value)  # int() would fix a symbolic size
     if number < least:
         raise wrong(name, number, f"at least {least}")
     if number > MOST:
@@ -34,16 +27,7 @@ def whole_number(name: str, value: Any, least: int, *, words: str = "a whole num
 
 
 def pair(name: str, value: Any, least: int) -> tuple[int, int]:
-    """Expand an int to (rows, columns), and check both.
-
-    Args:
-        name: The argument's name, for the message.
-        value: One int for both axes, or (rows, columns).
-        least: The smallest value allowed.
-
-    Raises:
-        UserError: If it is not an int or a pair of ints, or is out of range.
-    """
+    """Expand an int to (rows, columns), and check both."""
     if not isinstance(value, (tuple, list)):
         both = whole_number(name, value, least, words=PAIR)
         return both, both
@@ -53,11 +37,7 @@ def pair(name: str, value: Any, least: int) -> tuple[int, int]:
 
 
 def finite_number(name: str, value: Any) -> float:
-    """Check a number that is neither NaN nor infinite.
-
-    Raises:
-        UserError: If it is no number, or not finite.
-    """
+    """Check a number that is neither NaN nor infinite."""
     if isinstance(value, bool) or not isinstance(value, (float, int, Real)):
         raise wrong(name, value, "a finite number")
     try:
@@ -70,22 +50,14 @@ def finite_number(name: str, value: Any) -> float:
 
 
 def flag(name: str, value: Any) -> bool:
-    """Check a bool.
-
-    Raises:
-        UserError: If it is anything else, though it may be true or false.
-    """
+    """Check a bool; 0 and 1 do not serve."""
     if not isinstance(value, bool):
         raise wrong(name, value, "true or false")
     return value
 
 
 def choice(name: str, value: Any, known: Sequence[str]) -> str:
-    """Check one of a few words.
-
-    Raises:
-        UserError: If it is not one of them; the message has the nearest.
-    """
+    """Check one of a few words; the message suggests the nearest."""
     if not isinstance(value, str) or value not in known:
         raise must_be_one_of(name, value, known).error()
     return value

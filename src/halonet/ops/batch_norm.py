@@ -3,8 +3,8 @@
 PyTorch runs them one after another and keeps the input of each. Here only the norm's input and the residual are kept,
 and the backward recomputes the rest. Sums are taken in an order that does not depend on the number of threads.
 
-It is a plain `autograd.Function`, not a registered operator: for the maps of small networks the dispatcher would cost
-more than the work. Tracers must see PyTorch's own operators instead, so `unsupported_reason` names them.
+It is a plain `autograd.Function`, not a registered operator, because on the maps of small networks the dispatcher would
+cost more than the work. Tracers cannot see into it and get PyTorch's own operators: see `unsupported_reason`.
 """
 
 from typing import Any
@@ -61,21 +61,11 @@ def batch_norm(
 ) -> Float[Tensor, "batch channels rows columns"]:
     """Compute activation((x - mean) / sqrt(variance + epsilon) * weight + bias + residual).
 
-    Args:
-        x: The feature map, one without an `unsupported_reason`; all else has its dtype.
-        residual: Added before the activation, in the memory format of `x`, or None.
-        weight: A factor for each channel, or None for 1.
-        bias: A constant for each channel, or None for 0.
-        mean: The running mean of each channel, contiguous, or None for 0.
-        variance: The running variance, or None for 1; both or none.
-        training: Normalize with mean and (biased) variance of the batch instead, and move the running ones toward
-            them, as PyTorch does: by the share `momentum`, with the unbiased variance.
-        momentum: Read in training only.
-        epsilon: Keeps the root from zero.
-        activation: One of `ACTIVATIONS`.
-
-    Returns:
-        The result; it has first derivatives.
+    The feature map `x` must be one without an `unsupported_reason`; all else has its dtype, and the residual its memory
+    format. Where weight, bias, mean or variance is None, it is that of the identity. The running mean and variance are
+    contiguous, and both or neither given. In training the mean and biased variance of the batch take their place, and
+    the running ones move toward those by the share `momentum`, with the unbiased variance, as in PyTorch. `activation`
+    is one of `ACTIVATIONS`. The result has first derivatives only.
     """
     numbers = (training, momentum, epsilon, ACTIVATIONS.index(activation))
     return _BatchNorm.apply(x, residual, weight, bias, mean, variance, *numbers)  # pyright: ignore[reportReturnType]

@@ -18,7 +18,7 @@ NO_MEMORY, TOO_LARGE = 1, 3
 
 
 class Axis(ctypes.Structure):
-    """The `Axis` of csrc/call.h, as all that follows field by field."""
+    """Mirrors `Axis` of csrc/call.h, field by field, as the structures below mirror theirs."""
 
     _fields_ = [
         (name, ctypes.c_int64)
@@ -78,7 +78,7 @@ class NormCall(ctypes.Structure):
 
 
 def load() -> tuple[ctypes.CDLL | None, str | None]:
-    """Open the library and choose its instruction set; where that fails, say why."""
+    """Open the library and choose its instruction set; return it, or why that failed."""
     path = Path(os.environ.get(LIBRARY) or FOLDER / NAME)
     if not path.is_file():
         return None, (
@@ -101,7 +101,7 @@ def load() -> tuple[ctypes.CDLL | None, str | None]:
 
 
 def _sizes_of_calls(library: ctypes.CDLL) -> tuple[int, int] | None:
-    """Bytes of both calls as the library knows them, or None if it does not know them."""
+    """Bytes of both calls in the library, or None in one too old to say."""
     try:
         functions = library.halonet_call_size, library.halonet_norm_call_size
     except AttributeError:
@@ -138,13 +138,7 @@ def instruction_set() -> str | None:
 
 
 def run(function: str, call: ctypes.Structure, dtype: torch.dtype, *, backward: bool) -> None:
-    """Run a function of the library.
-
-    Args:
-        function: "halonet_run" or "halonet_norm".
-        call: Sizes and addresses; the memory they point to must live until this returns.
-        dtype: fp32 or fp64, of all that memory.
-        backward: Whether to run the backward.
+    """Run "halonet_run" or "halonet_norm" on a call whose tensors are all fp32 or all fp64, and alive.
 
     Raises:
         UserError: If there is no room for the work space, or it cannot be counted in 64 bits.

@@ -1,7 +1,7 @@
-"""Functions of PyTorch whose results are constants of a trace.
+"""Functions of PyTorch that Dynamo must call at trace time instead of tracing them.
 
 Dynamo of torch 2.11 cannot trace `torch.amp.is_autocast_available`, and always takes `torch.compiler.is_exporting` for
-true (pytorch issue 176347, fixed in 2.12.1). Called at trace time but outside the trace, both are right.
+true (pytorch issue 176347, fixed in 2.12.1).
 """
 
 import torch

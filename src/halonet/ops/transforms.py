@@ -18,17 +18,14 @@ def is_traced() -> bool:
 
 
 def needs_plain_operators() -> bool:
-    """Whether more than a first derivative in reverse mode is asked for: `vmap`, forward mode, nested transforms."""
+    """Whether a transform other than `torch.func.grad` alone is running: `vmap`, forward mode, nested ones."""
     if torch.compiler.is_compiling():
         return False
     if torch._C._are_functorch_transforms_active():
-        return [each.key() for each in get_interpreter_stack()] != [TransformType.Grad]
+        return [transform.key() for transform in get_interpreter_stack()] != [TransformType.Grad]
     return forward_ad._current_level >= 0
 
 
 def channels_last(image: Tensor) -> Tensor:
-    """Bring a map [batch, channels, rows, columns] into channels_last memory, unless a transform is running.
-
-    `vmap` refuses memory formats, which change nothing but speed.
-    """
+    """Bring a feature map into channels_last memory, unless a transform is running: `vmap` rejects memory formats."""
     return image if is_transformed() else image.contiguous(memory_format=torch.channels_last)

@@ -193,7 +193,7 @@ def test_folders_beside_splits_are_left_out_with_a_note(tmp_path):
     write_classes(tmp_path / "train", {"ant": 10, "bee": 10})
     write_classes(tmp_path, {"test": 3, "extra": 1})
     (tmp_path / "__MACOSX").mkdir()
-    with pytest.warns(UserNote, match=r"left out extra, test, which is none of the splits beside it \(train\)"):
+    with pytest.warns(UserNote, match=r"left out extra, test, which is not one of the splits \(train\)"):
         assert available_splits(str(tmp_path)) == ("train", "validation")
 
 

@@ -3,8 +3,11 @@
 import json
 
 import numpy as np
+import pytest
 from pycocotools import mask as mask_tools
 
+from halonet.data.detection.coco import CocoImages
+from halonet.errors import UserError
 from tests.data.samples import noise_image
 
 WIDTH, HEIGHT = 12, 9
@@ -59,3 +62,30 @@ def write_coco(folder, content, name="train2017", images="train2017"):
         noise_image(entry["id"], (WIDTH, HEIGHT)).save(folder / images / f"{entry['id']}.png")
     (folder / "annotations" / f"instances_{name}.json").write_text(json.dumps(content))
     return folder
+
+
+def open_content(folder, content, **options):
+    write_coco(folder, content)
+    return CocoImages(folder / "annotations/instances_train2017.json", folder / "train2017", **options)
+
+
+def refused(folder, content):
+    """The message of the one error of opening this content and reading all of its images."""
+    with pytest.raises(UserError) as error:
+        list(open_content(folder, content))
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+def message_for(folder, **changes):
+    """The message for one sound annotation with these changes; None takes a field away."""
+    entry = instance(5, 1) | changes
+    return refused(folder, content_of([{key: value for key, value in entry.items() if value is not None}]))
+
+
+MASK_FORMS = {
+    "polygon": polygon(2, 3, 7, 8),
+    "uncompressed": uncompressed(rectangle(2, 3, 7, 8)),
+    "compressed": compressed(rectangle(2, 3, 7, 8)),
+}

@@ -109,8 +109,8 @@ def make_unsplit(folder, num_images=20, names=lambda number: f"{number}.png"):
     return str(folder)
 
 
-def parts(data, share=0.25):
-    sources = [load_detection_source(data, split, hold_out=share) for split in ("train", "validation")]
+def parts(data, hold_out=0.25):
+    sources = [load_detection_source(data, split, hold_out=hold_out) for split in ("train", "validation")]
     return [{entry["file_name"] for entry in source.ground_truth["images"]} for source in sources]
 
 
@@ -142,7 +142,7 @@ def test_hold_out_needs_images_and_no_validation_split(tmp_path):
         write_coco(tmp_path, content_of([instance(1, 1)], num_images=4), name=name, images=name)
     assert len(load_detection_source(str(tmp_path), "train", hold_out=0.5)) == 4
     assert len(load_detection_source(str(tmp_path), "validation", hold_out=0.5)) == 4
-    with pytest.raises(UserError, match="1 images are too few to hold a share of 0.5 of them out"):
+    with pytest.raises(UserError, match="1 images are too few to hold out a fraction of 0.5"):
         load_detection_source(make_unsplit(tmp_path / "one", num_images=1), "validation", hold_out=0.5)
     with pytest.raises(UserError, match="To hold some training images out, set data.hold_out to 0.2, say"):
         load_detection_source(make_unsplit(tmp_path / "two"), "validation")

@@ -202,7 +202,7 @@ def _on_disk(path: Path) -> dict[str, Opener]:
     if others:
         kept = [entry.name for found in splits.values() for entry in found]
         names = ", ".join(entry.name for entry in others)
-        note_once(f"{path}: left out {names}, which is none of the splits beside it ({', '.join(kept)})")
+        note_once(f"{path}: left out {names}, which is not one of the splits ({', '.join(kept)})")
     paths = {split: splits[split][0] for split in SPLIT_NAMES if split in splits}
     train = paths.get("train")
     return {split: partial(_open, path, train if path != train else None) for split, path in paths.items()}

@@ -57,7 +57,7 @@ def _members(
         if name == "." or info.name == "":
             continue
         if ".." in parts:
-            raise UserError(f"{info.name} in {where} would lie outside of the archive: pack it anew")
+            raise UserError(f"{info.name} in {where} would lie outside of the archive: pack it again")
         if any(map(is_hidden, parts)):
             left_out[HIDDEN] += is_picture(name)
             continue

@@ -121,7 +121,8 @@ class CocoImages:
         used = {annotation["category_id"] for annotation in content.annotations} | used_elsewhere
         notes = list(usable.notes)
         if (outer := outer_category(categories, used)) is not None:
-            notes.append(f"category {outer} ({categories.pop(outer)['name']!r}) stands for all others: it is no class")
+            name = categories.pop(outer)["name"]
+            notes.append(f"category {outer} ({name!r}) is the supercategory of all others: it is not a class")
         self.category_ids = sorted(categories)
         self.class_names = [categories[category]["name"] for category in self.category_ids]
         for note in notes:

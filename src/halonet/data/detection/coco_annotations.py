@@ -50,7 +50,7 @@ def choose_usable(content: CocoFile, faults: Faults, masks: bool | None) -> Usab
     without_mask = sum(not annotation.get("segmentation") for annotation in objects)
     has_masks = (without_mask < len(objects) or not objects) if masks is None else masks
     if masks and objects and without_mask == len(objects):
-        faults.add("no annotation has a mask, which this detector learns: train one of boxes with --model.masks false")
+        faults.add("no annotation has a mask, which this detector needs: train on boxes with --model.masks false")
     sizes = [_size(images[annotation["image_id"]]) for annotation in annotations]
     boxes = _as_array([annotation["bbox"] for annotation in annotations])
     reasons = _box_faults(boxes, np.array(sizes, np.float64).reshape(-1, 2))
@@ -67,16 +67,16 @@ def choose_usable(content: CocoFile, faults: Faults, masks: bool | None) -> Usab
     if content.as_text:
         notes.append(f"{content.as_text:,} numbers are written as text, and are read as numbers")
     if replaced := _complete_areas([annotations[index] for index in kept], images, has_masks):
-        notes.append(f"{replaced:,} areas are not finite numbers of at least 0, and are counted anew")
+        notes.append(f"{replaced:,} areas are not finite numbers of at least 0, and are computed again")
     notes += _describe(annotations, reasons)
     crowds = len(annotations) - len(objects)
     if 2 * crowds > len(annotations):
         notes.append(
-            f"{crowds:,} of {len(annotations):,} annotations are crowds (iscrowd 1), which are no objects to learn: "
-            "give single objects the iscrowd 0"
+            f"{crowds:,} of {len(annotations):,} annotations are crowds (iscrowd 1), which are not learned: set "
+            "iscrowd to 0 for single objects"
         )
     if annotations and not kept and not faults.found:
-        faults.add("; ".join(notes) + ": no annotation is of use")
+        faults.add("; ".join(notes) + ": no annotation is usable")
     return Usable(
         [annotations[index] for index in kept],
         {annotations[index]["id"] for index in learned},
@@ -153,5 +153,5 @@ def _describe(annotations: list[dict[str, Any]], reasons: list[str | None]) -> l
         for reason, ids in by_reason.items()
     ]
     total = sum(map(len, by_reason.values()))
-    remedy = f" (--model.masks false learns boxes alone, and takes those {NO_MASK})" if NO_MASK in by_reason else ""
+    remedy = f" (--model.masks false learns boxes only, and uses those {NO_MASK})" if NO_MASK in by_reason else ""
     return [f"{total:,} of {len(annotations):,} annotations are left out: {', '.join(parts)}{remedy}"]

@@ -206,7 +206,7 @@ class _Fields:
             number = entry.get("id")
             if type(number) is int:
                 if number in found:
-                    faults.add(f"two {kind} entries have the id {number}: number them apart")
+                    faults.add(f"two {kind} entries have the id {number}: give each its own")
                 found[number] = entry
         for number in found:
             if not -ID_LIMIT <= number <= ID_LIMIT:

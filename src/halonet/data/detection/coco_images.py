@@ -66,7 +66,7 @@ def _is_inside(path: str, root: str) -> bool:
     return real == root or real.startswith(root.rstrip(os.sep) + os.sep)
 
 
-def choose_held_out(images: dict[int, dict[str, Any]], share: float) -> set[int]:
+def choose_held_out(images: dict[int, dict[str, Any]], fraction: float) -> set[int]:
     """Choose the ids of a fraction of a data set's images, to be held out from training.
 
     The choice depends on the file names, so it is the same everywhere and few images change sides when others are
@@ -75,7 +75,7 @@ def choose_held_out(images: dict[int, dict[str, Any]], share: float) -> set[int]
     groups: dict[str, list[int]] = {}
     for image, entry in images.items():
         groups.setdefault(entry["file_name"].partition(".rf.")[0], []).append(image)
-    wanted = max(1, round(share * len(images)))
+    wanted = max(1, round(fraction * len(images)))
     chosen: set[int] = set()
     for name in sorted(groups, key=_digest):
         if len(chosen) >= wanted:
@@ -95,7 +95,6 @@ def choose_part(images: dict[int, dict[str, Any]], part: Part, hold_out: float) 
     chosen = choose_held_out(images, hold_out)
     if len(chosen) == len(images):
         raise UserError(
-            f"{len(images)} images are too few to hold a share of {hold_out} of them out: add images, or a validation "
-            "split"
+            f"{len(images)} images are too few to hold out a fraction of {hold_out}: add images, or a validation split"
         )
     return chosen if part == "validation" else set(images) - chosen

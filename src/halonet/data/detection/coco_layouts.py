@@ -55,9 +55,9 @@ def find_splits(data: str, root: Path | None) -> dict[str, SplitFiles]:
         ((_, (file, folders)),) = candidates
         splits = {"train": SplitFiles(file, folders[2:] or folders)}
     if not splits and others:
-        files = ", ".join(str(files.annotations.relative_to(path)) for _, files in candidates[:3])
+        names = ", ".join(str(files.annotations.relative_to(path)) for _, files in candidates[:3])
         raise UserError(
-            f"{path} holds several annotation files: name them after train, val or test, or keep one ({files})"
+            f"{path} holds several annotation files: name them after train, val or test, or keep one ({names})"
         )
     if not splits:
         raise UserError(f"{path} holds no detection data: expected {LAYOUTS}, NAME being train, val or test")

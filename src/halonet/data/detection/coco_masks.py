@@ -78,7 +78,7 @@ def decompress(counts: str) -> list[int]:
     for character in counts:
         code = ord(character) - ord("0")
         if not 0 <= code < 64:
-            raise ValueError(f"{character!r} is no digit of run lengths")
+            raise ValueError(f"{character!r} is not a digit of run lengths")
         value |= (code & 31) << shift
         shift += 5
         if code < 32:  # no more digits follow
@@ -114,7 +114,7 @@ def _sound_piece(strings: Sequence[str], pixels: Int64[np.ndarray, " masks"]) ->
     if not sound.all():
         kept = np.flatnonzero(sound)
         if len(kept):
-            sound[kept] = _sound_piece([strings[place] for place in kept.tolist()], pixels[kept])
+            sound[kept] = _sound_piece([strings[index] for index in kept.tolist()], pixels[kept])
         return sound
 
     # Each string ends with the last digit of a number, which has the sign. From there on to the first digits.

@@ -1,4 +1,4 @@
-"""The backends: which there are, which one runs a call, and what this machine has of them."""
+"""The backends: what there are, which one runs a call, and which of them this machine can run."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -58,7 +58,7 @@ BACKENDS = {
 
 
 class _Context(local):
-    """What `use_backend` asks for in this thread.
+    """The backend that `use_backend` chose in this thread.
 
     Dynamo cannot trace a `ContextVar` before torch 2.14.1, and does not guard a default that is a class attribute.
     """
@@ -71,29 +71,25 @@ _context = _Context()
 
 
 def backend_of_context() -> str:
-    """Name that the innermost `use_backend` asks for, or "auto"."""
+    """Name given to the innermost `use_backend`, or "auto"."""
     return _context.backend
 
 
 def describe_backends() -> list[dict[str, str]]:
-    """Say what backends there are and on which devices of this machine "auto" takes them."""
+    """List the backends, and on which devices of this machine "auto" takes each."""
     devices = ["cpu"]
     if torch.accelerator.is_available():
         devices.append(str(torch.accelerator.current_accelerator()))
     geometry = make_geometry(8, 8, block_size=8, halo_size=3)
     probes = {device: torch.empty(1, 8, 8, 1, 16, device=device) for device in devices}
     taken = {device: select_backend(probe, probe, probe, geometry) for device, probe in probes.items()}
-    reasons = {
-        name: {each.unsupported_reason(p, p, p, geometry) for p in probes.values()} for name, each in BACKENDS.items()
-    }
-    return [
-        {
-            "backend": name,
-            "auto_devices": ", ".join(device for device, choice in taken.items() if choice == name) or "-",
-            "summary": backend.summary + ("" if None in reasons[name] else f"; not here: {reasons[name].pop()}"),
-        }
-        for name, backend in BACKENDS.items()
-    ]
+    described = []
+    for name, backend in BACKENDS.items():
+        reasons = {backend.unsupported_reason(probe, probe, probe, geometry) for probe in probes.values()}
+        missing = "" if None in reasons else f"; not here: {reasons.pop()}"
+        used_on = ", ".join(device for device, chosen in taken.items() if chosen == name)
+        described.append({"backend": name, "auto_devices": used_on or "-", "summary": backend.summary + missing})
+    return described
 
 
 def backend_names() -> list[str]:
@@ -103,7 +99,7 @@ def backend_names() -> list[str]:
 
 @contextmanager
 def use_backend(name: str) -> Iterator[None]:
-    """Run every `halo_attention` call in this context whose `backend` is "auto" with the backend `name`.
+    """Use the backend `name` for calls in this context that leave `backend` at "auto".
 
     It holds for the thread that entered it: other threads keep "auto", and the asyncio tasks of one thread share it.
 
@@ -122,16 +118,9 @@ def use_backend(name: str) -> Iterator[None]:
 
 
 def select_backend(query: Tensor, key: Tensor, value: Tensor, geometry: Geometry, *, backend: str = "auto") -> str:
-    """Name of the backend that runs a call: a function of the tensors' metadata, the geometry, and what is traced.
+    """Name of the backend that runs a call with checked tensors, of which only metadata are read.
 
-    Under the transforms of `torch.func` and in forward mode, "auto" takes a backend that can differentiate so.
-
-    Args:
-        query: As checked by `halo_attention`, like `key` and `value`.
-        key: See above.
-        value: See above.
-        geometry: The integers of the call.
-        backend: What the caller asked for; "auto" takes that of `use_backend`, or the first that can.
+    "auto" takes that of `use_backend`, "reference" where `needs_plain_operators`, or the first that can run the call.
 
     Raises:
         UserError: If the name is unknown, or the named backend cannot take this call.
@@ -154,7 +143,7 @@ def select_backend(query: Tensor, key: Tensor, value: Tensor, geometry: Geometry
 
 
 def note_missing_library() -> None:
-    """Say once that this call could have been fast."""
+    """Warn once that the CPU kernel, which is faster, is missing."""
     if cpu_library.MISSING and backend_of_context() == "auto" and not torch.compiler.is_compiling():
         _note_once(f"attention runs on the slower backend 'composite': {cpu_library.MISSING}")
 

@@ -86,13 +86,7 @@ def packed_attention(
 ) -> Tensor:
     """`halo_attention` of a layer's projection, whose gradient the fused backends return in one piece.
 
-    Args:
-        packed: Queries, keys and values.
-        row_embedding: As in `halo_attention`, like all that follow.
-        column_embedding: Offsets of columns.
-        scale: Factor of all logits.
-        backend: Which one runs.
-        **options: Those of `make_geometry`.
+    The options are those of `make_geometry`.
     """
     tensor, query, *sizes = packed
     (tensor,) = _autocast(tensor)
@@ -115,7 +109,7 @@ def _attend(
     backend: str,
     packed: Packed | None = None,
 ) -> Tensor:
-    """Check the tensors, choose a backend, run it; on `packed`, which holds the same images, if it can."""
+    """Check the tensors, choose a backend and run it, on `packed` (the same tensors) if it takes that."""
     check_inputs(query, key, value, row_embedding, column_embedding, geometry)
     geometry, row_embedding, column_embedding = _clip(geometry, row_embedding, column_embedding)
     factor = _factor(scale, query)
@@ -146,19 +140,8 @@ def attention_weights(
 ) -> tuple[Tensor, Tensor]:
     """Where the queries at some positions look, as maps over the image.
 
-    Args:
-        query: [batch, ceil(H / stride), ceil(W / stride), heads, d_qk], as in `halo_attention`.
-        key: [batch, H, W, heads, d_qk].
-        row_embedding: As in `halo_attention`.
-        column_embedding: As in `halo_attention`.
-        positions: Integers [P, 2], rows and columns of the query grid.
-        block_size: As in `halo_attention`, like all that follow.
-        halo_size: The paper's h.
-        stride: Pixels between queries.
-        scale: Factor of all logits; None takes d_qk ** -0.5.
-        border: "mask" or "zeros".
-        centered: Whether each query keeps only its own centered window.
-        offset_stride: Pixels that one query step counts for in the offsets.
+    `positions` are integers [P, 2], rows and columns of the query grid. All other arguments are those of
+    `halo_attention`.
 
     Returns:
         The weights [batch, P, heads, H, W] (0 outside the window), and the weight [batch, P, heads] that went to
@@ -178,20 +161,13 @@ def attention_weights(
     height, width = key.shape[1], key.shape[2]
     with _without_autocast(query.device.type):
         probabilities, window_rows, window_columns = reference.window_probabilities(
-            query[:, rows, columns],
-            key,
-            row_embedding,
-            column_embedding,
-            rows=rows,
-            columns=columns,
-            geometry=geometry,
-            scale=_factor(scale, query),
-        )
-    # One extra cell at the end collects the mass on padding.
-    inside_rows = (window_rows >= 0) & (window_rows < height)
-    inside_columns = (window_columns >= 0) & (window_columns < width)
-    cells = window_rows[:, :, None] * width + window_columns[:, None, :]
-    cells = torch.where(inside_rows[:, :, None] & inside_columns[:, None, :], cells, height * width)
+            query[:, rows, columns], key, row_embedding, column_embedding,
+            rows=rows, columns=columns, geometry=geometry, scale=_factor(scale, query),
+        )  # fmt: skip
+    # One extra cell at the end collects the weight of padding.
+    row, column = window_rows[:, :, None], window_columns[:, None, :]
+    inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+    cells = torch.where(inside, row * width + column, height * width)
     probabilities = probabilities.flatten(-2)
     maps = probabilities.new_zeros(*probabilities.shape[:3], height * width + 1)
     maps = maps.scatter_add(-1, cells.flatten(1)[None, :, None].expand_as(probabilities), probabilities)
@@ -211,7 +187,7 @@ def _clip(
 
 
 def _around_offset_0(table: Tensor | None, axis: Axis, clipped: Axis) -> Tensor | None:
-    """Cut a table of an axis to the offsets that are left of it."""
+    """Cut a table to the offsets that a clipped axis has, in the middle of the table."""
     if table is None or clipped.table_length == axis.table_length:
         return table
     return table.narrow(0, (axis.table_length - clipped.table_length) // 2, clipped.table_length)

@@ -27,7 +27,7 @@ def check_inputs(
     column_embedding: Tensor | None,
     geometry: Geometry,
 ) -> None:
-    """Check that tensors, which have five axes, fit one another and the geometry."""
+    """Check that tensors with five axes fit one another and the geometry."""
     named = {"query": query, "key": key} | ({} if value is None else {"value": value})
     for name, tensor in named.items():
         if tensor.dtype not in DTYPES:

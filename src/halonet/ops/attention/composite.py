@@ -1,9 +1,9 @@
 """Halo attention as gathered windows and one call of PyTorch's fused attention.
 
-Positions and masks ride along as extra channels: a query carries its logit for every row and every column of
-its window, a key carries the one-hot of its own row and column, so that query · key is the whole logit. The
-fused kernel then needs no bias (a bias that wants gradients would send it to its slow path) and no score
-matrix is written. All masks of halo attention are products of a row rule and a column rule, so they fit too.
+Positions and masks are extra channels: a query holds its logit for every row and every column of its window, and a
+key the one-hot of its own row and column, so that query · key is the whole logit. The fused kernel then needs no
+bias (one that requires gradients would take its slow path) and writes no score matrix. All masks of halo attention
+are products of a row rule and a column rule, so they fit too.
 
 Windows are shifted inward at the border instead of padded, and the extra keys masked; where the image is at
 most two blocks high or wide the window shrinks to what is visible. Runs on every device PyTorch has, traces
@@ -27,9 +27,9 @@ class Windows(NamedTuple):
     Attributes:
         queries: Query index of each slot of a group; slots beyond a group's queries repeat its last.
         slots: Where each query of the image lies among the flattened slots.
-        keys: Key index of each place of a group's window.
-        visible: Whether a slot may see a place.
-        entries: Entry of the embedding table for a slot and a place, clamped where not visible.
+        keys: Pixel of each key of a group's window.
+        visible: Whether a slot sees a key.
+        entries: Entry of the embedding table for a slot and a key, 0 where there is none.
     """
 
     queries: Int[Tensor, "groups slots"]
@@ -92,27 +92,27 @@ def make_windows(axis: Axis, geometry: Geometry, device: torch.device) -> Window
     block = group * axis.stride // axis.block if sparse else group
     top = block * axis.block
     first_query = (top + axis.stride - 1) // axis.stride
+    last_query = ((top + axis.block - 1) // axis.stride).clamp(max=axis.num_queries - 1)
 
     all_queries = torch.arange(axis.num_queries, device=device)
     group_of_query = all_queries if sparse else all_queries * axis.stride // axis.block
     slots = group_of_query * num_slots + all_queries - first_query[group_of_query]
 
     slot = torch.arange(num_slots, device=device)
+    queries = torch.minimum(first_query[:, None] + slot, last_query[:, None])
     pixel = (first_query[:, None] + slot) * axis.stride
-    standing = pixel + slot * (axis.offset_stride - axis.stride)
+    counts_as = pixel + slot * (axis.offset_stride - axis.stride)  # where the offsets are counted from
 
     if geometry.border == "zeros":
         coordinates = top[:, None] - axis.halo + torch.arange(axis.window, device=device)
         last = axis.num_blocks * axis.block + 2 * axis.halo - 1
-        keys, exists = (
-            (coordinates + axis.halo).clamp(max=last),
-            torch.ones_like(coordinates, dtype=torch.bool),
-        )
+        keys = (coordinates + axis.halo).clamp(max=last)
+        exists = torch.ones_like(coordinates, dtype=torch.bool)
     else:
         length = visible_window(axis)
         start = torch.clamp(top - axis.halo, min=0).clamp(max=max(axis.size - length, 0))
         coordinates = start[:, None] + torch.arange(length, device=device)
-        # A masked place repeats a pixel of the window: what is outside it, NaN for one, must not come in.
+        # A masked key repeats a pixel of the window: NaN outside the window must not come in.
         first, last = (top - axis.halo).clamp(min=0), (top + axis.block + axis.halo - 1).clamp(max=axis.size - 1)
         keys = torch.minimum(torch.maximum(coordinates, first[:, None]), last[:, None]).clamp(max=axis.size - 1)
         exists = coordinates < axis.size
@@ -121,13 +121,10 @@ def make_windows(axis: Axis, geometry: Geometry, device: torch.device) -> Window
         near = (coordinates - pixel[:, :, None]).abs() <= axis.halo
     else:
         low = (top - axis.halo)[:, None, None]
-        near = (coordinates >= low) & (coordinates < low + axis.window)
-        near = near.expand(-1, num_slots, -1)
+        near = ((coordinates >= low) & (coordinates < low + axis.window)).expand(-1, num_slots, -1)
     # No clamp: Inductor (2.11 to 2.15) fails on Max and Min of an index that passed through a concatenation.
-    entries = coordinates - standing[:, :, None] + axis.block + axis.halo - 1
+    entries = coordinates - counts_as[:, :, None] + axis.block + axis.halo - 1
     entries = torch.where((entries >= 0) & (entries < axis.table_length), entries, 0)
-    last_query = ((top + axis.block - 1) // axis.stride).clamp(max=axis.num_queries - 1)
-    queries = torch.minimum(first_query[:, None] + slot, last_query[:, None])
     return Windows(queries, slots, keys, near & exists[:, None, :], entries)
 
 
@@ -174,14 +171,7 @@ def restore(
     rows: Windows,
     columns: Windows,
 ) -> Float[Tensor, "batch query_rows query_columns heads channels"]:
-    """Put the slots of all groups back into images, leaving out those that hold no query.
-
-    Args:
-        result: As `scaled_dot_product_attention` left it, heads and slots swapped back.
-        grid: (batch, query_rows, query_columns).
-        rows: Where each query row went.
-        columns: Where each query column went.
-    """
+    """Put the slots of all groups back into a grid (batch, query_rows, query_columns), without those of no query."""
     slot_rows, slot_columns = rows.queries.shape[1], columns.queries.shape[1]
     group_columns, slots = columns.queries.shape[0], slot_rows * slot_columns
     group_row, slot_row = rows.slots // slot_rows, rows.slots % slot_rows
@@ -217,12 +207,12 @@ def position_logits(
     else:
         row_query = queries[..., : row_embedding.shape[1]]
         column_query = queries[..., queries.shape[-1] - column_embedding.shape[1] :]
-        row_logits = looked_up(row_query, row_embedding, row_entries).to(queries.dtype)
-        column_logits = looked_up(column_query, column_embedding, column_entries).to(queries.dtype)
-    return masked(row_logits, row_visible), masked(column_logits, column_visible)
+        row_logits = look_up(row_query, row_embedding, row_entries).to(queries.dtype)
+        column_logits = look_up(column_query, column_embedding, column_entries).to(queries.dtype)
+    return mask(row_logits, row_visible), mask(column_logits, column_visible)
 
 
-def looked_up(
+def look_up(
     queries: Float[Tensor, "groups slots heads width"],
     table: Float[Tensor, "offsets width"],
     entries: Int[Tensor, "groups_of_image slots 1 window"],
@@ -234,11 +224,11 @@ def looked_up(
     return logits.gather(-1, entries.expand(*logits.shape[:-1], -1)).flatten(0, 1)
 
 
-def masked(
+def mask(
     logits: Float[Tensor, "groups slots heads window_or_1"],
     visible: Bool[Tensor, "groups_of_image slots 1 window"],
 ) -> Float[Tensor, "groups slots heads window"]:
-    """Set what is not visible so low that a row's and a column's mask still add up without overflow."""
+    """Set invisible keys to a quarter of the lowest number: the masks of a row and a column add up without overflow."""
     lowest = torch.finfo(logits.dtype).min / 4
     logits = logits.unflatten(0, (-1, visible.shape[0])).masked_fill(~visible, lowest)
     return logits.flatten(0, 1)
@@ -257,5 +247,5 @@ def one_hots(
 
 
 def widen(tensor: Tensor, width: int) -> Tensor:
-    """Add zero channels up to `width`: the fused kernels want equal widths of query, key and value."""
+    """Add zero channels up to `width`: the fused kernels take query, key and value of one width."""
     return F.pad(tensor, (0, width - tensor.shape[-1])) if tensor.shape[-1] < width else tensor

@@ -1,9 +1,9 @@
 """The fused kernel for CPUs: the C++ library of `csrc/`, called through ctypes, as an opaque PyTorch operator.
 
 Windows are never written to memory: a thread copies the keys and values that one block sees into its cache, attends
-there, and writes the result. What the backward needs is the inputs, the output and one log-sum-exp for each query and
-head. Keys outside the image cost nothing with `border="mask"`. Gradients are summed in an order that does not depend
-on the number of threads.
+there, and writes the result. The backward needs the inputs, the output and one log-sum-exp for each query and head.
+Keys outside the image cost nothing with `border="mask"`. Gradients are summed in an order that does not depend on the
+number of threads.
 """
 
 import torch
@@ -78,19 +78,19 @@ def _backward(
     dtype = log_sum.dtype
     ready = _ready_inputs(inputs, dtype)
     grads = [each if each.dtype == dtype else torch.zeros(each.shape, dtype=dtype) for each in gradients]
-    grads += [torch.zeros(() if table is None else table.shape, dtype=dtype) for table in inputs[3:]]
+    tables = [torch.zeros(() if table is None else table.shape, dtype=dtype) for table in inputs.tables]
     call = _call(ready, geometry, scale)
     output, grad_output = _ready(output, dtype), _ready(grad_output, dtype)
     call.output, call.grad_output = _image(output), _image(grad_output)
-    call.grad_query, call.grad_key, call.grad_value = (_image(grad) for grad in grads[:3])
-    call.grad_row_table, call.grad_column_table = (grad.data_ptr() for grad in grads[3:])
+    call.grad_query, call.grad_key, call.grad_value = (_image(grad) for grad in grads)
+    call.grad_row_table, call.grad_column_table = (grad.data_ptr() for grad in tables)
     call.log_sum = log_sum.data_ptr()
     cpu_library.run("halonet_run", call, dtype, backward=True)
-    for gradient, grad in zip(gradients, grads[:3], strict=True):
+    for gradient, grad in zip(gradients, grads, strict=True):
         if grad is not gradient:
             gradient.copy_(grad)
     return tuple(
-        grad if table is None else grad.to(table.dtype) for grad, table in zip(grads[3:], inputs[3:], strict=True)
+        grad if table is None else grad.to(table.dtype) for grad, table in zip(tables, inputs.tables, strict=True)
     )
 
 
@@ -133,9 +133,8 @@ def _image(tensor: Tensor) -> cpu_library.Image:
 
 
 def _ready_inputs(inputs: Inputs, dtype: torch.dtype) -> Inputs:
-    row_embedding, column_embedding = (None if table is None else table.to(dtype).contiguous() for table in inputs[3:])
-    query, key, value = (_ready(tensor, dtype) for tensor in inputs[:3])
-    return Inputs(query, key, value, row_embedding, column_embedding)
+    tables = (None if table is None else table.to(dtype).contiguous() for table in inputs.tables)
+    return Inputs(*(_ready(tensor, dtype) for tensor in inputs.images), *tables)
 
 
 def _ready(tensor: Tensor, dtype: torch.dtype) -> Tensor:

@@ -1,7 +1,7 @@
 """The integers of halo attention: blocks, halos, strides and the offsets that the tables are indexed by.
 
-Everything here is plain integers, checked once; the backends derive their index tensors from them inside
-the operator and never cache them, so a call that is being traced leaves nothing behind.
+They are plain integers, checked once. The backends derive index tensors from them inside the operator and never cache
+those, because a tensor cached while tracing would break later eager calls.
 """
 
 from typing import Any, NamedTuple
@@ -44,18 +44,10 @@ class Axis(NamedTuple):
 
 
 def make_axis(size: int, block: int, halo: int, stride: int, offset_stride: int) -> Axis:
-    """Derive the counts of one axis from its five numbers."""
-    return Axis(
-        size,
-        block,
-        halo,
-        stride,
-        offset_stride,
-        num_queries=-(-size // stride),
-        num_blocks=-(-size // block),
-        window=block + 2 * halo,
-        table_length=2 * (block + halo) - 1,
-    )
+    """Derive the counts of one axis."""
+    num_queries, num_blocks = -(-size // stride), -(-size // block)
+    window, table_length = block + 2 * halo, 2 * (block + halo) - 1
+    return Axis(size, block, halo, stride, offset_stride, num_queries, num_blocks, window, table_length)
 
 
 def power_of_2(number: int, least: int = 16) -> int:
@@ -90,20 +82,10 @@ def make_geometry(
     border: str = "mask",
     centered: bool = False,
 ) -> Geometry:
-    """Check the integers of a call and derive both axes.
-
-    Args:
-        height: H of the keys, in pixels.
-        width: W of the keys, in pixels.
-        block_size: The paper's b, int or (rows, columns), at least 1.
-        halo_size: The paper's h, int or (rows, columns), at least 0.
-        stride: Distance between queries in pixels, at least 1.
-        offset_stride: Pixels one query step counts for in the offsets; None takes `stride`.
-        border: "mask" or "zeros".
-        centered: Whether each query keeps only its own centered window.
+    """Check the integers of a call of `halonet.halo_attention`, whose keys are H x W pixels, and derive both axes.
 
     Raises:
-        UserError: If a value breaks its rule; the message names the value and the rule.
+        UserError: If a value breaks its rule.
     """
     if height < 1 or width < 1:
         raise UserError(f"key is {height}x{width} pixels; both H and W must be at least 1")
@@ -125,11 +107,7 @@ def make_geometry(
                 f"offset_stride {offset_stride!r} puts the last query of a block of {block} outside it "
                 f"(stride {step}); the table has no such offsets. Take an offset_stride of at most the stride"
             )
-    axes = [
-        make_axis(size, *numbers)
-        for size, *numbers in zip((height, width), blocks, halos, strides, offset_strides, strict=True)
-    ]
-    rows, columns = axes
+    rows, columns = map(make_axis, (height, width), blocks, halos, strides, offset_strides)
     if border == "zeros" and rows.window * columns.window > MOST_ZEROS:
         raise UserError(
             f"block_size {block_size!r} and halo_size {halo_size!r} make windows of {rows.window} x {columns.window} "
@@ -141,9 +119,9 @@ def make_geometry(
 def clip(geometry: Geometry) -> Geometry:
     """Reduce blocks, halos and strides that reach beyond the image, where the result stays the same.
 
-    The time and memory of backends may then grow with block and halo. The tables must be cut to the offsets that are
-    left, see `calls`. With `border="zeros"` blocks and halos stay, because pixels outside the image take weight.
-    Symbolic sizes of a trace are not clipped.
+    So the time and memory of a backend may grow with block and halo. `calls` cuts the tables to the offsets that are
+    left. With `border="zeros"` blocks and halos stay, because pixels outside the image take weight. Symbolic sizes of a
+    trace are not clipped.
     """
     zeros = geometry.border == "zeros"
     rows, columns = _clip(geometry.rows, zeros), _clip(geometry.columns, zeros)
@@ -153,7 +131,7 @@ def clip(geometry: Geometry) -> Geometry:
 
 
 def _is_certain(condition: Any) -> bool:
-    """Whether a condition on sizes surely holds; the sizes of `torch.jit.trace` are tensors, and never certain."""
+    """Whether a condition on sizes holds for all that a trace leaves open; `torch.jit.trace` makes sizes tensors."""
     return not isinstance(condition, Tensor) and statically_known_true(condition)
 
 

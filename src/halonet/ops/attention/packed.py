@@ -1,7 +1,7 @@
-"""Queries, keys and values side by side in one tensor, as a layer's projection makes them.
+"""Queries, keys and values packed in one tensor, as a layer's projection makes them.
 
-The projection's backward wants their gradients side by side too. A fused backend that is given the packed tensor writes
-them so, and nothing is copied.
+The projection's backward needs their gradients packed too. A fused backend that takes the packed tensor returns its
+gradient without a copy.
 """
 
 from typing import NamedTuple

@@ -37,15 +37,9 @@ def halo_attention(
     columns = torch.arange(geometry.columns.num_queries, device=query.device)
     rows, columns = (grid.flatten() for grid in torch.meshgrid(rows, columns, indexing="ij"))
     probabilities, window_rows, window_columns = window_probabilities(
-        query.flatten(1, 2),
-        key,
-        row_embedding,
-        column_embedding,
-        rows=rows,
-        columns=columns,
-        geometry=geometry,
-        scale=scale,
-    )
+        query.flatten(1, 2), key, row_embedding, column_embedding,
+        rows=rows, columns=columns, geometry=geometry, scale=scale,
+    )  # fmt: skip
     windows = gather_windows(value.to(probabilities.dtype), window_rows, window_columns, geometry)
     result = torch.einsum("bpnyx,bpyxnd->bpnd", probabilities, windows)
     return result.unflatten(1, (query.shape[1], query.shape[2])).to(query.dtype)
@@ -66,11 +60,10 @@ def window_probabilities(
     Int[Tensor, "points window_rows"],
     Int[Tensor, "points window_columns"],
 ]:
-    """Softmax of the queries at (rows, columns) of the query grid over their windows.
+    """Softmax of the queries at (rows, columns) of the query grid over their windows, in fp32 (fp64 for fp64).
 
     Returns:
-        The probabilities (fp32, or fp64 for fp64 inputs) and the pixel rows and columns of each window, which
-        may lie outside the image.
+        The probabilities, and the pixel rows and columns of each window, which may lie outside the image.
     """
     accumulate = torch.float64 if query.dtype == torch.float64 else torch.float32
     query, key = query.to(accumulate), key.to(accumulate)
@@ -98,16 +91,7 @@ def window_probabilities(
 def window_of(
     query: Int[Tensor, " points"], axis: Axis, centered: bool
 ) -> tuple[Int[Tensor, "points window"], Int[Tensor, "points window"]]:
-    """Pixels that queries see along one axis, and the table entry of each pixel's offset.
-
-    Args:
-        query: Indices of the queries along this axis.
-        axis: The axis.
-        centered: Whether the window is centered on the query instead of its block.
-
-    Returns:
-        Pixel coordinates (may lie outside the image), and entries of the embedding table.
-    """
+    """Pixels that the queries of some indices see along one axis, also outside the image, and their table entries."""
     pixel = query * axis.stride
     block_top = pixel // axis.block * axis.block
     first = pixel - axis.halo if centered else block_top - axis.halo
@@ -127,8 +111,7 @@ def gather_windows(
 ) -> Float[Tensor, "batch points window_rows window_columns heads channels"]:
     """Read each point's window from the image, zeros outside it."""
     rows, columns = geometry.rows, geometry.columns
-    before_rows, before_columns = rows.halo, columns.halo
     after_rows = rows.num_blocks * rows.block - rows.size + rows.halo
     after_columns = columns.num_blocks * columns.block - columns.size + columns.halo
-    padded = F.pad(image, (0, 0, 0, 0, before_columns, after_columns, before_rows, after_rows))
-    return padded[:, (window_rows + before_rows)[:, :, None], (window_columns + before_columns)[:, None, :]]
+    padded = F.pad(image, (0, 0, 0, 0, columns.halo, after_columns, rows.halo, after_rows))
+    return padded[:, (window_rows + rows.halo)[:, :, None], (window_columns + columns.halo)[:, None, :]]

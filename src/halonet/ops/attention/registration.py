@@ -1,8 +1,8 @@
-"""Makes fused kernels opaque PyTorch operators: their schemas, what they return while tracing, their derivatives.
+"""Register fused kernels as opaque PyTorch operators: schemas, fake kernels, derivatives.
 
-A backend that is not plain PyTorch brings two functions, forward and backward; what all such backends share is here.
-The operators are `torch.ops.halonet.NAME_attention` and `NAME_packed_attention`, each with its `_backward`. They take
-the integers of the geometry as a list, because an operator's arguments are tensors and plain values.
+A backend that is not plain PyTorch brings a forward and a backward function; what all such backends share is here. The
+operators are `torch.ops.halonet.NAME_attention` and `NAME_packed_attention`, each with its `_backward`. They take the
+integers of the geometry as a list, because an operator's arguments are tensors and plain values.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,12 +32,22 @@ class Inputs(NamedTuple):
     row_embedding: Tensor | None
     column_embedding: Tensor | None
 
+    @property
+    def images(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Query, key and value."""
+        return self.query, self.key, self.value
+
+    @property
+    def tables(self) -> tuple[Tensor | None, Tensor | None]:
+        """The embeddings of rows and columns."""
+        return self.row_embedding, self.column_embedding
+
 
 # Fills the output and, if given, the base-2 log-sum-exp [batch, Hq, Wq, heads] of the logits:
 # (inputs, geometry, scale, output, log_sum).
 Forward = Callable[[Inputs, Geometry, float, Tensor, Tensor | None], None]
-# Fills the gradients of query, key and value, which may be slices of one tensor, or adds to zeros where the operator
-# says so; returns those of the tables in their dtypes, anything for a table that is None:
+# Fills the gradients of query, key and value, which may be slices of one tensor, or adds to them if the operator says
+# `adds`; returns those of the tables in their dtypes, and any tensor for a table that is None:
 # (grad_output, inputs, output, log_sum, geometry, scale, gradients).
 Backward = Callable[[Tensor, Inputs, Tensor, Tensor, Geometry, float, list[Tensor]], tuple[Tensor, ...]]
 
@@ -47,8 +57,8 @@ class Operator:
 
     Args:
         name: The backend's name.
-        run_forward: Computes; never called with an empty batch.
-        run_backward: Differentiates; never called with an empty batch.
+        run_forward: Never called with an empty batch.
+        run_backward: Likewise.
         devices: Dispatch keys it runs under, as "CPU" or "CUDA".
         adds: Whether the backward adds to gradients that must be zeros, instead of filling them.
     """
@@ -95,15 +105,16 @@ class Operator:
         ):
             raise NotImplementedError(f"backend {self.name!r} has no forward-mode derivatives; backend='reference' has")
         save = torch.is_grad_enabled() and any(isinstance(each, Tensor) and each.requires_grad for each in given)
-        save = save or is_traced()  # the traced program must serve with gradients and without
+        save = save or is_traced()  # the traced program must run with gradients and without
         operator = getattr(torch.ops.halonet, self.forward_name)
-        return operator(*given, _numbers_of(geometry), scale, save)[0]
+        output, _ = operator(*given, _numbers_of(geometry), scale, save)
+        return output
 
     def _inputs(self, *given: Any) -> Inputs:
         return Inputs(*given)
 
     def _allocate(self, *given: Any) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Make memory for the gradients of the images; return it, and query's, key's and value's part of it."""
+        """Allocate the gradients of the images; return them, and their views as query, key and value."""
         memory = tuple(each.new_empty(each.shape) for each in given[: self.num_images])
         return memory, memory
 
@@ -192,7 +203,7 @@ def summed_in(dtype: torch.dtype) -> torch.dtype:
 
 
 def _numbers_of(geometry: Geometry) -> list[int]:
-    """The geometry but for the sizes of the image, as the operators take it."""
+    """A geometry without the sizes of the image, as the operators take it."""
     return [
         *(getattr(axis, name) for name in _NUMBERS_OF_AN_AXIS for axis in (geometry.rows, geometry.columns)),
         int(geometry.border == "zeros"),
@@ -201,21 +212,16 @@ def _numbers_of(geometry: Geometry) -> list[int]:
 
 
 def _geometry(numbers: Sequence[int], inputs: Inputs) -> Geometry:
-    # Clipped before, but for a compiled program that is for all sizes of the image.
+    # A program compiled for all sizes of the image could not clip.
     return _make_geometry(tuple(numbers), *inputs.key.shape[1:3], inputs.row_embedding is None)
 
 
 @lru_cache(maxsize=1024)
 def _make_geometry(numbers: tuple[int, ...], height: int, width: int, clipped: bool) -> Geometry:
-    block, halo, stride, offset_stride = ((numbers[i], numbers[i + 1]) for i in (0, 2, 4, 6))
+    *sizes, zeros, centered = numbers
+    block, halo, stride, offset_stride = zip(sizes[::2], sizes[1::2], strict=True)
     geometry = make_geometry(
-        height,
-        width,
-        block_size=block,
-        halo_size=halo,
-        stride=stride,
-        offset_stride=offset_stride,
-        border="zeros" if numbers[8] else "mask",
-        centered=bool(numbers[9]),
-    )
+        height, width, block_size=block, halo_size=halo, stride=stride, offset_stride=offset_stride,
+        border="zeros" if zeros else "mask", centered=bool(centered),
+    )  # fmt: skip
     return clip(geometry) if clipped else geometry

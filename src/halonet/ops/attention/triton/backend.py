@@ -1,8 +1,8 @@
 """The fused kernels for GPUs, in Triton, as an opaque PyTorch operator.
 
-Windows are never written to memory, nor scores: a program holds the scores of a tile of queries on chip, straight from
-tensors of any strides. What the backward needs is the inputs, the output and one log-sum-exp for each query and head.
-Gradients are written once each, and the tables' are summed from parts in a fixed order, so two runs give the same bits.
+Neither windows nor scores are written to memory: a program reads tensors of any strides and holds the scores of a tile
+of queries on chip. The backward needs the inputs, the output and one log-sum-exp for each query and head. Each gradient
+is written once, and those of the tables are summed from parts in a fixed order, so two runs give the same bits.
 
 Triton itself is imported by the first call that needs it.
 """
@@ -53,9 +53,9 @@ def unsupported_reason(query: Tensor, key: Tensor, value: Tensor, geometry: Geom
 
 
 def _shared_bytes(query: Tensor, value: Tensor, geometry: Geometry) -> int:
-    """Bound what a program takes on the chip: both tables in two parts, 64 queries and keys, 64 queries' slots."""
+    """Upper bound of a program's shared memory: both tables in two parts, 64 queries and keys, 64 queries' logits."""
     wide, value_wide = power_of_2(query.shape[4]), power_of_2(value.shape[4])
-    axes = geometry[:2]
+    axes = (geometry.rows, geometry.columns)
     tables = 2 * sum(power_of_2(axis.table_length) for axis in axes) * wide
     slots = 64 * 2 * max(power_of_2(axis.window) for axis in axes)
     return query.dtype.itemsize * (tables + 2 * 64 * (wide + value_wide) + slots)
@@ -91,7 +91,7 @@ def halo_attention(
     geometry: Geometry,
     scale: float,
 ) -> Float[Tensor, "batch query_rows query_columns heads d_v"]:
-    """Attend in Triton, as the module docstring says."""
+    """Attend in Triton, with scales that the kernels take."""
     if scale < 0:
         query, scale = -query, -scale
     if not LEAST_SCALE <= scale <= LARGEST_SCALE:
@@ -134,7 +134,7 @@ def _backward(
         launch_for_keys(grad_output, inputs, log_sum, delta, geometry, scale, grad_key, grad_value).run()
     return tuple(
         part.sum(0, dtype=torch.float64).to(part.dtype if table is None else table.dtype)
-        for part, table in zip(parts, inputs[3:], strict=True)
+        for part, table in zip(parts, inputs.tables, strict=True)
     )
 
 
