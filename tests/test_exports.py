@@ -17,7 +17,8 @@ PUBLIC = {
 
 
 def test_public_names():
-    modules = {"data", "errors", "layers", "models", "ops", "training", "visual", "recipes", "benchmark"}
-    modules |= {"complaints", "console", "deploy", "detection", "installation", "interrupts", "rules", "schemas"}
+    modules = {"ops", "layers", "models", "data", "visual", "recipes", "engine", "classification", "detection"}
+    modules |= {"training", "benchmark", "complaints", "console", "errors", "installation", "interrupts", "rules"}
+    modules.add("schemas")
     modules.add("jaxtyping")  # the shape-check hook of the tests
     assert {name for name in vars(halonet) if not name.startswith("_")} - modules == PUBLIC

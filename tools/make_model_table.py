@@ -55,11 +55,7 @@ FAMILY = ("h0", "h1", "h2", "h3", "h4", "h5", "h6", "h7")
 
 
 def make_tables(macs: bool = True) -> str:
-    """Write all tables as Markdown.
-
-    Args:
-        macs: Whether to count multiply-adds, which takes most of the time; False leaves their cells empty.
-    """
+    """Write all tables as Markdown; `macs` counts multiply-adds, which takes most of the time."""
     header = ["model", "b", "h", "r_v", "r_b", "layers", "l_3", "s", "d_f", "parameters, M", "paper, M", "MACs, G"]
     rows = [family_row(name, HALONETS[name].image_size, macs) for name in FAMILY]
     rows.append(family_row("h7", 640, macs))

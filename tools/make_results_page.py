@@ -54,12 +54,7 @@ EXPECTED = {"higher": "higher", "lower": "lower", "none": "no difference"}
 
 
 def make_page(plan: Plan | None = None, folder: Path = RECORDS) -> str:
-    """Write the page.
-
-    Args:
-        plan: None takes the one in the package.
-        folder: Of the records.
-    """
+    """Write the page of a plan; None takes the one in the package."""
     plan = plan or read_plan()
     records = read_records(folder, plan)
     findings = evaluate(plan, records)

@@ -1,16 +1,12 @@
 """`halonet benchmark` and its commands."""
 
 import argparse
+import importlib.util
 import os
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from halonet_cli.measuring import add_settings, check_file_of, check_outputs, make_settings
 from halonet_cli.parser import UsageError, add_command, add_commands
-from halonet_cli.triton import add_triton
 
 
 def add(commands: Any) -> None:
@@ -18,7 +14,9 @@ def add(commands: Any) -> None:
     parser = add_command(commands, "benchmark", None, "time and memory of the operator and of whole networks")
     kinds = add_commands(parser, "benchmark", "WHAT")
 
-    suite = add_command(kinds, "all", run_all, "measure everything on a GPU within some minutes, into one file")
+    suite = add_command(
+        kinds, "all", "benchmark:run_all", "measure everything on a GPU within some minutes, into one file"
+    )
     suite.add_argument("--minutes", type=float, default=6.0, help="begin no measurement later than this")
     suite.add_argument("--sections", nargs="+", metavar="NAME", help="which (default: all, in order of importance)")
     suite.add_argument("--device", default="auto", help="cuda, ...; cpu only with --smoke")
@@ -26,7 +24,7 @@ def add(commands: Any) -> None:
     suite.add_argument("--smoke", action="store_true", help="try everything at tiny sizes; the figures say nothing")
     suite.add_argument("--output", type=Path, default=Path("benchmark.json"), metavar="FILE", help="add to this file")
 
-    operator = add_command(kinds, "operator", run_operator, "time the bare operator beside its peers")
+    operator = add_command(kinds, "operator", "benchmark:run_operator", "time the bare operator beside its peers")
     operator.add_argument(
         "--sizes", nargs="+", metavar="NAME", help="e.g. h5/stage2-strided, h7, awkward (default: h1's stages)"
     )
@@ -37,7 +35,7 @@ def add(commands: Any) -> None:
     operator.add_argument("--skip-memory", action="store_true", help="measure no peak memory")
     add_settings(operator, batch=4, repeats=15, dtype="float32", plot=True)
 
-    model = add_command(kinds, "model", run_model, "time whole networks")
+    model = add_command(kinds, "model", "benchmark:run_model", "time whole networks")
     model.add_argument("--models", nargs="+", metavar="NAME", help="rows of `halonet info`, and timm/NAME")
     model.add_argument("--passes", nargs="+", metavar="PASS", help="inference, training (default: both)")
     model.add_argument("--accelerate", action="store_true", help="timm's halo networks before and after accelerate")
@@ -46,17 +44,21 @@ def add(commands: Any) -> None:
     model.add_argument("--image-size", type=int, help="in pixels (default: 256; with --accelerate the network's own)")
     add_settings(model, batch=[1, 4], repeats=7, dtype="float32", plot=True)
 
-    memory = add_command(kinds, "memory", run_memory, "measure the peak memory of one step")
+    memory = add_command(kinds, "memory", "benchmark:run_memory", "measure the peak memory of one step")
     memory.add_argument("--models", nargs="+", metavar="NAME", help="default: h1 timm/halonet_h1")
     memory.add_argument("--pass", dest="task", default="training", help="inference or training")
     memory.add_argument("--image-size", type=int, default=256, help="side of the images in pixels")
     add_settings(memory, batch=16, repeats=None, dtype="float32")
 
-    detector = add_command(kinds, "detector", run_detector, "time the detectors of the paper's Table 5")
+    detector = add_command(
+        kinds, "detector", "benchmark_detection:run_detector", "time the detectors of the paper's Table 5"
+    )
     detector.add_argument("--backbones", nargs="+", metavar="NAME", help="default: those of Table 5")
     add_settings(detector, batch=1, repeats=5)
 
-    precision = add_command(kinds, "average-precision", run_average_precision, "time the evaluation of detections")
+    precision = add_command(
+        kinds, "average-precision", "benchmark_detection:run_average_precision", "time the evaluation of detections"
+    )
     precision.add_argument("--images", type=int, default=5000, help="default: as many as COCO's validation set has")
     precision.add_argument("--detections", type=int, default=100, help="of an image")
     precision.add_argument("--both", action="store_true", help="time pycocotools too, and compare")
@@ -65,7 +67,9 @@ def add(commands: Any) -> None:
 
     add_triton(kinds)
 
-    claims = add_command(kinds, "claims", run_claims, "train the next missing runs of the paper's claims on CIFAR-10")
+    claims = add_command(
+        kinds, "claims", "claims:run_claims", "train the next missing runs of the paper's claims on CIFAR-10"
+    )
     claims.add_argument("--data", type=Path, required=True, metavar="DIR", help="the folder that holds CIFAR-10")
     claims.add_argument("--minutes", type=float, help="begin no run that would not end in time (default: go on)")
     claims.add_argument("--row", metavar="ROW", help="train only this row of the plan")
@@ -75,189 +79,74 @@ def add(commands: Any) -> None:
     )
 
 
-def run_all(options: argparse.Namespace) -> None:
-    """Measure all sections; where the device is lost, another process measures the rest."""
-    from halonet.benchmark.suite import measure_all
-
-    start = time.monotonic()
-    remaining = measure_all(
-        options.output,
-        options.words,
-        minutes=options.minutes,
-        device=options.device,
-        dtype=options.dtype,
-        names=options.sections,
-        smoke=options.smoke,
+def add_triton(kinds: Any) -> None:
+    """Add `halonet benchmark triton`, and `tune` beside it too."""
+    parser = add_command(kinds, "triton", None, "compile, search or tune the Triton kernels")
+    commands = add_commands(parser, "triton", "WHAT")
+    compiled = add_command(
+        commands,
+        "compile",
+        "triton:run_compile",
+        "compile kernels without a GPU, and predict their limits",
+        check=check_compiler,
     )
-    if remaining:
-        left = options.minutes - (time.monotonic() - start) / 60
-        print(f"the device is lost to this process; another one goes on with {', '.join(remaining)}", flush=True)
-        # Of an option that is given twice, the last counts.
-        argv = [*options.words, "--minutes", f"{max(left, 0):.2f}", "--sections", *remaining]
-        os.execv(sys.executable, [sys.executable, "-m", "halonet_cli", *argv])
-    print(f"written to {options.output}")
-
-
-def run_operator(options: argparse.Namespace) -> None:
-    """Time the operator, print the table, write what was asked for."""
-    from halonet.benchmark import operator
-    from halonet.benchmark.peak import measure_peak
-    from halonet.benchmark.peers import find_peers
-    from halonet.benchmark.sizes import find_sizes
-    from halonet.errors import UserError, unknown_name
-
-    check_outputs(options)
-    settings = make_settings(options, options.batch)
-    tasks = operator.check_tasks(options.passes, operator.TASKS)
-    if options.compare is not None and options.compare not in operator.COMPARISONS:
-        raise UserError(unknown_name("comparison", options.compare, operator.COMPARISONS))
-    _refuse_together(options, "compare", "scaling")
-    _refuse_together(options, "compare", "peers")
-    _refuse_together(options, "scaling", "sizes")
-    if options.scaling is not None:
-        cases = operator.scaling_cases(options.scaling, settings.batch)
-        names = find_peers(operator.SCALED if options.peers is None else options.peers, settings.device)
-    else:
-        names, sizes = find_peers(options.peers, settings.device), options.sizes
-        if options.compare is not None:
-            names, default = operator.COMPARISONS[options.compare]
-            sizes = sizes or default
-        cases = [operator.Case(name, size, settings.batch) for name, size in find_sizes(sizes).items()]
-    record = operator.make_record(settings, compare=options.compare, scaling=options.scaling)
-    figures = {}
-
-    def rows() -> Iterator[Any]:
-        peak = measure_peak(settings)
-        print(peak)
-        figures["peak"] = vars(peak)
-        yield from operator.measure(cases, names, tasks, settings, peak, memory=not options.skip_memory)
-
-    _measure(rows(), record, options, figures)
-
-
-def run_model(options: argparse.Namespace) -> None:
-    """Time networks, print the table, write what was asked for."""
-    from halonet.benchmark import model
-    from halonet.benchmark.forms import make_groups
-    from halonet.benchmark.operator import check_tasks
-
-    check_outputs(options)
-    tasks = check_tasks(options.passes, model.TASKS)
-    _refuse_together(options, "compare", "accelerate")
-    every = [make_settings(options, batch) for batch in options.batch]
-    groups = make_groups(
-        options.models, accelerate=options.accelerate, compare=options.compare, compiled=options.compile
+    compiled.add_argument("--sizes", nargs="+", default=["h1"], metavar="NAME", help="as of `operator`")
+    compiled.add_argument("--dtypes", nargs="+", default=["bf16"], metavar="DTYPE", help="bf16, fp16, fp32")
+    compiled.add_argument("--architectures", nargs="+", type=int, metavar="N", help="10 x the compute capability")
+    compiled.add_argument("--batch", type=int, default=256, help="images at a time")
+    compiled.add_argument("--output", type=Path, metavar="FILE", help="write the record (default: print it)")
+    search = add_command(
+        commands,
+        "search",
+        "triton:run_search",
+        "search configurations for the kernels' table without a GPU",
+        check=check_compiler,
     )
-    record = model.make_record(every[0], options.image_size, accelerate=options.accelerate, compare=options.compare)
-    _measure(model.measure(groups, tasks, every, options.image_size), record, options)
+    search.add_argument("--kernels", nargs="+", metavar="NAME", help="forward, queries, keys (default: all)")
+    search.add_argument("--itemsizes", nargs="+", type=int, metavar="BYTES", help="2, 4 (default: both)")
+    search.add_argument("--channels", nargs="+", type=int, metavar="N", help="of heads (default: all in the table)")
+    search.add_argument("--processes", type=int, default=os.cpu_count(), help="that compile at once")
+    search.add_argument("--record", type=Path, metavar="FILE", help="do not search: record what the whole table takes")
+    for parent in (commands, kinds):
+        tune = add_command(
+            parent,
+            "tune",
+            "tune:run_tune",
+            "find faster configurations of the Triton kernels, on a GPU",
+            check=check_triton,
+        )
+        tune.add_argument("--sizes", nargs="+", metavar="NAME", help="as of `operator` (default: h1's stages)")
+        add_settings(tune, batch=256, repeats=9, dtype="bfloat16")
 
 
-def run_memory(options: argparse.Namespace) -> None:
-    """Measure one step of each network, print the table, write what was asked for."""
-    from halonet.benchmark import model
-    from halonet.benchmark.operator import check_tasks
-    from halonet.benchmark.record import make_record
-
-    check_outputs(options)
-    (task,) = check_tasks([options.task], model.TASKS)
-    options.repeats = 2
-    settings = make_settings(options, options.batch)
-    record = make_record("memory", {"image_size": options.image_size}, settings)
-    _measure(model.measure_memory(options.models, task, settings, options.image_size), record, options)
-
-
-def run_detector(options: argparse.Namespace) -> None:
-    """Time detectors, print the table, write what was asked for."""
-    from halonet.benchmark import detector
-    from halonet.benchmark.record import make_record
-    from halonet.errors import UserError, unknown_name
-    from halonet.models import HALONETS
-
-    check_outputs(options)
-    options.dtype = "float32"
-    settings = make_settings(options, options.batch)
-    for name in options.backbones or ():
-        if name not in HALONETS:
-            raise UserError(unknown_name("model", name, HALONETS))
-    record = make_record("detector", {"height": detector.HEIGHT, "width": detector.WIDTH}, settings)
-    _measure(detector.measure(options.backbones or detector.BACKBONES, settings), record, options)
-
-
-def run_average_precision(options: argparse.Namespace) -> None:
-    """Time average precision, print the table, write what was asked for."""
-    from halonet.benchmark import average_precision
-    from halonet.benchmark.record import make_record
-    from halonet.benchmark.settings import Settings
-    from halonet.rules import Count, check_arguments
-
-    check_outputs(options)
-    check_arguments(images=(options.images, Count), detections=(options.detections, Count))
-    settings = Settings(repeats=options.repeats, threads=1)
-    record = make_record("average_precision", {"images": options.images, "detections": options.detections})
-    rows = average_precision.measure(options.images, options.detections, settings, both=options.both)
-    _measure(rows, record, options)
-
-
-def run_claims(options: argparse.Namespace) -> None:
-    """Train what has no record yet, and print a line about each run."""
-    from functools import partial
-
-    from halonet.benchmark.claims import runner
-    from halonet.benchmark.claims.plan import read_plan
-    from halonet.engine.files import check_output_folder
-
-    check_output_folder(options.output)
-    shard = runner.parse_shard(options.shard)
-    if options.minutes is not None and not 0 < options.minutes < float("inf"):
-        raise UsageError(f"--minutes is {options.minutes}, but must be a finite number above 0")
-    runner.require_committed_code()
-    runner.run_quietly()
-    report = partial(print, flush=True)
-    runner.run_claims(
-        read_plan(),
-        options.data,
-        options.output,
-        minutes=options.minutes,
-        row=options.row,
-        shard=shard,
-        report=report,
-    )
-
-
-def _refuse_together(options: argparse.Namespace, one: str, other: str) -> None:
-    if getattr(options, one) and getattr(options, other):
-        raise UsageError(f"--{one} and --{other} exclude each other; give one of them")
-
-
-def _measure(
-    rows: Iterator[Any], record: dict[str, Any], options: argparse.Namespace, figures: dict[str, Any] | None = None
+def add_settings(
+    parser: argparse.ArgumentParser,
+    batch: int | list[int],
+    repeats: int | None,
+    dtype: str | None = None,
+    plot: bool = False,
 ) -> None:
-    """Measure row by row, then print, write and draw; `figures` of the run may be filled meanwhile."""
-    from dataclasses import asdict
+    """Add the flags that `make_settings` and `check_outputs` read."""
+    several = "+" if isinstance(batch, list) else None
+    parser.add_argument("--batch", type=int, default=batch, nargs=several, help="images at a time")
+    if repeats is not None:
+        parser.add_argument("--repeats", type=int, default=repeats, help="timed runs of each")
+    parser.add_argument("--threads", type=int, help="default: as many as PyTorch takes")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, ...")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write the record, or append to it")
+    if dtype is not None:
+        parser.add_argument("--dtype", default=dtype, help="of the operator, and of networks by autocast")
+    if plot:
+        parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the figures (png, svg or pdf)")
 
-    from halonet.benchmark.record import describe_run, write_record
-    from halonet.benchmark.table import format_rows
 
-    check_file_of(record, options)
-    run = describe_run(options.words)  # the time and the commit at which it began
-    measured = []
-    for row in rows:
-        measured.append(row)
-        print(f"measured: {row.case}, {row.task}", file=sys.stderr)
-    print(format_rows(measured))
-    about = record["machine"] | record["settings"] | {name: value for name, value in run.items() if value is not None}
-    print("\n" + "; ".join(f"{name.replace('_', ' ')}: {value}" for name, value in about.items()))
-    if options.output is not None:
-        kept = {
-            "provenance": run,
-            "repeats": options.repeats,
-            **(figures or {}),
-            "rows": [asdict(row) for row in measured],
-        }
-        write_record(record, kept, options.output)
-        print(f"written to {options.output}")
-    if getattr(options, "plot", None) is not None:
-        from halonet.benchmark.plot import draw
+def check_triton(options: argparse.Namespace) -> None:
+    """Refuse to go on without Triton."""
+    if importlib.util.find_spec("triton") is None:
+        raise UsageError("this benchmark needs Triton, which is not installed: pip install triton")
 
-        draw(measured, options.plot)
-        print(f"drawn to {options.plot}")
+
+def check_compiler(options: argparse.Namespace) -> None:
+    """Refuse to go on without Triton, and forbid its interpreter, which must be done before its import."""
+    check_triton(options)
+    os.environ["TRITON_INTERPRET"] = "0"

@@ -11,15 +11,10 @@ FILES = ("checkpoint", "images")  # given without a flag
 
 
 def make_completion(parser: Parser, shell: str) -> str:
-    """Make the script that a shell reads.
-
-    Args:
-        parser: Of the program; it must not parse anything afterwards.
-        shell: One of `SHELLS`.
-    """
+    """Make the script that a shell, one of `SHELLS`, reads; the parser must not parse anything afterwards."""
     import shtab
 
-    _complete_files(parser)
+    _complete_files(parser, shtab.FILE)
     recipes = " ".join(packaged().names())
     # A name or a file: compgen of both in bash, both groups of _alternative in zsh.
     preamble = {
@@ -29,17 +24,15 @@ def make_completion(parser: Parser, shell: str) -> str:
     return shtab.complete(parser, shell, preamble=preamble)  # pyright: ignore[reportArgumentType] - a str by its default
 
 
-def _complete_files(parser: Parser) -> None:
+def _complete_files(parser: Parser, files: dict[str, str]) -> None:
     """Say which words are files and recipes, and make flags of the fields of recipes."""
-    import shtab
-
     recipe = dict.fromkeys(SHELLS, "_halonet_recipes")
     for action in parser._actions:
         if action.dest == "recipe":
             action.complete = recipe  # pyright: ignore[reportAttributeAccessIssue] - shtab's way
         elif action.type is Path or action.dest in FILES:
-            action.complete = shtab.FILE  # pyright: ignore[reportAttributeAccessIssue]
+            action.complete = files  # pyright: ignore[reportAttributeAccessIssue]
     for field in fields_of(parser.task) if parser.task else ():
         parser.add_argument(spell(field))
     for command in parser.commands.values():
-        _complete_files(command)
+        _complete_files(command, files)

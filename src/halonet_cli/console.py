@@ -4,6 +4,8 @@ import json
 import sys
 from typing import Any
 
+from halonet_cli.parser import UsageError
+
 
 def printable(text: str) -> str:
     """Make a text harmless to print on one line, see `halonet.console.printable`."""
@@ -27,31 +29,27 @@ def survive_any_encoding() -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print JSON.
-
-    Args:
-        value: Numbers, texts, lists and dictionaries.
-
-    Raises:
-        UserError: A number is NaN or infinite, which JSON does not have.
-    """
+    """Print JSON; raise a `UsageError` if a number is NaN or infinite, which JSON does not have."""
     try:
         text = json.dumps(value, indent=2, allow_nan=False)
     except ValueError as error:
-        from halonet.errors import UserError
-
-        raise UserError("a figure is NaN or infinite, which JSON cannot say: look at it without --json") from error
+        raise UsageError("a figure is NaN or infinite, which JSON cannot say: look at it without --json") from error
     print(text)
 
 
 def print_table(head: list[str], rows: list[list[str]]) -> None:
-    """Print a table whose columns are as wide as they must be.
-
-    Args:
-        head: A heading for each column.
-        rows: As many cells each; any text.
-    """
+    """Print a table whose columns are as wide as they must be."""
     lines = [[printable(cell) for cell in row] for row in [head, *rows]]
     widths = [max(len(row[column]) for row in lines) for column in range(len(head))]
     for row in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def tell_unreadable(rows: list[dict[str, Any]]) -> int:
+    """Print which of the images a command could not read; the status is 1 if there are any."""
+    errors = [row["error"] for row in rows if "error" in row]
+    for error in errors:
+        print(f"halonet: {printable(error)}", file=sys.stderr)
+    if errors:
+        print(f"halonet: {len(errors)} of {len(rows)} images could not be read", file=sys.stderr)
+    return 1 if errors else 0

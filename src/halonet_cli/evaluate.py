@@ -1,9 +1,7 @@
 """`halonet evaluate`."""
 
-import argparse
 from typing import Any
 
-from halonet_cli.console import print_json, printable
 from halonet_cli.files import add_root, check_checkpoint
 from halonet_cli.parser import add_command
 
@@ -11,7 +9,7 @@ from halonet_cli.parser import add_command
 def add(commands: Any) -> None:
     """Add the command."""
     evaluate = add_command(
-        commands, "evaluate", run_evaluate, "measure a checkpoint on a data set", check=check_checkpoint
+        commands, "evaluate", "evaluate:run_evaluate", "measure a checkpoint on a data set", check=check_checkpoint
     )
     evaluate.add_argument("checkpoint", help="a run folder, a model.safetensors or a .ckpt")
     evaluate.add_argument("--data", metavar="DIR_OR_NAME", help="default: what it was trained on")
@@ -21,28 +19,3 @@ def add(commands: Any) -> None:
     evaluate.add_argument("--workers", type=int, default=0, help="processes that load images")
     evaluate.add_argument("--device", default="auto", help="cpu, cuda, ...")
     evaluate.add_argument("--json", action="store_true", help="print JSON")
-
-
-def run_evaluate(options: argparse.Namespace) -> None:
-    """Measure, then print the figures."""
-    from halonet.classification.evaluation import describe_accuracy, evaluate
-    from halonet.classification.task import data_of
-
-    result = evaluate(
-        options.checkpoint,
-        options.data,
-        options.split,
-        root=options.root,
-        batch_size=options.batch_size,
-        workers=options.workers,
-        device=options.device,
-    )
-    if options.json:
-        print_json(result)
-        return
-    print(
-        printable(
-            f"{describe_accuracy(result)} on {result['images']:,} images of {data_of(result)} ({result['split']}), "
-            f"{result['images_per_second']:.0f} images/s on {result['device']}"
-        )
-    )

@@ -8,7 +8,7 @@ from halonet_cli.parser import Parser, UsageError
 
 
 def add_root(parser: Parser, summary: str) -> None:
-    """Add a flag of the same name as the recipe's field."""
+    """Add the flag `--data.root`."""
     parser.add_argument("--data.root", dest="root", type=Path, metavar="DIR", help=summary)
 
 

@@ -1,11 +1,11 @@
-"""What the user may have meant by a name that there is not."""
+"""Suggestions for unknown names."""
 
 import difflib
 from collections.abc import Iterable
 
 LONGEST_NAME = 100  # letters of a wrong name that a message repeats
 
-# What people try because other programs call it so, and what it is called here; the first that the command has counts.
+# Names that other programs use, and ours; the first one that the command has is suggested.
 OTHER_NAMES = {
     "amp": ["precision"],
     "arch": ["model.name"],
@@ -56,11 +56,7 @@ OTHER_NAMES = {
 def unknown_name(kind: str, name: str, known: Iterable[str], more: str = "") -> str:
     """Say that there is no such name, with the nearest that there is.
 
-    Args:
-        kind: What the name should have been, e.g. "recipe".
-        name: What the user wrote.
-        known: The names that there are.
-        more: Where to find them; if empty, all are listed.
+    `more` says where to find the names; if it is empty, all are listed.
     """
     names = list(known)
     nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
@@ -69,15 +65,12 @@ def unknown_name(kind: str, name: str, known: Iterable[str], more: str = "") -> 
 
 
 def meant_flag(flag: str, flags: Iterable[str], fields: Iterable[str]) -> str:
-    """Guess which flag the user meant.
+    """Guess which flag the user meant, or how to say it without one; empty if nothing is near.
 
     Args:
         flag: What the user wrote, such as "--lr".
         flags: The flags of the command, and the names of what is given without a flag.
         fields: Dotted keys of the recipes that the command takes as flags.
-
-    Returns:
-        The flag, or how to say it without one; empty if nothing is near.
     """
     by_name = {field.rpartition(".")[2]: spell(field) for field in reversed(list(fields))}
     by_name |= {field: spell(field) for field in fields}

@@ -2,17 +2,15 @@
 
 import argparse
 import os
-import re
+import pkgutil
 import signal
 import sys
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
 from halonet_cli import benchmark, completion, detect, evaluate, info, predict, recipes, train
-from halonet_cli.console import printable, survive_any_encoding, tell
+from halonet_cli.console import survive_any_encoding, tell
 from halonet_cli.parser import Parser, UsageError, add_commands, find_command, refuse_unknown
 from halonet_cli.recipe_check import fields_of
 
@@ -20,14 +18,10 @@ INTERNAL = (
     "halonet: this is a fault of halonet, not yours: please report it to its maintainers, with the command line and "
     "all of the above"
 )
-TRAIN_MODULES = ("lightning", "matplotlib", "pydantic", "tensorboard", "torchmetrics", "torchvision")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program.
-
-    Args:
-        argv: Words after the program's name; None takes those of the process.
+    """Run the program on the words after its name; None takes those of the process.
 
     Returns:
         The exit status: 0, 1 where some of many images could not be read, 2 for a mistake of the user (told on stderr),
@@ -38,7 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         _end_at_signals()
     try:
         options = parse(sys.argv[1:] if argv is None else list(argv))
-        status = (run_with_halonet if options.needs_halonet else options.run)(options) or 0
+        needs_halonet = options.run.startswith("halonet_cli.run.")
+        run = pkgutil.resolve_name("halonet_cli.run.command:run_command" if needs_halonet else options.run)
+        status = run(options) or 0
         sys.stdout.flush()
         return status
     except UsageError as error:
@@ -70,17 +66,11 @@ def make_parser() -> Parser:
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Parse and check a command line, without importing `halonet`.
-
-    Args:
-        argv: All words after the program's name.
+    """Parse and check a command line, without importing `halonet`; raise a `UsageError` for a mistake of the user.
 
     Returns:
         The options, with `words`, all words; `changes`, the fields of a recipe as "schedule.epochs=3"; and what
         `add_command` sets.
-
-    Raises:
-        UsageError: The user made a mistake.
     """
     parser = make_parser()
     command = find_command(parser, argv)
@@ -90,68 +80,6 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if options.check is not None:
         options.check(options)
     return options
-
-
-def run_with_halonet(options: argparse.Namespace) -> int:
-    """Import `halonet`, run a command, and tell a user's mistake on one line.
-
-    Args:
-        options: Of the command.
-
-    Returns:
-        The exit status, see `main`.
-    """
-    from halonet.errors import UserError
-    from halonet.installation import command_for_extra
-    from halonet.interrupts import Interrupted, interruptible
-
-    with interruptible():
-        try:
-            with _notes_on_stderr():
-                return options.run(options) or 0
-        except KeyboardInterrupt as error:
-            stop = error if isinstance(error, Interrupted) else Interrupted("interrupted")
-            if str(stop):  # of several processes of a run, the first speaks
-                with suppress(OSError):  # the terminal may be gone
-                    print(f"halonet: {stop}", file=sys.stderr, flush=True)
-            return stop.status
-        except UserError as error:
-            tell(_message(error, options.parser))
-            return 2
-        except ModuleNotFoundError as error:
-            if error.name is None or error.name.partition(".")[0] not in TRAIN_MODULES:
-                raise
-            extra = "detection" if options.command == "detect" else "train"
-            tell(f"{options.command} needs {error.name}: {command_for_extra(extra)}")
-            return 2
-
-
-def _message(error: Exception, parser: Parser) -> str:
-    """What to tell of a `UserError`; an argument of a call is named by the flag that it comes from."""
-    complaints = getattr(error, "complaints", ())
-    dests = {action.dest for action in parser._actions}
-    if complaints and dests.issuperset(each.key for each in complaints):
-        return "; ".join(f"{parser.flag_of(each.key)} {each.text}" for each in complaints)
-    # From a process that loads images, the message comes at the end of that process's traceback.
-    return re.split(r"halonet\.(?:errors|rules)\.\w+: ", str(error))[-1].rstrip()
-
-
-@contextmanager
-def _notes_on_stderr() -> Iterator[None]:
-    from halonet.errors import UserNote
-
-    show = warnings.showwarning
-
-    def show_note(message: Warning | str, category: type[Warning], *place: Any) -> None:
-        if issubclass(category, UserNote):
-            print(f"halonet: note: {printable(str(message))}", file=sys.stderr)
-        else:
-            show(message, category, *place)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", UserNote)
-        warnings.showwarning = show_note
-        yield
 
 
 def _end_at_signals() -> None:

@@ -6,16 +6,15 @@ from typing import Any, NoReturn
 
 from halonet_cli.hints import LONGEST_NAME, meant_flag, unknown_name
 
-Run = Callable[[argparse.Namespace], int | None]
 Check = Callable[[argparse.Namespace], None]
 
 
 class UsageError(Exception):
-    """A mistake of the user that is found before `halonet` is imported; told on one line, with status 2."""
+    """A mistake of the user in the command line; told on one line, with status 2."""
 
 
 class Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows defaults, but for those that say nothing."""
+    """Shows defaults other than None and False."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return action.help if action.default in (None, False) else super()._get_help_string(action)
@@ -51,52 +50,30 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_commands(parser: Parser, dest: str, metavar: str) -> Any:
-    """Let a parser have commands, one of which must be named.
-
-    Args:
-        parser: The parser.
-        dest: The attribute of the parsed options that tells which.
-        metavar: What the help calls it.
-    """
+    """Let a parser have commands, one of which must be named; the attribute `dest` of the options tells which."""
     commands = parser.add_subparsers(dest=dest, required=True, metavar=metavar)
     parser.commands = commands.choices  # pyright: ignore[reportAttributeAccessIssue] - of the parser's class
     return commands
 
 
-def add_command(
-    commands: Any,
-    name: str,
-    run: Run | None,
-    summary: str,
-    *,
-    check: Check | None = None,
-    needs_halonet: bool = True,
-) -> Parser:
+def add_command(commands: Any, name: str, run: str | None, summary: str, *, check: Check | None = None) -> Parser:
     """Add a command.
 
     Args:
         commands: What `add_commands` returned.
         name: Of the command.
-        run: Takes the parsed options, prints, and returns the exit status if it is not 0; None for a group.
+        run: "MODULE:FUNCTION" in `halonet_cli.run`, which is imported after parsing. The function takes the parsed
+            options, prints, and returns the exit status or None for 0. None for a group of commands.
         summary: For the help, without a full stop.
         check: Finds mistakes before `halonet` is imported, and raises a `UsageError`; it may change the options.
-        needs_halonet: Whether `run` imports `halonet`.
     """
     parser = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
-    parser.set_defaults(run=run, check=check, needs_halonet=needs_halonet, parser=parser)
+    parser.set_defaults(run=f"halonet_cli.run.{run}", check=check, parser=parser)
     return parser
 
 
 def find_command(parser: Parser, argv: Sequence[str]) -> Parser:
-    """Find the parser of the command that the first words name.
-
-    Args:
-        parser: Of the program.
-        argv: All words after the program's name.
-
-    Raises:
-        UsageError: There is no such command, or none is named.
-    """
+    """Find the parser of the command that the first words name; raise a `UsageError` if there is none."""
     for word in argv:
         if not parser.commands or word.startswith("-"):
             return parser
@@ -110,13 +87,7 @@ def find_command(parser: Parser, argv: Sequence[str]) -> Parser:
 
 
 def refuse_unknown(parser: Parser, words: Sequence[str], fields: Iterable[str]) -> None:
-    """Raise a `UsageError` for words that the parser of a command did not understand.
-
-    Args:
-        parser: Of the command.
-        words: What it left over.
-        fields: Dotted keys of the recipes that it takes as flags.
-    """
+    """Raise a `UsageError` for words that a command did not understand; `fields` of recipes are flags of it too."""
     flag = next((word for word in words if word.startswith("-")), None)
     if flag is None:
         if words:

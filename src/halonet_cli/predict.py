@@ -1,19 +1,15 @@
 """`halonet predict`."""
 
-import argparse
-import csv
-import sys
 from pathlib import Path
 from typing import Any
 
-from halonet_cli.console import print_json, print_table, printable
 from halonet_cli.files import add_root, check_images
 from halonet_cli.parser import add_command
 
 
 def add(commands: Any) -> None:
     """Add the command."""
-    predict = add_command(commands, "predict", run_predict, "label images", check=check_images)
+    predict = add_command(commands, "predict", "predict:run_predict", "label images", check=check_images)
     predict.add_argument("checkpoint", help="a run folder, a model.safetensors or a .ckpt")
     predict.add_argument("images", nargs="+", help="image files and folders")
     add_root(predict, "the folder that relative paths of images start from")
@@ -23,44 +19,3 @@ def add(commands: Any) -> None:
     predict.add_argument("--json", action="store_true", help="print JSON")
     predict.add_argument("--csv", action="store_true", help="print comma-separated values")
     predict.add_argument("--save-maps", type=Path, metavar="DIR", help="write a picture of where pixels look")
-
-
-def run_predict(options: argparse.Namespace) -> int:
-    """Label, draw if asked, and print; the status is 1 if some images could not be read."""
-    from halonet.classification.prediction import predict, save_maps
-    from halonet.data import find_images
-    from halonet.engine.files import check_output_folder
-
-    if options.save_maps is not None:
-        check_output_folder(options.save_maps)
-    files = find_images([Path(options.root or "", image) for image in options.images])
-    all_rows = predict(options.checkpoint, files, options.top_k, batch_size=options.batch_size, device=options.device)
-    rows = [row for row in all_rows if "error" not in row]
-    if options.save_maps is not None:
-        for row, path in zip(rows, save_maps(options.checkpoint, rows, options.save_maps), strict=True):
-            row["map"] = str(path)
-    if options.json:
-        print_json(all_rows)
-    elif options.csv:
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(["file", "rank", "label", "probability"])
-        for row in rows:
-            for rank, guess in enumerate(row["top"], 1):
-                cells = [printable(row["file"]), rank, printable(guess["label"]), f"{guess['probability']:.6f}"]
-                writer.writerow(cells)
-    elif rows:
-        print_table(
-            ["file", *(f"guess {rank + 1}" for rank in range(len(rows[0]["top"])))],
-            [
-                [row["file"], *(f"{guess['label']} {100 * guess['probability']:.1f} %" for guess in row["top"])]
-                for row in rows
-            ],
-        )
-        if options.save_maps is not None:
-            print(f"attention maps written to {options.save_maps}")
-    errors = [row["error"] for row in all_rows if "error" in row]
-    for error in errors:
-        print(f"halonet: {printable(error)}", file=sys.stderr)
-    if errors:
-        print(f"halonet: {len(errors)} of {len(all_rows)} images could not be read", file=sys.stderr)
-    return 1 if errors else 0

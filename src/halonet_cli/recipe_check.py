@@ -71,12 +71,7 @@ def fields_of(task: str) -> list[str]:
 def check_recipe(name_or_path: str, changes: Sequence[str], task: str) -> None:
     """Refuse a recipe that does not exist, and unknown keys in its file or on the command line.
 
-    What cannot be told here for certain is left to `halonet`, which words all other mistakes.
-
-    Args:
-        name_or_path: A name from `halonet recipes`, or a file.
-        changes: Such as "schedule.epochs=3".
-        task: Whose recipe it must be.
+    Doubtful cases are left to `halonet`, which reports all other mistakes.
     """
     try:
         recipe = _find(name_or_path)
@@ -148,7 +143,7 @@ def _dotted(values: dict[str, Any], keys: dict[str, Any], path: Sequence[str] = 
 
 
 def _unknown_keys(paths: Any, task: str) -> list[str]:
-    """Word a mistake for each path that leaves the known keys."""
+    """Describe each path with an unknown key."""
     wrong = []
     for path in paths:
         keys: Any = keys_of(task)

@@ -10,30 +10,28 @@ from halonet_cli.recipe_check import NOT_YET_RUN, find_recipe, packaged
 
 def add(commands: Any) -> None:
     """Add the command."""
-    recipes = add_command(commands, "recipes", run_recipes, "list the recipes, or print one", check=check_recipes)
+    recipes = add_command(
+        commands, "recipes", "recipes:run_recipes", "list the recipes, or print one", check=check_recipes
+    )
     recipes.add_argument("recipe", nargs="?", help="print this one in full")
     recipes.add_argument("--json", action="store_true", help="print JSON")
 
 
 def check_recipes(options: argparse.Namespace) -> None:
     """Refuse a recipe that does not exist; the list needs nothing of `halonet`."""
-    options.needs_halonet = options.recipe is not None
-    if options.recipe is not None:
+    if options.recipe is None:
+        options.run = "halonet_cli.recipes:print_list"
+    else:
         find_recipe(options.recipe)
 
 
-def run_recipes(options: argparse.Namespace) -> None:
-    """List the recipes, or print one."""
-    if options.recipe is not None:
-        from halonet.recipes.load import resolve, to_yaml
-
-        print(to_yaml(resolve(options.recipe)), end="")
-        return
+def print_list(options: argparse.Namespace) -> None:
+    """Print the list."""
     rows = list_recipes()
     if options.json:
         print_json(rows)
-        return
-    print_table(["recipe", "reproduces", "here"], [list(row.values()) for row in rows])
+    else:
+        print_table(["recipe", "reproduces", "here"], [list(row.values()) for row in rows])
 
 
 def list_recipes() -> list[dict[str, str]]:

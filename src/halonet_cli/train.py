@@ -3,11 +3,10 @@
 import argparse
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from halonet_cli.console import printable
 from halonet_cli.parser import Parser, UsageError, add_command
 from halonet_cli.recipe_check import check_recipe
 
@@ -15,19 +14,13 @@ from halonet_cli.recipe_check import check_recipe
 def add(commands: Any) -> None:
     """Add the command."""
     train = add_command(
-        commands, "train", run_train, "train a recipe; with no arguments, the quickstart", check=check_train
+        commands, "train", "train:run_train", "train a recipe; with no arguments, the quickstart", check=check_train
     )
     add_training_flags(train, "classification", "fashion_mnist")
 
 
 def add_training_flags(parser: Parser, task: str, default_recipe: str) -> None:
-    """Add a recipe, a run folder and a run to resume.
-
-    Args:
-        parser: Of the command.
-        task: Whose recipes it takes.
-        default_recipe: What is trained if none is named.
-    """
+    """Add a recipe, a run folder and a run to resume."""
     parser.task = task
     parser.set_defaults(default_recipe=default_recipe)
     parser.add_argument(
@@ -46,9 +39,6 @@ def add_training_flags(parser: Parser, task: str, default_recipe: str) -> None:
 
 def split_changes(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     """Tell fields of the recipe from the other words of a training command.
-
-    Args:
-        argv: All words after the program's name.
 
     Returns:
         The words for the parser, and the changes as "schedule.epochs=3", which the user may write as
@@ -87,50 +77,9 @@ def check_train(options: argparse.Namespace) -> None:
     check_recipe(options.recipe, options.changes, options.parser.task)
 
 
-def run_train(options: argparse.Namespace) -> None:
-    """Train or resume, then say what was written."""
-    from halonet.classification.task import Classification
-    from halonet.data.classification.sources import require_asked_for
-    from halonet.recipes.load import resolve
-
-    def read() -> Any:
-        recipe = resolve(options.recipe, options.changes, task="classification")
-        asked = _as_dictionary(options.changes).get("data.source")
-        require_asked_for(recipe.data.source, asked, f"recipe {options.recipe}")
-        return recipe
-
-    run_training(options, read, Classification.describe)
-
-
-def run_training(
-    options: argparse.Namespace, read: Callable[[], Any], describe: Callable[[dict[str, Any]], str]
-) -> None:
-    """Train or resume, then say what was written, in the first of several processes.
-
-    Args:
-        options: As `add_training_flags` makes them.
-        read: Gives the recipe, with its changes.
-        describe: Puts a result into a line.
-
-    Raises:
-        UserError: The training fails.
-    """
-    from halonet.engine.run import read_result, resume, train
-    from halonet.engine.session import is_first_process
-
-    if options.resume is not None:
-        folder = resume(options.resume, **options.changes_on_resume)
-    else:
-        folder = train(read(), options.run_dir, or_resume=options.resume_or_start)
-    if not is_first_process():
-        return
-    print(printable(describe(read_result(folder))))
-    print(printable(f"written to {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}"))
-
-
 def _changes_on_resume(options: argparse.Namespace) -> dict[str, str]:
     """Take the new place of the data, which alone may change when a run is resumed, and its name, which may not."""
-    changes = _as_dictionary(options.changes)
+    changes = as_dictionary(options.changes)
     has_root = options.parser.task == "classification"
     names = {"data.root": "root", "data.source": "source"} if has_root else {}
     taken = {names[key]: changes.pop(key) for key in names if key in changes}
@@ -152,5 +101,6 @@ def _changes_on_resume(options: argparse.Namespace) -> dict[str, str]:
     return taken
 
 
-def _as_dictionary(changes: Sequence[str]) -> dict[str, str]:
+def as_dictionary(changes: Sequence[str]) -> dict[str, str]:
+    """Split changes such as "schedule.epochs=3" into keys and values."""
     return {key: value for key, _, value in (change.partition("=") for change in changes)}

@@ -36,7 +36,7 @@ def test_our_networks_run_plain_fused_and_bound():
     assert inference.absent == training.absent == {}
 
 
-def test_a_form_that_computes_something_else_is_refused(monkeypatch):
+def test_a_form_with_wrong_logits_is_refused(monkeypatch):
     fuse = model.halonet.fuse_batch_norm
 
     def broken(network):
@@ -137,7 +137,7 @@ def test_networks_and_images_are_made_on_the_device(monkeypatch):
     assert asked == ["meta"]
 
 
-def test_forms_in_channels_last_have_images_and_weights_so(monkeypatch):
+def test_channels_last_forms_have_such_images_and_weights(monkeypatch):
     seen = []
     build = model.build
 

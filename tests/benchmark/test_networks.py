@@ -129,7 +129,7 @@ def test_networks_of_one_name_have_the_same_weights():
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_networks_with_halo_attention_are_told_from_others():
+def test_networks_with_halo_attention_are_recognized():
     assert has_halo_attention(create_network("tiny28"))
     assert has_halo_attention(nn.Sequential(small_layer()))
     assert not has_halo_attention(timm.create_model("resnet18"))

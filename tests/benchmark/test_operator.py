@@ -5,6 +5,7 @@ import pytest
 from halonet.benchmark import operator
 from halonet.benchmark.peak import Peak
 from halonet.benchmark.peers import IMPLEMENTATIONS, make_inputs
+from halonet.benchmark.settings import check_names
 from halonet.benchmark.sizes import SIZES
 from halonet.errors import UserError
 from tests.benchmark.tiny import SETTINGS, SIZE
@@ -55,7 +56,7 @@ def plant(monkeypatch):
     return plant
 
 
-def test_an_implementation_that_computes_something_else_is_left_out(plant):
+def test_an_implementation_with_wrong_results_is_left_out(plant):
     def prepare(inputs):
         prepared = IMPLEMENTATIONS["composite"].prepare(inputs)
         return dataclasses.replace(prepared, compare=lambda: (1.001 * prepared.run(), prepared.run()))
@@ -75,7 +76,7 @@ def test_the_error_of_a_peer_is_its_reason(plant):
     assert row.absent == {"timm": "RuntimeError: out of luck"}
 
 
-def test_a_backward_pass_that_forgets_a_gradient_is_left_out(plant):
+def test_a_backward_pass_without_all_gradients_is_left_out(plant):
     def prepare(inputs):
         prepared = IMPLEMENTATIONS["composite"].prepare(inputs)
         return dataclasses.replace(prepared, leaves=[*prepared.leaves, inputs.query.detach().clone().requires_grad_()])
@@ -115,8 +116,8 @@ def test_unknown_names_are_refused():
     with pytest.raises(UserError, match="unknown scaling 'images'. Did you mean 'image'"):
         operator.scaling_cases("images", 1)
     with pytest.raises(UserError, match="unknown pass 'trainig'. Did you mean 'training'"):
-        operator.check_tasks(["trainig"], operator.TASKS)
-    assert operator.check_tasks(None, operator.TASKS) == ["forward", "training"]
+        check_names("pass", ["trainig"], operator.TASKS)
+    assert check_names("pass", None, operator.TASKS) == ["forward", "training"]
 
 
 @pytest.mark.parametrize("compare", operator.COMPARISONS)

@@ -45,7 +45,7 @@ def test_a_file_that_is_not_a_record_is_refused_and_kept(text, tmp_path):
         (record() | {"machine": {"processor": "abacus"}}, "is a record of machine"),
     ],
 )
-def test_a_record_of_something_else_is_refused(other, message, tmp_path):
+def test_a_record_of_another_question_is_refused(other, message, tmp_path):
     path = tmp_path / "record.json"
     write_record(other, {}, path)
     with pytest.raises(UserError, match=message):

@@ -157,7 +157,7 @@ def test_another_process_measures_the_rest_after_the_device_is_lost(plant, clock
     answers = iter([False, True])
     monkeypatch.setattr(suite, "is_lost", lambda device: next(answers))
     called = []
-    monkeypatch.setattr("halonet_cli.benchmark.os.execv", lambda program, words: called.append(words))
+    monkeypatch.setattr("os.execv", lambda program, words: called.append(words))
     smoke(tmp_path / "gpu.json", "--minutes", "4", "--sections", "operator", "networks", "memory")
     assert called[0][1:3] == ["-m", "halonet_cli"]
     options = make_parser().parse_args(called[0][3:])
@@ -198,7 +198,7 @@ def test_a_users_mistake_is_one_line_and_status_2(words, message, capsys, tmp_pa
         (lambda document: document["records"].update(operator=3), "is not a record of a benchmark"),
     ],
 )
-def test_a_file_of_something_else_is_refused_and_kept(change, message, plant, capsys, tmp_path):
+def test_another_kind_of_file_is_refused_and_kept(change, message, plant, capsys, tmp_path):
     path = tmp_path / "gpu.json"
     smoke(path, "--sections", "operator")
     document = json.loads(path.read_text())

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from halonet.data import AugmentationConfig
+from halonet.engine.data import Position
 from halonet.errors import UserError
 from halonet.training import ClassificationData, DataSection
 from tests.engine.tiny import make_images
@@ -33,23 +34,23 @@ def assert_equal_batches(actual: list[tuple[Tensor, Tensor]], expected: list[tup
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 @pytest.mark.parametrize("workers", [0, 2])
-def test_the_batches_depend_on_neither_workers_nor_global_random_state(images: Path, workers: int):
+def test_batches_do_not_depend_on_workers_or_global_state(images: Path, workers: int):
     expected = training_batches(data_of(images))
     torch.manual_seed(77)
     assert_equal_batches(training_batches(data_of(images, workers=workers)), expected)
 
 
-def test_the_loaders_leave_the_global_random_state_alone(images: Path):
+def test_loaders_keep_the_global_random_state(images: Path):
     before = torch.get_rng_state()
     training_batches(data_of(images))
     list(data_of(images).val_dataloader())
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_seed_and_epoch_change_order_and_augmentation(images: Path):
+def test_seed_and_epoch_change_the_batches(images: Path):
     data = data_of(images)
     first = training_batches(data)
-    data.position = (1, 0)
+    data.position = Position(1, 0)
     second = training_batches(data)
     other = training_batches(data_of(images, seed=2))
     assert not torch.equal(first[0][0], second[0][0])
@@ -58,18 +59,18 @@ def test_seed_and_epoch_change_order_and_augmentation(images: Path):
     assert not torch.equal(everything, torch.cat([image for image, _ in second]).flatten(1).sum(1).sort().values)
 
 
-def test_a_restored_position_yields_the_rest_of_the_epoch(images: Path):
+def test_a_restored_position_yields_the_rest(images: Path):
     data = data_of(images)
-    data.position = (2, 0)
+    data.position = Position(2, 0)
     whole = training_batches(data)
-    data.position = (2, 4)
+    data.position = Position(2, 4)
     restored = data_of(images)
     restored.load_state_dict(data.state_dict())
     assert_equal_batches(training_batches(restored), whole[4:])
     assert len(restored.train_dataloader()) == len(whole)
 
 
-def test_a_run_does_not_go_on_with_other_images(images: Path, tmp_path: Path):
+def test_a_run_does_not_resume_with_other_images(images: Path, tmp_path: Path):
     state = data_of(images).state_dict()
     shutil.copytree(images, tmp_path / "fewer")
     (tmp_path / "fewer" / "train" / "left" / "0.png").unlink()
@@ -77,7 +78,7 @@ def test_a_run_does_not_go_on_with_other_images(images: Path, tmp_path: Path):
         data_of(tmp_path / "fewer").load_state_dict(state)
 
 
-def test_evaluation_sees_every_image_once_without_augmentation(images: Path):
+def test_evaluation_sees_every_image_once(images: Path):
     data = data_of(images, batch_size=3)
     for loader in (data.val_dataloader(), data.test_dataloader()):
         targets = torch.cat([targets for _, targets in loader])
@@ -85,7 +86,7 @@ def test_evaluation_sees_every_image_once_without_augmentation(images: Path):
     assert_equal_batches(list(data.val_dataloader()), list(data.val_dataloader()))
 
 
-def test_what_is_wrong_with_the_data_is_said_at_once(images: Path):
+def test_all_mistakes_in_the_data_are_reported_at_once(images: Path):
     with pytest.raises(UserError, match="24 training images, too few for one batch of 25: lower"):
         data_of(images, batch_size=25).setup()
     with pytest.raises(UserError, match="nowhere"):
@@ -95,7 +96,7 @@ def test_what_is_wrong_with_the_data_is_said_at_once(images: Path):
     data_of(images, test_split="tset").setup("fit")
 
 
-def test_one_class_is_nothing_to_learn_from(tmp_path: Path):
+def test_a_single_class_is_refused(tmp_path: Path):
     images = make_images(tmp_path / "images")
     for split in ("train", "val", "test"):
         shutil.rmtree(images / split / "right")

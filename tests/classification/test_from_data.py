@@ -31,7 +31,7 @@ def photographs(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def times(monkeypatch: pytest.MonkeyPatch) -> dict[int, float]:
-    """Estimated seconds by image size, in place of a measurement; a second where nothing is said."""
+    """Replaces the estimate: seconds by image size, 1 by default."""
     seconds: dict[int, float] = {}
     estimate = lambda recipe: seconds.get(recipe.data.augmentation.image_size, 1.0)  # noqa: E731
     monkeypatch.setattr(from_data, "estimate_seconds", estimate)
@@ -44,7 +44,7 @@ def filled(folder: Path, *overrides: str) -> tuple[Recipe, str]:
     return recipe, "\n".join(lines)
 
 
-def test_what_is_null_follows_from_the_data_and_is_told(photographs: Path, times: dict[int, float]):
+def test_null_values_are_filled_in_and_printed(photographs: Path, times: dict[int, float]):
     recipe, said = filled(photographs)
     assert recipe.missing_values() == []
     assert (recipe.model.name, recipe.model.num_classes, recipe.model.in_chans) == ("mini32", 2, 3)
@@ -59,18 +59,18 @@ def test_what_is_null_follows_from_the_data_and_is_told(photographs: Path, times
         assert re.search(rf"--{key} \S", said)
 
 
-def test_what_was_said_gives_the_same_recipe_again(photographs: Path, times: dict[int, float]):
+def test_the_printed_flags_give_the_same_recipe(photographs: Path, times: dict[int, float]):
     recipe, said = filled(photographs)
     flags = said.rpartition("following from the data: ")[2].split()
     assert resolve("photos", [f"data.source={photographs}", *flags]) == recipe
 
 
-def test_many_classes_are_told_by_their_sizes(tmp_path: Path, times: dict[int, float]):
+def test_many_classes_are_summarized(tmp_path: Path, times: dict[int, float]):
     folder = write_photographs(tmp_path, {str(number): 3 for number in range(6)} | {"6": 4})
     assert "15 images to train on in 7 classes (2 to 3 in each)" in filled(folder)[1]
 
 
-def test_names_of_folders_are_told_harmlessly(tmp_path: Path, times: dict[int, float]):
+def test_names_of_folders_are_escaped(tmp_path: Path, times: dict[int, float]):
     folder = write_photographs(tmp_path / "two\nlines", {"\x1b[31mred": 4, "b": 4})
     _, said = filled(folder)
     assert r"two\nlines: " in said
@@ -79,7 +79,7 @@ def test_names_of_folders_are_told_harmlessly(tmp_path: Path, times: dict[int, f
     assert "two\nlines" not in said
 
 
-def test_values_that_are_given_stay(photographs: Path, times: dict[int, float]):
+def test_given_values_stay(photographs: Path, times: dict[int, float]):
     given = ("optimizer.batch_size=5", "schedule.epochs=7", "data.augmentation.image_size=40", "model.name=small32")
     recipe, _ = filled(photographs, *given)
     assert (recipe.optimizer.batch_size, recipe.schedule.epochs) == (5, 7)
@@ -92,14 +92,14 @@ def test_a_complete_recipe_is_left_as_it_is():
     assert fill_in(recipe, say=lambda line: pytest.fail(line)) is recipe
 
 
-def test_a_training_that_would_take_long_is_made_smaller(photographs: Path, times: dict[int, float]):
+def test_a_long_training_is_made_smaller(photographs: Path, times: dict[int, float]):
     times[96] = 31 * 60.0
     recipe, said = filled(photographs)
     assert recipe.data.augmentation.image_size == 64
     assert "mini32 at 96 px would take about 31 minutes: taking something smaller" in said
 
 
-def test_where_nothing_is_small_enough_there_are_fewer_epochs(photographs: Path, times: dict[int, float]):
+def test_the_smallest_training_gets_fewer_epochs(photographs: Path, times: dict[int, float]):
     times |= {96: 40_000.0, 64: 18_000.0}
     recipe, said = filled(photographs)
     assert recipe.model.name == "micro32"
@@ -109,14 +109,14 @@ def test_where_nothing_is_small_enough_there_are_fewer_epochs(photographs: Path,
     assert "estimated time: 30 minutes" in said
 
 
-def test_epochs_that_are_given_stay_however_long_they_take(photographs: Path, times: dict[int, float]):
+def test_given_epochs_stay(photographs: Path, times: dict[int, float]):
     times |= {96: 40_000.0, 64: 18_000.0}
     recipe, said = filled(photographs, "schedule.epochs=300")
     assert recipe.schedule.epochs == 300
     assert "estimated time: 300 minutes" in said
 
 
-def test_several_processes_time_nothing_and_choose_alike(photographs: Path, monkeypatch: pytest.MonkeyPatch):
+def test_several_processes_time_nothing(photographs: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(from_data, "estimate_seconds", lambda recipe: pytest.fail("timed"))
     recipe, _ = filled(photographs, "engine.devices=2", "optimizer.accumulate=3")
     assert recipe.optimizer.batch_size % 6 == 0
@@ -146,7 +146,7 @@ def test_a_recipe_with_nulls_builds_nothing(photographs: Path):
         ClassificationData.of(resolve("photos", [f"data.source={photographs}"]))
 
 
-def test_files_that_are_no_images_are_all_named_before_the_work(photographs: Path, tmp_path: Path, capsys):
+def test_all_bad_files_are_named_before_training(photographs: Path, tmp_path: Path, capsys):
     for name in ("cat/1.jpg", "dog/2.jpg"):
         (photographs / name).write_bytes(b"")
     run = tmp_path / "run"
@@ -159,13 +159,13 @@ def test_files_that_are_no_images_are_all_named_before_the_work(photographs: Pat
     assert not run.exists()
 
 
-def test_a_real_estimate_is_made_of_steps_taken_here(photographs: Path):
+def test_the_estimate_runs_real_steps(photographs: Path):
     recipe, said = filled(photographs, "data.augmentation.image_size=32", "model.name=micro32", "schedule.epochs=2")
     assert 0 < from_data.estimate_seconds(recipe) < 300
     assert re.search(r"estimated time: \d+ (seconds|minutes)", said)
 
 
-def test_two_commands_lead_from_a_folder_to_a_labeled_picture(photographs: Path, tmp_path: Path, capsys):
+def test_two_commands_label_pictures_of_a_folder(photographs: Path, tmp_path: Path, capsys):
     run = str(tmp_path / "run")
     fast = ["--model.name", "micro32", "--data.augmentation.image-size", "32", "--schedule.epochs", "1"]
     assert main(["train", "photos", "--data.source", str(photographs), "--run-dir", run, *fast]) == 0
@@ -186,12 +186,12 @@ def test_two_commands_lead_from_a_folder_to_a_labeled_picture(photographs: Path,
     assert json.loads(capsys.readouterr().out)["images"] == 6
 
 
-def test_other_data_that_is_one_set_is_measured_whole(finished_run: Path, images: Path, tmp_path: Path, capsys):
+def test_other_data_without_splits_is_measured_whole(finished_run: Path, images: Path, tmp_path: Path, capsys):
     assert main(["evaluate", str(finished_run), "--data", str(images / "train"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["images"] == 24
 
 
-def test_all_that_does_not_fit_is_told_at_once(photographs: Path, tmp_path: Path, capsys, monkeypatch):
+def test_all_conflicts_are_reported_at_once(photographs: Path, tmp_path: Path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["train", "--data.source", str(photographs)]) == 2
     shown = capsys.readouterr().err
@@ -206,7 +206,7 @@ def test_all_that_does_not_fit_is_told_at_once(photographs: Path, tmp_path: Path
     assert not (tmp_path / "runs").exists()
 
 
-def test_color_that_becomes_gray_is_noted(photographs: Path):
+def test_color_converted_to_gray_is_noted(photographs: Path):
     recipe = tiny_recipe(photographs, batch_size=4)
     data = dataclasses.replace(recipe.data, test_split="validation")
     with pytest.warns(UserNote, match="has images in color, which become gray because data.augmentation.in_chans is 1"):

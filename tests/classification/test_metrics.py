@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from halonet.classification.metrics import classification_sums, summarize, wilson_interval
 
 
-def test_sums_over_uneven_batches_give_the_means_over_all_images():
+def test_sums_over_batches_give_means_over_images():
     logits = torch.randn(10, 7)
     targets = torch.randint(0, 7, (10,))
     sums = classification_sums(logits[:3], targets[:3]) + classification_sums(logits[3:], targets[3:])
@@ -19,13 +19,13 @@ def test_sums_over_uneven_batches_give_the_means_over_all_images():
     }
 
 
-def test_accuracies_are_percent_and_two_classes_are_always_within_five():
+def test_accuracies_are_percent():
     logits = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     assert summarize(classification_sums(logits, torch.zeros(4, dtype=torch.long)))["top1"] == 75
     assert summarize(classification_sums(logits, torch.zeros(4, dtype=torch.long)))["top5"] == 100
 
 
-def test_half_precision_logits_lose_nothing_in_the_sums():
+def test_half_precision_logits_sum_exactly():
     logits = torch.full((3000, 4), 0.5, dtype=torch.bfloat16)
     sums = classification_sums(logits, torch.zeros(3000, dtype=torch.long))
     assert sums.dtype == torch.float64
@@ -46,6 +46,6 @@ def test_the_interval_of_an_accuracy_is_wilsons(right: float, images: int, expec
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-def test_the_interval_is_where_the_normal_test_of_the_share_just_holds(share: float):
+def test_the_interval_inverts_the_normal_test(share: float):
     for bound in wilson_interval(200 * share, 200):
         assert abs(share - bound / 100) == pytest.approx(1.959964 * math.sqrt(bound / 100 * (1 - bound / 100) / 200))

@@ -19,7 +19,7 @@ from halonet.training import (
 )
 from tests.engine.tiny import NETWORK, make_images, tiny_recipe
 
-# What Lightning warns of in a plain Trainer: its own use of PyTorch, no worker processes, no validation.
+# Warnings of Lightning in a plain Trainer: its own use of PyTorch, no worker processes, no validation.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning"),
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
@@ -56,7 +56,7 @@ def plain_trainer(folder: Path, **options) -> lightning.Trainer:
 
 
 class Recorder(lightning.Callback):
-    """Keeps what a run did."""
+    """Records what a run did."""
 
     def __init__(self) -> None:
         self.learning_rates: list[float] = []
@@ -69,7 +69,7 @@ class Recorder(lightning.Callback):
         self.noise.append(torch.rand(1))
 
 
-def test_a_plain_trainer_fits_and_tests_it_and_its_checkpoint_loads(images: Path, tmp_path: Path):
+def test_a_plain_trainer_fits_tests_and_saves(images: Path, tmp_path: Path):
     data = data_of(images)
     model = classifier(learning_rate=0.05)
     trainer = plain_trainer(tmp_path, max_epochs=2)
@@ -98,7 +98,7 @@ def test_it_overfits_eight_images(tmp_path: Path):
     assert records[-1]["loss"] < 0.05 < 0.5 < records[0]["loss"]
 
 
-def test_the_learning_rate_warms_up_and_ends_at_the_final_fraction_of_the_peak(images: Path, tmp_path: Path):
+def test_the_learning_rate_follows_the_schedule(images: Path, tmp_path: Path):
     data = data_of(images, validation_split=None)
     recorder = Recorder()
     model = classifier(learning_rate=0.5, warmup_epochs=0.5)
@@ -108,7 +108,7 @@ def test_the_learning_rate_warms_up_and_ends_at_the_final_fraction_of_the_peak(i
     assert recorder.learning_rates[-1] == 0.5 / 128
 
 
-def test_the_schedule_counts_optimizer_steps_not_micro_batches(images: Path, tmp_path: Path):
+def test_the_schedule_counts_optimizer_steps(images: Path, tmp_path: Path):
     data = data_of(images, batch_size=8, validation_split=None)
     recorder = Recorder()
     trainer = plain_trainer(
@@ -121,7 +121,7 @@ def test_the_schedule_counts_optimizer_steps_not_micro_batches(images: Path, tmp
     assert recorder.learning_rates[::2] == pytest.approx([0.5 / 3, 1 / 3, 0.5, 0.5, middle, 0.5 / 128])
 
 
-def test_each_batch_has_its_own_random_numbers_whatever_came_before(images: Path, tmp_path: Path):
+def test_each_batch_has_its_own_random_numbers(images: Path, tmp_path: Path):
     runs = []
     for state in (1, 2):
         data = data_of(images, validation_split=None)
@@ -134,7 +134,7 @@ def test_each_batch_has_its_own_random_numbers_whatever_came_before(images: Path
     assert len(runs[0].unique()) == 12
 
 
-def test_gains_biases_and_position_tables_are_spared_from_weight_decay(images: Path, tmp_path: Path):
+def test_only_matrices_decay(images: Path, tmp_path: Path):
     def decayed(decay: str) -> dict[str, float]:
         model = classifier(weight_decay=0.25, decay=decay)
         data = data_of(images, validation_split=None)
@@ -153,7 +153,7 @@ def test_gains_biases_and_position_tables_are_spared_from_weight_decay(images: P
     assert set(decayed("all").values()) == {0.25}
 
 
-def test_label_smoothing_is_for_training_alone(images: Path, tmp_path: Path):
+def test_only_training_smooths_labels(images: Path, tmp_path: Path):
     losses = []
     for smoothing in (0.0, 0.5):
         torch.manual_seed(0)

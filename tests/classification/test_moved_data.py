@@ -1,4 +1,4 @@
-"""A named data set that lies in a folder, which may move between training and evaluation."""
+"""A named data set in a folder that moves between training and evaluation."""
 
 import warnings
 from pathlib import Path
@@ -33,7 +33,7 @@ def test_a_run_says_which_variant_it_was_measured_on(data, tmp_path, capsys):
     assert "on 20 images of CIFAR-10 (test)" in capsys.readouterr().out
 
 
-def test_a_moved_data_set_is_measured_where_it_is_now(data, tmp_path, capsys):
+def test_a_moved_data_set_can_be_measured(data, tmp_path, capsys):
     run = train(tiny_cifar10_recipe(data), tmp_path / "run")
     before = evaluate(run, device="cpu")
     data.rename(tmp_path / "moved")
@@ -52,24 +52,24 @@ class StopAfterTwoSteps(lightning.Callback):
             raise RuntimeError("stop")
 
 
-def test_a_run_is_resumed_where_its_data_is_now(data, tmp_path):
+def test_a_run_resumes_with_moved_data(data, tmp_path):
     whole = read_result(train(tiny_cifar10_recipe(data), tmp_path / "whole"))
     with pytest.raises(RuntimeError, match="stop"):
         train(tiny_cifar10_recipe(data), tmp_path / "run", callbacks=[StopAfterTwoSteps()])
     data.rename(tmp_path / "moved")
     with warnings.catch_warnings():
-        warnings.simplefilter("error", UserNote)  # the place of the data is no part of the experiment
+        warnings.simplefilter("error", UserNote)  # the folder of the data is not part of the experiment
         resume(tmp_path / "run", root=tmp_path / "moved")
     assert read_result(tmp_path / "run")["loss"] == whole["loss"]
 
 
-def test_the_root_of_a_run_is_kept_as_an_absolute_path(data, tmp_path, monkeypatch):
+def test_the_root_is_made_absolute(data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = train(tiny_cifar10_recipe(Path("data")), tmp_path / "run")
     assert resolve(run / "recipe.yaml").data.root == str(data)
 
 
-def test_only_the_root_may_change_when_a_run_is_resumed(capsys):
+def test_only_the_root_may_change_on_resume(capsys):
     assert main(["train", "--resume", "run", "--data.root", "here", "--schedule.epochs", "3"]) == 2
     assert "but for data.root: leave out schedule.epochs" in capsys.readouterr().err
     assert main(["detect", "train", "--resume", "run", "--data.root", "here"]) == 2

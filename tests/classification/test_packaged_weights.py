@@ -1,4 +1,4 @@
-"""Weights that come with the package: small files in half precision that say what they are and how good they were."""
+"""The weights in the package: small files in half precision with a description and results."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ FILES = sorted(FOLDER.glob("*.safetensors"))
 each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 
 
-def test_the_packaged_networks_are_these() -> None:
+def test_the_packaged_networks_are_listed() -> None:
     assert [path.stem for path in FILES] == ["mini32.cifar10"]
 
 
@@ -42,7 +42,7 @@ def test_a_file_holds_the_row_that_it_is_named_by(path: Path) -> None:
 
 
 @each_file
-def test_a_file_says_how_good_it_was_and_where_it_is_from(path: Path) -> None:
+def test_a_file_describes_its_training(path: Path) -> None:
     _, information = load_checkpoint(path)
     figures, training = information["figures"], information["run"]
     assert figures["data"] == "CIFAR-10 (JPEG)"

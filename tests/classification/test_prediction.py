@@ -28,14 +28,14 @@ def test_each_image_is_labeled_as_the_network_says(finished_run: Path, images: P
         assert sum(guess["probability"] for guess in row["top"]) == pytest.approx(1)
 
 
-def test_as_many_guesses_as_asked_for(finished_run: Path, images: Path):
+def test_top_k_limits_the_guesses(finished_run: Path, images: Path):
     (row,) = predict(finished_run, [images / "test" / "left" / "0.png"], top_k=1, device="cpu")
     assert len(row["top"]) == 1
     with pytest.raises(UserError, match="top_k is 0"):
         predict(finished_run, [], top_k=0)
 
 
-def test_unreadable_images_are_named_and_cost_the_others_nothing(finished_run: Path, images: Path, tmp_path: Path):
+def test_unreadable_images_do_not_stop_the_others(finished_run: Path, images: Path, tmp_path: Path):
     files = sorted((images / "test").rglob("*.png"))
     expected = predict(finished_run, files, device="cpu", batch_size=3)
     (tmp_path / "broken.png").write_bytes(b"no image")
@@ -53,7 +53,7 @@ def test_unreadable_images_are_named_and_cost_the_others_nothing(finished_run: P
 
 
 @pytest.mark.parametrize("form", [[], ["--json"], ["--csv"], ["--save-maps", "maps"]])
-def test_the_command_gives_what_it_could_and_says_so_in_its_status(
+def test_the_command_fails_if_an_image_does(
     form: list[str], finished_run: Path, images: Path, tmp_path: Path, capsys, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -68,9 +68,7 @@ def test_the_command_gives_what_it_could_and_says_so_in_its_status(
     assert main(["predict", str(finished_run), "broken.png", *form]) == 1
 
 
-def test_names_of_files_and_classes_are_printed_and_drawn_harmlessly(
-    finished_run: Path, images: Path, tmp_path: Path, capsys, monkeypatch
-):
+def test_names_are_escaped(finished_run: Path, images: Path, tmp_path: Path, capsys, monkeypatch):
     state, information, _ = read_weights(finished_run)
     names = ["$\\frac{$", "\x1b[31mred\ud800"]
     save_weights(tmp_path / "odd.safetensors", state, information | {"class_names": names})

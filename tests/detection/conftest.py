@@ -1,4 +1,4 @@
-"""One small data set, and one finished run, for all tests of detection."""
+"""One small data set and one finished run for all tests of detection."""
 
 from pathlib import Path
 
@@ -15,17 +15,17 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory, scenes: Path) -> Path:
-    """Nobody may write into it."""
+    """A finished run of a Mask R-CNN; tests must not write into it."""
     return train(tiny_recipe(scenes), tmp_path_factory.mktemp("runs") / "finished")
 
 
 @pytest.fixture(scope="session")
 def box_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same images, with boxes alone."""
+    """The same images with boxes only."""
     return without_masks(make_scenes(tmp_path_factory.mktemp("boxes") / "coco"))
 
 
 @pytest.fixture(scope="session")
 def box_run(tmp_path_factory: pytest.TempPathFactory, box_scenes: Path) -> Path:
-    """A finished run of a detector of boxes. Nobody may write into it."""
+    """A finished run of a Faster R-CNN; tests must not write into it."""
     return train(tiny_recipe(box_scenes, masks=False), tmp_path_factory.mktemp("runs") / "boxes")

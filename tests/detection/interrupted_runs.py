@@ -1,6 +1,7 @@
-"""A run that kills itself at chosen moments and is resumed; prints what was left in the end.
+"""A run that kills itself at chosen moments and is resumed; prints the final state.
 
-Run as a program, because it forks before any thread was started: `python -m tests.detection.interrupted_runs FOLDER`.
+A program of its own, because it must fork before any thread starts: `python -m tests.detection.interrupted_runs
+FOLDER`.
 """
 
 import hashlib
@@ -22,7 +23,7 @@ SCENARIOS = {"never": (0, []), "twice, with a worker": (1, ["step 2", "step 5"])
 
 
 def attempt(folder: Path, data: Path, workers: int, kill: str) -> int:
-    """Train or resume in a process of its own; returns the number of the signal that ended it."""
+    """Train or resume in a child process; return the number of the signal that ended it."""
 
     def work() -> None:
         moment, _, number = kill.rpartition(" ")
@@ -37,7 +38,7 @@ def attempt(folder: Path, data: Path, workers: int, kill: str) -> int:
 
 
 def traces(folder: Path) -> dict[str, Any]:
-    """All of a finished run that must not depend on its interruptions."""
+    """Everything in a finished run that must not depend on interruptions."""
     checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     result = read_result(folder)
     return {

@@ -25,7 +25,7 @@ SIDE = 300
 
 
 def encode(box: list[float]) -> dict[str, Any]:
-    """An ellipse that fills a box."""
+    """Encode an ellipse that fills a box."""
     x, y, width, height = box
     rows, columns = np.ogrid[:SIDE, :SIDE]
     inside = ((columns + 0.5 - x) / width - 0.5) ** 2 + ((rows + 0.5 - y) / height - 0.5) ** 2 <= 0.25
@@ -34,7 +34,7 @@ def encode(box: list[float]) -> dict[str, Any]:
 
 
 def make_truth(images: int = 12, crowds: bool = True) -> dict[str, Any]:
-    """Four classes, of which the last has no instance, in all of COCO's sizes."""
+    """Make ground truth of four classes, the last without instances, in all of COCO's sizes."""
     random = np.random.default_rng(0)
     annotations = []
     for image in range(images):
@@ -67,7 +67,7 @@ def perfect_results(truth: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def noisy_results(truth: dict[str, Any], each: int = 4) -> list[dict[str, Any]]:
-    """Several shifted copies of each instance, some of another class; scores that repeat, so that order counts."""
+    """Shift several copies of each instance, some of another class; scores repeat, so that order matters."""
     random = np.random.default_rng(1)
     results = []
     for annotation in truth["annotations"] * each:
@@ -93,7 +93,7 @@ def measure(kind: Any, evaluator: Any, truth: dict[str, Any], results: list[dict
 
 @pytest.mark.parametrize("evaluator", EVALUATORS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_found_exactly_has_precision_one(kind: str, evaluator: str):
+def test_exact_detections_have_precision_one(kind: str, evaluator: str):
     truth = make_truth()
     found = measure(kind, evaluator, truth, perfect_results(truth))
     assert list(found.summary) == NAMES
@@ -104,7 +104,7 @@ def test_what_is_found_exactly_has_precision_one(kind: str, evaluator: str):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_found_in_the_next_image_has_precision_near_zero(kind: str):
+def test_detections_in_the_wrong_image_score_near_zero(kind: str):
     truth = make_truth()
     results = [
         result | {"image_id": 1000 + (result["image_id"] - 999) % len(truth["images"])}
@@ -126,7 +126,7 @@ def test_both_evaluators_return_the_same_numbers(kind: str):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_numbers_are_those_of_pycocotools_reading_files(kind: Any, tmp_path: Path):
+def test_the_numbers_match_pycocotools(kind: Any, tmp_path: Path):
     truth = make_truth()
     results = noisy_results(truth)
     alone = "bbox" if kind == "bbox" else "segmentation"
@@ -148,7 +148,7 @@ def test_the_numbers_are_those_of_pycocotools_reading_files(kind: Any, tmp_path:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_curves_have_the_average_precision_as_their_mean(kind: str):
+def test_the_mean_of_a_curve_is_the_average_precision(kind: str):
     truth = make_truth()
     found = measure(kind, "pycocotools", truth, noisy_results(truth))
     for name, curve in (("ap50", "0.50"), ("ap75", "0.75"), ("ap", "0.50:0.95")):
@@ -189,7 +189,7 @@ def test_without_ground_truth_there_is_no_precision(found_some: bool, evaluator:
 
 
 @pytest.mark.parametrize("evaluator", EVALUATORS)
-def test_an_area_without_ground_truth_is_none_and_json_keeps_it(evaluator: str):
+def test_an_area_without_ground_truth_is_none(evaluator: str):
     truth = make_truth()
     results = noisy_results(truth)
     truth["annotations"] = [annotation for annotation in truth["annotations"] if annotation["area"] < 96**2]
@@ -201,7 +201,7 @@ def test_an_area_without_ground_truth_is_none_and_json_keeps_it(evaluator: str):
 
 @pytest.mark.parametrize("evaluator", EVALUATORS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_arguments_are_left_as_they_were_and_nothing_is_printed(kind: str, evaluator: str, capfd: Any):
+def test_arguments_are_unchanged_and_nothing_is_printed(kind: str, evaluator: str, capfd: Any):
     truth = make_truth(2)
     results = noisy_results(truth, each=1)
     before = copy.deepcopy((truth, results))
@@ -220,7 +220,7 @@ def test_annotation_ids_do_not_matter_not_even_zero(evaluator: str):
     assert measure("bbox", evaluator, truth, results) == expected
 
 
-def test_annotations_are_no_crowds_unless_they_say_so():
+def test_annotations_are_not_crowds_by_default():
     truth = make_truth(2, crowds=False)
     for annotation in truth["annotations"]:
         del annotation["iscrowd"]
@@ -236,7 +236,7 @@ def test_annotations_are_no_crowds_unless_they_say_so():
     ],
 )
 @pytest.mark.parametrize("evaluator", EVALUATORS)
-def test_results_of_other_images_or_categories_are_refused(evaluator: str, change: dict[str, int], message: str):
+def test_unknown_images_and_categories_are_refused(evaluator: str, change: dict[str, int], message: str):
     truth = make_truth(2)
     results = perfect_results(truth)
     results[1] |= change
@@ -245,7 +245,7 @@ def test_results_of_other_images_or_categories_are_refused(evaluator: str, chang
     assert message in str(raised.value)
 
 
-def test_results_without_masks_are_refused_where_masks_are_compared():
+def test_comparing_masks_needs_masks():
     truth = make_truth(2)
     results = [{key: value for key, value in each.items() if key != "segmentation"} for each in perfect_results(truth)]
     with pytest.raises(UserError, match="result 0 has no 'segmentation'"):
@@ -262,7 +262,7 @@ def test_annotations_without_an_area_are_refused():
 @pytest.mark.parametrize(
     ("module", "evaluator"), [("pycocotools.coco", EVALUATORS[0]), ("faster_coco_eval", EVALUATORS[1])]
 )
-def test_a_missing_evaluator_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch, module: str, evaluator: str):
+def test_a_missing_evaluator_is_named(monkeypatch: pytest.MonkeyPatch, module: str, evaluator: str):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(UserError, match=re.escape(f"needs {evaluator}: {command_for_extra('detection')}")):
         measure("bbox", evaluator, make_truth(1), [])

@@ -11,8 +11,7 @@ from halonet.detection.checkpoint import initialize, load_detector
 from halonet.detection.mask_rcnn import FasterRCNN
 from halonet.engine.weights import describe, read_weights, save_weights
 from halonet.errors import UserError, UserNote
-from tests.detection.test_mask_rcnn import tiny_detector
-from tests.detection.tiny import BACKBONE, tiny_augmentation, tiny_recipe
+from tests.detection.tiny import BACKBONE, tiny_augmentation, tiny_detector, tiny_recipe
 
 
 def saved(detector, path, scenes):
@@ -41,7 +40,7 @@ def test_a_loaded_detector_detects_as_the_saved_one(tmp_path, scenes):
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
-def test_a_classifier_begins_a_detector(tmp_path):
+def test_a_classifier_initializes_a_detector(tmp_path):
     torch.manual_seed(1)
     classifier = halonet.create_model("tiny28", num_classes=5, in_chans=3, final_width=12, **BACKBONE)
     save_weights(tmp_path / "model.safetensors", classifier.state_dict(), describe(classifier))
@@ -61,14 +60,14 @@ def test_another_classifier_is_refused(tmp_path):
         initialize(tiny_detector(), tmp_path / "model.safetensors")
 
 
-def test_a_detector_begins_a_detector(finished_run):
+def test_a_detector_initializes_a_detector(finished_run):
     detector = tiny_detector()
     initialize(detector, finished_run)
     state, _, _ = read_weights(finished_run)
     assert all(torch.equal(tensor, state[name]) for name, tensor in detector.state_dict().items())
 
 
-def test_a_detector_of_other_classes_begins_all_but_the_layers_that_name_them(finished_run):
+def test_other_classes_reset_the_class_layers(finished_run):
     torch.manual_seed(3)
     from halonet.detection import create_detector
     from tests.detection.tiny import SMALL
@@ -88,19 +87,19 @@ def test_a_detector_of_other_classes_begins_all_but_the_layers_that_name_them(fi
     assert torch.equal(detector.state_dict()["rpn.head.cls_logits.weight"], state["rpn.head.cls_logits.weight"])
 
 
-def test_a_file_of_a_classifier_is_no_detector_and_says_what_to_do(tmp_path):
+def test_a_classifier_is_refused_with_a_remedy(tmp_path):
     classifier = halonet.create_model("tiny28", num_classes=5, in_chans=3)
     save_weights(tmp_path / "model.safetensors", classifier.state_dict(), describe(classifier))
     with pytest.raises(UserError, match="holds no detector \\(it was saved from a HaloNet\\).*--init"):
         load_detector(tmp_path)
 
 
-def test_a_file_of_a_detector_is_no_classifier(finished_run):
+def test_a_detector_is_refused_as_a_classifier(finished_run):
     with pytest.raises(UserError, match="does not say which HaloNet its weights belong to .*from a MaskRCNN"):
         load_checkpoint(finished_run)
 
 
-def test_weights_of_nobody_are_refused(tmp_path):
+def test_weights_without_a_description_are_refused(tmp_path):
     safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
     with pytest.raises(UserError, match="neither a HaloNet nor a detector of this package .*something unknown"):
         initialize(tiny_detector(), tmp_path / "a.safetensors")
@@ -115,7 +114,16 @@ def test_a_detector_of_another_version_is_refused(finished_run, tmp_path):
         load_detector(tmp_path)
 
 
-def test_a_description_whose_network_is_no_name_is_told(tmp_path):
+@pytest.mark.parametrize("name", ["class_names", "category_ids", "preprocessing"])
+def test_an_incomplete_description_is_refused(finished_run, tmp_path, name):
+    state, information, _ = read_weights(finished_run)
+    del information[name]
+    save_weights(tmp_path / "model.safetensors", state, information)
+    with pytest.raises(UserError, match=f"{name} is missing"):
+        load_detector(tmp_path)
+
+
+def test_an_invalid_network_name_is_refused(tmp_path):
     information = {"network": ["MaskRCNN"]}
     save_weights(tmp_path / "model.safetensors", {"a": torch.zeros(1)}, information)
     with pytest.raises(UserError, match="holds no detector .*something unknown"):
@@ -131,14 +139,14 @@ def test_two_classes_of_one_category_are_refused(finished_run, tmp_path):
         load_detector(tmp_path)
 
 
-def test_a_detector_of_boxes_loads_as_one(box_run):
+def test_a_box_detector_loads(box_run):
     detector, information = load_detector(box_run)
     assert type(detector) is FasterRCNN
     assert information["network"] == "FasterRCNN"
     assert "masks" not in detector([torch.rand(3, 48, 64)])[0]
 
 
-def test_detectors_of_boxes_and_of_masks_begin_one_another(box_run, finished_run, scenes, box_scenes):
+def test_box_and_mask_detectors_initialize_each_other(box_run, finished_run, scenes, box_scenes):
     boxes = Detector.of(tiny_recipe(box_scenes, masks=False)).network
     initialize(boxes, finished_run)
     with_masks, _ = load_detector(finished_run)

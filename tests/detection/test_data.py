@@ -13,7 +13,7 @@ def data(source, batch_size=2, masks=True, **section):
     return DetectionData(section, batch_size=batch_size, masks=masks)
 
 
-def test_training_batches_are_lists_of_images_and_targets(scenes):
+def test_training_batches_are_lists(scenes):
     batches = list(data(scenes).train_dataloader())
     assert len(batches) == 3
     images, targets = batches[0]
@@ -22,7 +22,7 @@ def test_training_batches_are_lists_of_images_and_targets(scenes):
     assert all(target["masks"].shape[1:] == image.shape[1:] for image, target in zip(images, targets, strict=True))
 
 
-def test_a_loader_that_begins_later_gives_the_rest_of_the_same_epoch(scenes):
+def test_a_later_start_yields_the_rest_of_the_epoch(scenes):
     whole = list(data(scenes).train_dataloader())
     late = data(scenes)
     late.load_state_dict({"epoch": 0, "batch": 1, "images": 6})
@@ -30,14 +30,14 @@ def test_a_loader_that_begins_later_gives_the_rest_of_the_same_epoch(scenes):
         assert all(torch.equal(one, other) for one, other in zip(images, expected, strict=True))
 
 
-def test_repeats_lengthen_an_epoch_and_differ_from_one_another(scenes):
+def test_repeats_are_augmented_anew(scenes):
     assert len(data(scenes, repeats=4).train_dataloader()) == 12
     dataset = data(scenes, repeats=8).train_dataset()
     sizes = {tuple(dataset[0, 6 * repeat][0].shape) for repeat in range(8)}
     assert len(sizes) > 1
 
 
-def test_evaluation_takes_one_image_at_a_time_in_order(scenes):
+def test_evaluation_takes_single_images_in_order(scenes):
     ids = [[target["image_id"] for target in targets] for _, targets in data(scenes, batch_size=4).val_dataloader()]
     assert ids == [[1], [2], [3]]
 
@@ -50,7 +50,7 @@ def test_a_checkpoint_says_the_categories(scenes):
     json.dumps(described)
 
 
-def test_images_without_instances_are_left_out_of_training_alone(tmp_path):
+def test_only_training_leaves_out_empty_images(tmp_path):
     folder = make_scenes(tmp_path / "coco")
     for split in ("train", "val"):
         file = folder / "annotations" / f"instances_{split}.json"
@@ -62,7 +62,7 @@ def test_images_without_instances_are_left_out_of_training_alone(tmp_path):
     assert len(data(folder).evaluation_dataset("validation")) == 3
 
 
-def test_a_split_without_instances_cannot_be_measured(tmp_path):
+def test_an_empty_split_is_refused(tmp_path):
     folder = make_scenes(tmp_path / "coco")
     file = folder / "annotations" / "instances_val.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"annotations": []}))

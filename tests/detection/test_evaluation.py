@@ -14,7 +14,7 @@ from tests.detection.tiny import make_scenes, tiny_augmentation, without_masks
 
 
 class Oracle(FasterRCNN):
-    """Detects what is there: the targets of a source, one image after the other."""
+    """Detects the targets of a source, one image after another."""
 
     def __init__(self, source, classes=lambda label: label):
         torch.nn.Module.__init__(self)
@@ -38,7 +38,7 @@ def test_a_perfect_detector_scores_one_hundred(scenes):
     results = list(detect(Oracle(source), source, tiny_augmentation(), source.category_ids, torch.device("cpu")))
     assert len(results) == 6
     assert average_precision(source.ground_truth, results, "bbox").summary["ap"] == pytest.approx(1.0)
-    # Squares of 28 pixels, stretched over boxes of 12 to 18, do not give every edge back.
+    # Masks of 28 x 28 pixels, stretched over boxes of 12 to 18, do not reproduce every edge.
     assert average_precision(source.ground_truth, results, "segm").summary["ap"] > 0.9
 
 
@@ -54,7 +54,7 @@ def name_both_eye(folder):
     return folder
 
 
-def test_perfect_detections_of_two_categories_of_one_name_score_one_hundred(tmp_path):
+def test_categories_with_equal_names_are_kept_apart(tmp_path):
     source = load_detection_source(str(name_both_eye(make_scenes(tmp_path / "coco"))), "validation")
     category_ids = match_categories(source, ["eye", "eye"])
     results = list(detect(Oracle(source), source, tiny_augmentation(), category_ids, torch.device("cpu")))
@@ -63,7 +63,7 @@ def test_perfect_detections_of_two_categories_of_one_name_score_one_hundred(tmp_
     assert precision.per_class == {"eye (left)": pytest.approx(1.0), "eye (right)": pytest.approx(1.0)}
 
 
-def test_equal_names_pair_up_in_their_order(tmp_path, scenes):
+def test_equal_names_are_paired_in_order(tmp_path, scenes):
     source = load_detection_source(str(name_both_eye(make_scenes(tmp_path / "coco"))), "validation")
     assert match_categories(source, ["eye", "eye"]) == [3, 7]
     assert match_categories(source, ["eye", "nose", "eye", "eye"]) == [3, None, 7, None]
@@ -71,7 +71,7 @@ def test_equal_names_pair_up_in_their_order(tmp_path, scenes):
         match_categories(source, ["eye", "nose"])
 
 
-def test_a_run_with_two_classes_of_one_name_has_a_row_for_each(finished_run, tmp_path):
+def test_classes_with_equal_names_have_a_row_each(finished_run, tmp_path):
     folder = name_both_eye(make_scenes(tmp_path / "coco"))
     renamed = tmp_path / "model.safetensors"
     state, information, _ = read_weights(finished_run)
@@ -82,7 +82,7 @@ def test_a_run_with_two_classes_of_one_name_has_a_row_for_each(finished_run, tmp
     assert list(measured["per_class"].values()) == list(before["per_class"].values())
 
 
-def test_a_detector_of_boxes_is_measured_by_boxes_alone(box_run, box_scenes, tmp_path):
+def test_a_box_detector_is_measured_by_boxes(box_run, box_scenes, tmp_path):
     measured = evaluate(box_run, plot_file=tmp_path / "curves.png", results_file=tmp_path / "found.json")
     assert measured["data"] == str(box_scenes)
     assert not [name for name in measured if name.startswith("mask")]
@@ -95,20 +95,20 @@ def test_a_detector_of_boxes_is_measured_by_boxes_alone(box_run, box_scenes, tmp
     assert (tmp_path / "curves.png").stat().st_size > 0
 
 
-def test_a_detector_of_boxes_is_measured_on_data_with_masks(box_run, scenes, box_scenes):
+def test_a_box_detector_takes_data_with_masks(box_run, scenes, box_scenes):
     on_masks, on_boxes = evaluate(box_run, str(scenes)), evaluate(box_run, str(box_scenes))
     assert "mask_ap" not in on_masks
     assert on_masks["box_ap"] == on_boxes["box_ap"]
 
 
-def test_masks_are_not_measured_where_the_data_has_none(finished_run, box_scenes, tmp_path):
+def test_masks_are_not_measured_without_ground_truth(finished_run, box_scenes, tmp_path):
     with pytest.warns(UserNote, match="has no masks: boxes alone are measured"):
         measured = evaluate(finished_run, str(box_scenes), plot_file=tmp_path / "curves.png")
     assert "mask_ap" not in measured
     assert measured["box_ap"] is not None
 
 
-def test_the_held_out_images_of_a_run_are_those_measured(box_run, tmp_path):
+def test_a_run_is_measured_on_its_held_out_images(box_run, tmp_path):
     folder = without_masks(make_scenes(tmp_path / "coco", {"train": 10}))
     state, information, _ = read_weights(box_run)
     path = tmp_path / "model.safetensors"
@@ -117,7 +117,7 @@ def test_the_held_out_images_of_a_run_are_those_measured(box_run, tmp_path):
     assert evaluate(path, split="train")["images"] == 7
 
 
-def test_what_is_null_in_a_checkpoint_counts_as_missing(box_run, tmp_path):
+def test_null_in_a_checkpoint_counts_as_missing(box_run, tmp_path):
     state, information, _ = read_weights(box_run)
     path = tmp_path / "model.safetensors"
     for field in ("data", "test_split"):
@@ -126,7 +126,7 @@ def test_what_is_null_in_a_checkpoint_counts_as_missing(box_run, tmp_path):
             evaluate(path)
 
 
-def test_detections_of_a_class_that_the_data_does_not_have_are_left_out(scenes):
+def test_detections_of_unknown_classes_are_left_out(scenes):
     source = load_detection_source(str(scenes), "validation")
     detector = Oracle(source, classes=lambda label: 2 if label == 1 else 1)
     results = list(detect(detector, source, tiny_augmentation(), [7, None], torch.device("cpu")))

@@ -13,7 +13,7 @@ from tests.detection.tiny import make_scenes, tiny_recipe, without_masks
 
 @pytest.fixture(autouse=True)
 def no_clock(request, monkeypatch):
-    """Nothing is timed but where a test is about that."""
+    """Replace the estimate, except in tests about it."""
     if "estimate_seconds" not in request.function.__code__.co_names:
         monkeypatch.setattr(from_data, "estimate_seconds", lambda recipe: 60.0)
 
@@ -40,7 +40,7 @@ def test_a_folder_of_boxes_is_enough(box_scenes):
     assert (recipe.model.num_classes, recipe.data.test_split) == (2, "validation")
     assert (recipe.optimizer.batch_size, recipe.optimizer.learning_rate) == (4, 0.02)
     assert (recipe.schedule.steps, recipe.schedule.warmup_steps, recipe.schedule.drops) == (400, 50, (320,))
-    # Boxes of 12 pixels or more in images of 64: the smallest size does.
+    # Boxes of 12 pixels or more in images of 64: the smallest size is enough.
     assert recipe.data.augmentation.min_size == recipe.data.augmentation.jitter_size == SIDES[-1]
     assert "6 images to train on with 12 objects in 2 classes (box 6, disc 6); boxes and no masks" in said[0]
     assert "estimated time: 60 seconds" in said[1]
@@ -48,7 +48,7 @@ def test_a_folder_of_boxes_is_enough(box_scenes):
     assert '--schedule.drops "[320]"' in said[2]
 
 
-def test_ten_validations_are_made_of_few_images(box_scenes):
+def test_a_few_images_are_repeated_for_ten_validations(box_scenes):
     recipe, _ = fill(box_scenes)
     data = DetectionData.of(recipe)
     assert len(data.train_dataset()) // 4 == pytest.approx(40, abs=2)
@@ -68,7 +68,7 @@ def test_masks_are_learned_if_every_object_has_one(scenes, tmp_path):
     assert "with 12 objects" in said[0]
 
 
-def test_what_is_given_stays(box_scenes):
+def test_given_values_stay(box_scenes):
     given = ("schedule.steps=77", "optimizer.batch_size=2", "data.augmentation.min_size=300", "data.repeats=3")
     recipe, said = fill(box_scenes, *given)
     assert (recipe.schedule.steps, recipe.optimizer.batch_size, recipe.data.repeats) == (77, 2, 3)
@@ -89,7 +89,7 @@ def test_small_objects_take_larger_images(tmp_path):
     assert fill(folder)[0].data.augmentation.max_size == 512
 
 
-def test_where_training_would_take_too_long_images_become_smaller_and_then_steps_fewer(box_scenes, monkeypatch):
+def test_a_long_training_gets_smaller_images_then_fewer_steps(box_scenes, monkeypatch):
     monkeypatch.setattr(from_data, "SMALLEST_OBJECT", 1000)  # so that all sizes are tried
     monkeypatch.setattr(from_data, "estimate_seconds", lambda recipe: 4.0 * recipe.data.augmentation.max_size)
     recipe, said = fill(box_scenes)
@@ -119,7 +119,7 @@ def test_a_given_warm_up_and_drops_stay(box_scenes, monkeypatch):
     assert (recipe.schedule.steps, recipe.schedule.warmup_steps, recipe.schedule.drops) == (100, 7, (300,))
 
 
-def test_names_of_folders_and_classes_are_told_harmlessly(tmp_path):
+def test_names_of_folders_and_classes_are_escaped(tmp_path):
     folder = without_masks(make_scenes(tmp_path / "\x1b[2Jcoco", {"train": 2, "val": 2}))
     for file in (folder / "annotations").iterdir():
         file.write_text(file.read_text().replace('"disc"', json.dumps("two\nlines")))
@@ -129,7 +129,7 @@ def test_names_of_folders_and_classes_are_told_harmlessly(tmp_path):
     assert not any("\x1b" in line or "\n" in line for line in said)
 
 
-def test_images_are_held_out_where_there_is_no_validation_split(tmp_path):
+def test_images_are_held_out_without_a_validation_split(tmp_path):
     folder = without_masks(make_scenes(tmp_path / "coco", {"train": 10}))
     recipe, said = fill(folder)
     assert "no validation split of its own, so 20 % of the images, drawn by their names, are held out" in said[0]

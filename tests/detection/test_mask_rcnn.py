@@ -10,15 +10,10 @@ import halonet
 from halonet.data import DetectionAugmentation
 from halonet.detection import DetectorConfig, create_detector
 from halonet.errors import UserError
-from tests.detection.tiny import BACKBONE, SMALL, tiny_augmentation
+from tests.detection.tiny import SMALL, tiny_detector
 
-# Table 5's rows, and others that a user may want.
+# The rows of Table 5, and others that a user may want.
 BACKBONES = ["r50se", "r50se_halo_b8", "r50se_halo_b32", "r101se", "r101se_halo_b8", "h0", "h4_21k_patch", "small64"]
-
-
-def tiny_detector(**settings):
-    torch.manual_seed(0)
-    return create_detector("tiny28", 2, tiny_augmentation(), backbone_overrides=BACKBONE, **(SMALL | settings))
 
 
 def target(height=48, width=64):
@@ -28,7 +23,7 @@ def target(height=48, width=64):
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_every_backbone_stands_under_the_detector(name):
+def test_every_backbone_fits_the_detector(name):
     with torch.device("meta"):
         detector = create_detector(name, 80)
     stages = len(halonet.HALONETS[name].depths)
@@ -37,7 +32,7 @@ def test_every_backbone_stands_under_the_detector(name):
     assert detector.roi_heads.box_predictor.cls_score.out_features == 81
 
 
-def test_the_detector_of_table_5_detects_in_images_of_two_sizes():
+def test_a_batch_may_have_images_of_two_sizes():
     torch.manual_seed(0)
     detector = create_detector(
         "r50se_halo_b8",
@@ -57,7 +52,7 @@ def test_the_detector_of_table_5_detects_in_images_of_two_sizes():
         assert (detection["boxes"] <= torch.tensor([width, height, width, height])).all()
 
 
-def test_images_are_scaled_in_evaluation_and_left_alone_in_training():
+def test_images_are_scaled_only_in_evaluation():
     detector = tiny_detector()
     image = torch.rand(3, 30, 40)
     evaluated, _ = detector.eval().transform([image])
@@ -67,12 +62,12 @@ def test_images_are_scaled_in_evaluation_and_left_alone_in_training():
     assert trained.tensors.shape[-2:] == (32, 64)
 
 
-def test_images_are_normalized_as_the_augmentation_says():
+def test_images_are_normalized():
     prepared, _ = tiny_detector().transform([torch.full((3, 48, 64), 0.6)], [target()])
     torch.testing.assert_close(prepared.tensors[..., :48, :], torch.full((1, 3, 48, 64), (0.6 - 0.2) / 0.2))
 
 
-def test_training_gives_the_five_losses_and_reaches_every_weight():
+def test_training_reaches_every_weight():
     detector = tiny_detector().train()
     losses = detector([torch.rand(3, 48, 64)], [target()])
     assert set(losses) == {"loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_mask"}
@@ -80,14 +75,14 @@ def test_training_gives_the_five_losses_and_reaches_every_weight():
     assert [name for name, parameter in detector.named_parameters() if parameter.grad is None] == []
 
 
-def test_an_image_without_instances_can_be_trained_on():
+def test_an_empty_image_can_be_trained_on():
     detector = tiny_detector().train()
     empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
     losses = detector([torch.rand(3, 48, 64)], [empty | {"masks": torch.zeros(0, 48, 64, dtype=torch.uint8)}])
     assert all(torch.isfinite(loss) for loss in losses.values())
 
 
-def test_anchors_are_squares_of_the_scale_in_pixels_of_their_level():
+def test_anchors_are_squares_scaled_by_level():
     detector = tiny_detector(anchor_scale=3.0)
     generator = detector.rpn.anchor_generator
     assert isinstance(generator, AnchorGenerator)
@@ -125,7 +120,7 @@ def test_the_same_seed_builds_the_same_detector():
         ({"backbone_overrides": {"block_size": 0}}, "block_size is 0, but must be from 1 to 1,024"),
     ],
 )
-def test_what_cannot_be_built_is_refused(arguments, message, untyped):
+def test_impossible_settings_are_refused(arguments, message, untyped):
     with pytest.raises(UserError, match=message):
         create_detector(**({"backbone": "tiny28", "num_classes": 2} | arguments))
 
@@ -137,7 +132,7 @@ def test_a_config_survives_json():
     assert DetectorConfig(backbone=backbone, **fields) == config
 
 
-def test_a_batch_changes_detections_only_through_its_padding():
+def test_a_batch_only_adds_padding():
     detector = tiny_detector(score_threshold=0.0).eval()
     image = torch.rand(3, 48, 64)
     with torch.inference_mode():
@@ -147,7 +142,7 @@ def test_a_batch_changes_detections_only_through_its_padding():
         torch.testing.assert_close(detection["boxes"], alone["boxes"], atol=1e-3, rtol=1e-4)
 
 
-def test_what_a_detector_finds_does_not_depend_on_the_images_it_has_seen_before():
+def test_detections_do_not_depend_on_earlier_images():
     small, large = torch.rand(3, 20, 20), torch.rand(3, 96, 64)
     first, second = (tiny_detector(score_threshold=0.0).eval() for _ in range(2))
     with torch.inference_mode():
@@ -156,7 +151,7 @@ def test_what_a_detector_finds_does_not_depend_on_the_images_it_has_seen_before(
     assert all(torch.equal(after_small[name], fresh[name]) for name in fresh)
 
 
-def test_boxes_are_cut_out_at_the_reductions_of_the_pyramid():
+def test_boxes_are_pooled_at_the_pyramids_reductions():
     detector = tiny_detector()
     for pool in (detector.roi_heads.box_roi_pool, detector.roi_heads.mask_roi_pool):
         assert pool.scales == [1 / reduction for reduction in detector.pyramid.reductions[:-1]]

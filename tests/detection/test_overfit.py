@@ -9,7 +9,7 @@ from tests.detection.tiny import tiny_augmentation, tiny_recipe
 
 
 @pytest.mark.slow
-def test_a_detector_learns_a_few_images_by_heart(scenes: Path, tmp_path: Path):
+def test_a_detector_overfits_a_few_images(scenes: Path, tmp_path: Path):
     recipe = tiny_recipe(scenes, steps=300)
     recipe = dataclasses.replace(
         recipe,

@@ -16,7 +16,7 @@ def files(scenes):
     return sorted((scenes / "val").glob("*.png"))
 
 
-def test_every_image_has_a_row_with_its_instances_best_first(finished_run, files):
+def test_every_image_has_a_row_of_instances(finished_run, files):
     rows = predict(finished_run, files, min_score=0.0)
     assert [row["file"] for row in rows] == [str(file) for file in files]
     assert all((row["width"], row["height"]) == (64, 48) for row in rows)
@@ -31,12 +31,12 @@ def test_every_image_has_a_row_with_its_instances_best_first(finished_run, files
         assert run_lengths.area(instance["segmentation"]) >= 0
 
 
-def test_images_named_by_numbers_have_these_as_their_ids(finished_run, files):
+def test_numbers_in_file_names_are_image_ids(finished_run, files):
     assert [row["image_id"] for row in predict(finished_run, files, min_score=1.0)] == [1, 2, 3]
     assert [row["image_id"] for row in predict(finished_run, files[2:], min_score=1.0)] == [3]
 
 
-def test_images_named_otherwise_are_counted(finished_run, files, tmp_path):
+def test_images_with_other_names_are_counted(finished_run, files, tmp_path):
     for name in ("a.png", "7.png"):
         Image.open(files[0]).save(tmp_path / name)
     rows = predict(finished_run, [tmp_path / "a.png", tmp_path / "7.png"], min_score=1.0)
@@ -60,7 +60,7 @@ def test_pictures_show_the_instances(finished_run, files, tmp_path):
         assert np.any(np.asarray(drawn) != np.asarray(Image.open(file))) == bool(row["instances"])
 
 
-def test_names_of_files_and_classes_are_printed_and_drawn_harmlessly(finished_run, files, tmp_path, capsys):
+def test_names_are_escaped(finished_run, files, tmp_path, capsys):
     state, information, _ = read_weights(finished_run)
     names = ["\x1b[31mtwo\nlines", "\x1b[31mred\ud800"]
     save_weights(tmp_path / "odd.safetensors", state, information | {"class_names": names, "class_labels": names})
@@ -76,14 +76,14 @@ def test_names_of_files_and_classes_are_printed_and_drawn_harmlessly(finished_ru
     assert drawn.name == "0000_" + r"\x1b" * 15 + ".png"
 
 
-def test_a_gray_image_is_taken_for_color(finished_run, tmp_path):
+def test_a_gray_image_is_converted_to_color(finished_run, tmp_path):
     Image.new("L", (30, 20), 90).save(tmp_path / "gray.png")
     (row,) = predict(finished_run, [tmp_path / "gray.png"])
     assert (row["width"], row["height"]) == (30, 20)
 
 
 @pytest.mark.parametrize("score", [-0.1, 1.1])
-def test_a_score_that_is_none_is_refused(finished_run, files, score):
+def test_an_invalid_score_is_refused(finished_run, files, score):
     with pytest.raises(UserError, match=f"min_score is {score}, but must be from 0 to 1"):
         predict(finished_run, files, min_score=score)
 
@@ -96,7 +96,7 @@ def test_a_detector_of_boxes_finds_and_draws_boxes(box_run, files, tmp_path):
     assert np.any(np.asarray(Image.open(rows[0]["picture"])) != np.asarray(Image.open(files[0])))
 
 
-def test_classes_of_one_name_are_told_apart(finished_run, files, tmp_path):
+def test_classes_with_equal_names_are_kept_apart(finished_run, files, tmp_path):
     state, information, _ = read_weights(finished_run)
     save_weights(tmp_path / "model.safetensors", state, information | {"class_names": ["eye", "eye"]})
     rows = predict(tmp_path / "model.safetensors", files, min_score=0.0)
@@ -105,7 +105,7 @@ def test_classes_of_one_name_are_told_apart(finished_run, files, tmp_path):
     assert found <= {("eye (id 3)", 3), ("eye (id 7)", 7)}
 
 
-def test_an_image_that_cannot_be_read_costs_the_others_nothing(finished_run, files, tmp_path):
+def test_unreadable_images_do_not_stop_the_others(finished_run, files, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"no image")
     rows = predict(finished_run, [files[0], tmp_path / "bad.png", files[1]], min_score=0.0)
     assert [list(row) for row in rows[1:2]] == [["file", "error"]]

@@ -21,7 +21,7 @@ def randomize(network):
 
 
 @pytest.mark.parametrize("size", [(64, 96), (37, 61)])
-def test_every_level_has_the_width_of_the_pyramid_and_its_own_reduction(size):
+def test_levels_have_their_width_and_reduction(size):
     pyramid = Pyramid(body(), 16).eval()
     levels = pyramid(torch.rand(2, 3, *size))
     assert list(levels) == ["0", "1", "pool"]
@@ -30,7 +30,7 @@ def test_every_level_has_the_width_of_the_pyramid_and_its_own_reduction(size):
         assert features.shape == (2, 16, -(-size[0] // reduction), -(-size[1] // reduction))
 
 
-def test_the_maps_are_those_of_the_network_under_the_pyramids_own_modules():
+def test_the_maps_match_a_pyramid_by_hand():
     network = randomize(body()).eval()
     images = torch.rand(1, 3, 32, 40)
     first, second = network.forward_intermediates(images, [1, 2], intermediates_only=True)
@@ -53,7 +53,7 @@ def step(pyramid):
     return {name for name, tensor in pyramid.state_dict().items() if not torch.equal(tensor, before[name])}
 
 
-def test_frozen_batch_norm_keeps_its_statistics_and_weights_while_the_rest_learns():
+def test_frozen_batch_norm_does_not_learn():
     pyramid = Pyramid(randomize(body()), 8, frozen_batch_norm=True).train()
     changed = step(pyramid)
     norms = {name for name, module in pyramid.named_modules() if isinstance(module, nn.BatchNorm2d)}
@@ -62,7 +62,7 @@ def test_frozen_batch_norm_keeps_its_statistics_and_weights_while_the_rest_learn
     assert any(name.endswith("mixer.row_embedding") for name in changed)
 
 
-def test_frozen_stages_keep_everything_while_later_ones_learn():
+def test_frozen_stages_do_not_learn():
     pyramid = Pyramid(randomize(body()), 8, frozen_stages=1).train()
     changed = step(pyramid)
     assert not [name for name in changed if name.startswith(("body.stem", "body.stages.0"))]

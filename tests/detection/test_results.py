@@ -21,7 +21,7 @@ SIZE = (HEIGHT, WIDTH)
 
 
 class LargestTensor(TorchDispatchMode):
-    """Notes the size of the largest tensor that is made."""
+    """Records the size of the largest tensor."""
 
     pixels = 0
 
@@ -34,7 +34,7 @@ class LargestTensor(TorchDispatchMode):
 
 
 def make_detection(count: int = 5) -> dict[str, Tensor]:
-    """Boxes that reach over the borders too, and one that covers the image; masks of 28 x 28."""
+    """Make detections with boxes over the borders too, one covering the image; masks of 28 x 28."""
     generator = torch.Generator().manual_seed(0)
     corners = torch.rand(count, 4, generator=generator) * torch.tensor([50, 30, 30, 20])
     corners[:, 2:] += corners[:, :2]
@@ -50,14 +50,14 @@ def make_detection(count: int = 5) -> dict[str, Tensor]:
 
 # pycocotools' decoder does not know of a keyword that NumPy 2 passes.
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-def test_run_lengths_are_those_of_the_masks_that_torchvision_pastes():
+def test_run_lengths_match_torchvisions_masks():
     detection = make_detection(40)
     detection["masks"][1:4] += 1  # one piece each
     results = to_results(detection, 7, [1, 2, 3], size=SIZE)
     read = np.stack([run_lengths.decode(result["segmentation"]) for result in results])
     pasted = paste_masks_in_image(detection["masks"], detection["boxes"], SIZE)[:, 0] > 0.5
     np.testing.assert_array_equal(read, pasted.numpy())
-    # And they are those that pycocotools writes.
+    # They must also be what pycocotools writes.
     for result, mask in zip(results, pasted.byte().numpy(), strict=True):
         written = run_lengths.encode(np.asfortranarray(mask))
         assert result["segmentation"] == {"size": [HEIGHT, WIDTH], "counts": written["counts"].decode()}
@@ -66,7 +66,7 @@ def test_run_lengths_are_those_of_the_masks_that_torchvision_pastes():
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("inside", ["everything", "nothing", "whole columns", "a corner"])
-def test_special_masks_are_encoded_as_pycocotools_does(inside):
+def test_edge_case_masks_match_pycocotools(inside):
     mask = np.zeros((5, 4), bool)
     mask[
         {"everything": np.s_[:], "nothing": np.s_[:0], "whole columns": np.s_[:, 1:3], "a corner": np.s_[4:, 3:]}[
@@ -110,16 +110,16 @@ def test_detections_without_masks_have_boxes_alone():
     assert [set(result) for result in results] == [{"image_id", "category_id", "bbox", "score"}] * 5
 
 
-def test_boxes_have_width_and_height_and_are_not_rounded():
+def test_boxes_are_not_rounded():
     detection = make_detection()
     for result, box in zip(to_results(detection, 7, [1, 2, 3], size=SIZE), detection["boxes"].tolist(), strict=True):
         x, y, width, height = result["bbox"]
         assert [x, y] == box[:2]
-        # Two float32 differ by a float64, so that the corner comes back exactly.
+        # The difference of two float32 is exact in float64, so that adding it gives the corner again.
         assert [x + width, y + height] == box[2:]
 
 
-def test_the_detection_is_left_as_it_was():
+def test_the_detection_is_unchanged():
     detection = make_detection()
     before = {name: tensor.clone() for name, tensor in detection.items()}
     detection["boxes"] = detection["boxes"].double()

@@ -47,7 +47,7 @@ def test_the_log_has_losses_and_average_precision(finished_run: Path):
     assert "validation_mask_ap" not in epochs[-1]  # the run ended within that epoch: nothing was validated
 
 
-def test_a_run_of_boxes_tells_nothing_of_masks(box_run: Path):
+def test_a_run_without_masks_reports_none(box_run: Path):
     assert {path.name for path in box_run.iterdir()} >= {"curves.png", "detections.json", "precision_recall.png"}
     result = read_result(box_run)
     assert not [name for name in result if "mask" in name]
@@ -75,7 +75,7 @@ def test_the_learning_rate_follows_the_schedule(finished_run: Path):
     assert rates[-1] == pytest.approx(0.002)
 
 
-def test_a_run_that_was_killed_ends_with_the_bits_of_one_that_was_not(tmp_path: Path):
+def test_a_killed_run_resumes_to_the_same_bits(tmp_path: Path):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     words = [sys.executable, "-m", "tests.detection.interrupted_runs", str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
@@ -88,7 +88,7 @@ def test_a_run_that_was_killed_ends_with_the_bits_of_one_that_was_not(tmp_path: 
 def test_two_processes_train_and_measure_as_one_run(scenes: Path, tmp_path: Path):
     (tmp_path / "tiny.yaml").write_text(to_yaml(tiny_recipe(scenes, batch_size=2)))
     words = ["detect", "train", str(tmp_path / "tiny.yaml"), "--run-dir", str(tmp_path / "run")]
-    # Frozen, for each process has batch statistics of its own.
+    # Frozen, because each process has its own batch statistics.
     words += ["--engine.devices", "2", "--engine.strategy", "ddp", "--model.batch-norm", "frozen"]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -99,12 +99,12 @@ def test_two_processes_train_and_measure_as_one_run(scenes: Path, tmp_path: Path
     assert done.stdout.count("written to") == 1
     result = read_result(tmp_path / "run")
     assert (result["world_size"], result["steps"]) == (2, 7)
-    # What both processes found together while training is what one finds in all the images.
+    # Both processes together must have found what one finds in all images.
     best = evaluate(tmp_path / "run" / "checkpoints" / "best.ckpt")
     assert best["mask_ap"] == pytest.approx(result["best"]["validation_mask_ap"])
 
 
-def test_a_resumed_run_needs_its_initial_weights_no_more(scenes: Path, tmp_path: Path):
+def test_resuming_needs_no_initial_weights(scenes: Path, tmp_path: Path):
     classifier = halonet.create_model("tiny28", num_classes=5, in_chans=3, **BACKBONE)
     init = tmp_path / "classifier.safetensors"
     save_weights(init, classifier.state_dict(), describe(classifier))
@@ -126,10 +126,8 @@ def test_a_resumed_run_needs_its_initial_weights_no_more(scenes: Path, tmp_path:
     assert read_result(tmp_path / "run")["steps"] == 3
 
 
-def test_what_follows_from_the_data_is_taken_from_the_run_that_goes_on(
-    scenes: Path, finished_run: Path, monkeypatch: pytest.MonkeyPatch
-):
-    # It would choose anew, by a clock among other things.
+def test_a_resumed_run_keeps_its_filled_in_values(scenes: Path, finished_run: Path, monkeypatch: pytest.MonkeyPatch):
+    # Choosing again could give other values, because it depends on timing.
     monkeypatch.setattr(task, "fill_in", lambda recipe, say: recipe)
     recipe = tiny_recipe(scenes)
     null = dataclasses.replace(
@@ -140,16 +138,14 @@ def test_what_follows_from_the_data_is_taken_from_the_run_that_goes_on(
     assert train(null, finished_run, or_resume=True) == finished_run
 
 
-def test_a_folder_that_holds_a_run_is_refused_before_steps_are_timed(
-    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_used_folder_is_refused_before_timing(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(task, "fill_in", lambda recipe, say: pytest.fail("the data was opened, and steps were timed"))
     (tmp_path / "log.jsonl").touch()
     with pytest.raises(UserError, match=r"already holds a run \(log.jsonl\).*halonet detect train --resume"):
         train(resolve("detection/photos", [f"data.source={scenes}"]), tmp_path)
 
 
-def test_initial_weights_that_do_not_exist_are_named_before_anything_is_written(scenes: Path, tmp_path: Path):
+def test_missing_initial_weights_are_refused_first(scenes: Path, tmp_path: Path):
     with pytest.raises(UserError, match="there is no checkpoint .*nowhere"):
         train(tiny_recipe(scenes, init=str(tmp_path / "nowhere")), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -1,13 +1,15 @@
-"""A detection run so small that a test can afford many: bright rectangles and discs on dark noise, and a small net."""
+"""A tiny training for tests: bright rectangles and discs on dark noise, and a small network."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from halonet.data import DetectionAugmentation
+from halonet.detection import FasterRCNN, create_detector
 from halonet.detection.recipe import DetectionDataSection, DetectionRecipe, DetectorSection, StepSchedule
 from halonet.recipes.schema import EmaSection, EngineSection, OptimizerSection
 
@@ -27,7 +29,7 @@ SMALL = {"pyramid_channels": 8, "box_channels": 16, "mask_channels": 8, "anchors
 
 
 def make_scenes(folder: Path, splits: dict[str, int] = SPLITS, size: tuple[int, int] = (48, 64)) -> Path:
-    """Write a COCO folder: two instances in an image, of categories 3 and 7, masks as polygons."""
+    """Write a COCO folder with two instances per image, of categories 3 and 7, masks as polygons."""
     generator = np.random.default_rng(0)
     (folder / "annotations").mkdir(parents=True)
     height, width = size
@@ -69,7 +71,7 @@ def make_scenes(folder: Path, splits: dict[str, int] = SPLITS, size: tuple[int, 
 
 
 def without_masks(folder: Path) -> Path:
-    """Take the masks out, as Roboflow does that knows of none."""
+    """Remove the masks, as in exports of Roboflow without masks."""
     for file in (folder / "annotations").iterdir():
         content = json.loads(file.read_text())
         for annotation in content["annotations"]:
@@ -83,6 +85,11 @@ def tiny_augmentation(**changes: Any) -> DetectionAugmentation:
     return DetectionAugmentation(**(values | changes))
 
 
+def tiny_detector(**settings: Any) -> FasterRCNN:
+    torch.manual_seed(0)
+    return create_detector("tiny28", 2, tiny_augmentation(), backbone_overrides=BACKBONE, **(SMALL | settings))
+
+
 def tiny_recipe(
     data: Path | str,
     *,
@@ -93,7 +100,7 @@ def tiny_recipe(
     workers: int = 0,
     **engine: Any,
 ) -> DetectionRecipe:
-    """Three steps an epoch, so that the seven end within the third."""
+    """Epochs have three steps, so the seven steps end within the third epoch."""
     return DetectionRecipe(
         name="tiny",
         description="Boxes and discs.",

@@ -1,9 +1,9 @@
-"""Break small trainings in every way that a machine can, and check that none loses anything and each says so.
+"""Break small trainings in every way that a machine can, and check that they lose nothing and report what happened.
 
     python -m tests.engine.broken_runs --kills 20 --double-resumes 5 --damages 12 --full-disks 9
 
-Each training is forked from this process, which has imported everything. A training that was broken is continued by the
-command line it was begun with, `--resume-or-start`, and must end with the bits of one that was left alone.
+Each training is forked from this process, which has already imported everything. A broken training is continued by the
+command that began it, with `--resume-or-start`, and must end with the bits of an uninterrupted one.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from halonet.training import to_yaml
 from tests.engine.processes import command, end, send, traces
 from tests.engine.tiny import make_images, tiny_recipe
 
-LIMIT = 1000  # bytes of a file when the disk is full: enough for what is said on stderr
+LIMIT = 1000  # bytes per file when the disk is full: enough for stderr
 Prepare = Callable[[], object]
 
 
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 class Trial:
-    """A training that was left alone, and others that are compared with it."""
+    """An uninterrupted training, and broken ones that are compared with it."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -56,7 +56,7 @@ class Trial:
         self.check(self.train("alone"), 0, [])
         self.seconds = time.monotonic() - begin
         self.expected = traces(folder / "alone")
-        print(f"a training left alone takes {self.seconds:.1f} s", flush=True)
+        print(f"an uninterrupted training takes {self.seconds:.1f} s", flush=True)
 
     def kill(self, count: int) -> None:
         """Kill at random moments, each run up to three times."""
@@ -72,10 +72,10 @@ class Trial:
             met += killed
             if not killed or met % 3 == 0 or met == count:
                 self.end_well(name)
-        print(f"{count} kills: all ended with the bits of the run that was left alone", flush=True)
+        print(f"{count} kills: all ended with the bits of the uninterrupted run", flush=True)
 
     def resume_twice(self, count: int) -> None:
-        """Continue a run while it is being continued."""
+        """Resume a run that is already being resumed."""
         for number in range(count):
             name = f"twice {number}"
             child = self.begin(name)
@@ -88,7 +88,7 @@ class Trial:
         print(f"{count} double resumes: each second one was refused with the first one's process id", flush=True)
 
     def damage(self, count: int) -> None:
-        """Damage the last checkpoint of a run that was stopped: flipped bytes, cut short, empty."""
+        """Damage the last checkpoint of a stopped run: flip bytes, cut it short, empty it."""
         if not count:
             return
         stopped = self.train("stopped", lambda: send([signal.SIGTERM], "micro-batch 17", False))
@@ -107,10 +107,10 @@ class Trial:
             path.write_bytes(content)
             self.check(self.train(name), 0, ["goes on from the checkpoint before it, after step 16"])
             self.end_well(name)
-        print(f"{count} damaged checkpoints: each was told, and the one before it taken", flush=True)
+        print(f"{count} damaged checkpoints: each was reported, and the previous one used", flush=True)
 
     def fill_disk(self, count: int) -> None:
-        """Let no file grow from a random moment on."""
+        """Limit the size of files from a random moment on."""
         met = tried = 0
         while met < count:
             tried += 1
@@ -122,19 +122,19 @@ class Trial:
                 self.check(found, 2, ["no space left to write", "make room, then "])
                 met += 1
             self.end_well(name)
-        print(f"{count} full disks: each was told, and the run continued", flush=True)
+        print(f"{count} full disks: each was reported, and the run continued", flush=True)
 
     def begin(self, name: str, prepare: Prepare = lambda: None, errors: str = "stderr") -> int:
-        """Train in a process of its own; returns its number."""
+        """Start a training in its own process; return its process id."""
         words = ["train", str(self.recipe), "--resume-or-start", "--run-dir", str(self.folder / name)]
         return command(words, self.folder / errors, prepare)
 
     def train(self, name: str, prepare: Prepare = lambda: None, errors: str = "stderr") -> dict[str, Any]:
-        """Train to the end; returns the exit status, and what was said on stderr."""
+        """Train to the end; return the exit status and the lines on stderr."""
         return end(self.begin(name, prepare, errors), self.folder / errors)
 
     def end_well(self, name: str) -> None:
-        """Continue a run to its end, which must be that of the one that was left alone."""
+        """Continue a run, and expect the end of the uninterrupted one."""
         self.check(self.train(name), 0, [])
         found = traces(self.folder / name)
         assert found == self.expected, [key for key, value in found.items() if value != self.expected[key]]
@@ -142,14 +142,14 @@ class Trial:
         shutil.rmtree(self.folder / name)
 
     def check(self, found: dict[str, Any], status: int, words: list[str]) -> None:
-        """Expect an exit status, and a line with certain words, or none."""
+        """Expect an exit status, and one line with these words, or no line."""
         assert found["status"] == status, found
         assert len(found["said"]) == bool(words), found
         assert all(each in found["said"][0] for each in words), found
 
 
 def limit_files_after(seconds: float) -> None:
-    """Let files of this process grow no more."""
+    """Limit the size of files in this process after some seconds."""
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     signal.signal(signal.SIGALRM, lambda *_: resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, limit)))
     signal.setitimer(signal.ITIMER_REAL, seconds)

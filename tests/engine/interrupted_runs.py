@@ -1,6 +1,6 @@
-"""Runs that kill themselves at chosen moments and are resumed; prints, for each scenario, what was left in the end.
+"""Runs that kill themselves at chosen moments and are resumed; prints the final state of each scenario.
 
-Run as a program, because it forks before any thread was started: `python -m tests.engine.interrupted_runs FOLDER`.
+A program of its own, because it must fork before any thread starts: `python -m tests.engine.interrupted_runs FOLDER`.
 """
 
 import io
@@ -21,14 +21,14 @@ from tests.engine.processes import in_a_child, on_call, traces
 from tests.engine.tiny import make_images, tiny_recipe
 
 ACCUMULATE = 2
-# Workers, and the moments of the kills. Step 13 is the first of an epoch: the run resumes from the epoch's very start,
-# where workers fetch their first batches before Lightning has told the sampler the epoch.
+# Workers, and the moments of the kills. Step 13 is the first of an epoch: the run resumes at the start of the epoch,
+# where workers load their first batches before Lightning has set the epoch of the sampler.
 SCENARIOS: dict[str, tuple[int, list[str]]] = {
     "never": (0, []),
     "in the validation at an epoch's end": (0, ["validation 1"]),
     "while a checkpoint is written": (0, ["writing 3"]),
     "after the training, before the result": (0, ["result 0"]),
-    # Renamed are the recipe, step 2, step 2 again to make room, and step 4.
+    # The renamings are of the recipe, step 2, step 2 again to make room, and step 4.
     "between the two renamings of a checkpoint": (0, ["renaming 4"]),
     "six times in a row": (0, ["step 1", "micro-batch 5", "validation 0", "writing 2", "renaming 2", "step 13"]),
     "three times, with two workers": (2, ["step 4", "validation 1", "step 13"]),
@@ -70,7 +70,7 @@ SAVE = torch.save
 
 
 def attempt(folder: Path, data: Path, workers: int, kill: str) -> int:
-    """Train or resume in a process of its own; returns the number of the signal that ended it."""
+    """Train or resume in a child process; return the number of the signal that ended it."""
 
     def work() -> None:
         moment, _, number = kill.rpartition(" ")
@@ -80,7 +80,7 @@ def attempt(folder: Path, data: Path, workers: int, kill: str) -> int:
             files.os.replace = on_call(int(number), os.replace, die)
         if moment == "result":
             classification.evaluate = die
-        run.draw_curves = lambda *_: None  # a third of the time, and nothing here looks at it
+        run.draw_curves = lambda *_: None  # takes a third of the time, and is not checked here
         callbacks = [Killer(moment, int(number or 0))]
         if (folder / "recipe.yaml").exists():
             resume(folder, callbacks=callbacks)

@@ -1,4 +1,4 @@
-"""Trainings in processes of their own that receive signals at chosen moments, and what of a run must stay the same."""
+"""Trainings in child processes that receive signals at chosen moments, and what these must not change."""
 
 import hashlib
 import json
@@ -40,7 +40,7 @@ def on_call(number: int, real: Callable, instead: Callable) -> Callable:
 
 
 def in_a_child(work: Callable[[], None], name: str) -> int:
-    """Work in a process of its own, silently; returns the number of the signal that ended it."""
+    """Work in a child process, silently; return the number of the signal that ended it."""
     child = os.fork()
     if child == 0:
         try:
@@ -57,7 +57,7 @@ def in_a_child(work: Callable[[], None], name: str) -> int:
 
 
 def send(signals: list[int], moment: str, to_group: bool) -> None:
-    """Let the process, or all processes of its group, receive signals at a moment."""
+    """Send signals to this process, or all processes of its group, at a moment."""
     place, _, number = moment.rpartition(" ")
     owner, name = PLACES[place]
     real = getattr(owner, name)
@@ -74,7 +74,7 @@ def send(signals: list[int], moment: str, to_group: bool) -> None:
 
 
 def command(words: list[str], errors: Path, prepare: Callable[[], object]) -> int:
-    """Begin a command in a process of its own, and of its own group; returns its number."""
+    """Run a command in a child process with its own group; return its process id."""
     child = os.fork()
     if child == 0:
         status = 1
@@ -111,7 +111,7 @@ def digest(value: Any) -> str:
 
 
 def traces(folder: Path) -> dict[str, Any]:
-    """All of a finished run that must not depend on its interruptions."""
+    """Everything in a finished run that must not depend on interruptions."""
     checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
     result = read_result(folder)

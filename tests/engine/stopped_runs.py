@@ -1,6 +1,6 @@
-"""Runs that receive signals at chosen moments and are resumed; prints what each said, how it ended, what was left.
+"""Runs that receive signals at chosen moments and are resumed; prints messages, exit status and final state of each.
 
-Run as a program, because it forks before any thread was started: `python -m tests.engine.stopped_runs FOLDER`.
+A program of its own, because it must fork before any thread starts: `python -m tests.engine.stopped_runs FOLDER`.
 """
 
 import json
@@ -20,7 +20,7 @@ from tests.engine.processes import command, end, send, traces
 from tests.engine.tiny import make_images, tiny_recipe
 
 SIGINT, SIGTERM, SIGHUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
-# The signals, the moment, and the workers. A step of eighteen is two micro-batches; the sixth ends an epoch.
+# The signals, the moment, and the workers. Each of the 18 steps has two micro-batches; an epoch has 6 steps.
 SCENARIOS: dict[str, tuple[list[int], str, int]] = {
     "left alone": ([], "step 1", 0),
     "SIGTERM before the training": ([SIGTERM], "setup 1", 0),
@@ -49,7 +49,7 @@ def run_scenario(folder: Path, recipe: Path, signals: list[int], moment: str, wo
 
 
 def run_two_processes(folder: Path, recipe: Path) -> dict[str, Any]:
-    """Two processes of one run, of which the second alone receives SIGTERM; as torchrun starts them."""
+    """Run two processes as torchrun does, and send SIGTERM to the second only."""
     words = ["train", str(recipe), "--run-dir", str(folder), "--resume-or-start"]
     words += ["engine.devices=2", "engine.strategy=ddp"]
 
@@ -77,10 +77,10 @@ def run_two_processes(folder: Path, recipe: Path) -> dict[str, Any]:
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
-    run.draw_curves = lambda *_, **__: None  # a third of the time, and nothing here looks at it
+    run.draw_curves = lambda *_, **__: None  # takes a third of the time, and is not checked here
     data = make_images(folder / "data")
     recipe = folder / "tiny.yaml"
-    # Steps 2, 4, ... are saved in any case.
+    # Steps 2, 4, ... are always saved.
     recipe.write_text(to_yaml(tiny_recipe(data, accumulate=ACCUMULATE)))
     left = {name: run_scenario(folder / name, recipe, *scenario) for name, scenario in SCENARIOS.items()}
     left["two processes"] = run_two_processes(folder / "two", recipe)

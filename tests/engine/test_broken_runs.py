@@ -5,7 +5,7 @@ import pytest
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_doubled_damaged_or_without_space_loses_nothing():
+def test_broken_runs_lose_nothing():
     counts = {"--kills": 2, "--double-resumes": 1, "--damages": 4, "--full-disks": 2}
     words = [
         sys.executable,

@@ -18,7 +18,7 @@ from tests.engine.interrupted_runs import SCENARIOS
 
 @pytest.fixture(scope="module")
 def traces(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """What each scenario left, from a process that forks before it has threads."""
+    """The final state of each scenario, from a process that forks before it has threads."""
     program = [sys.executable, "-m", "tests.engine.interrupted_runs", str(tmp_path_factory.mktemp("interrupted"))]
     finished = subprocess.run(
         program, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False
@@ -28,11 +28,11 @@ def traces(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
 
 
 @pytest.mark.parametrize("scenario", [name for name in SCENARIOS if name != "never"])
-def test_a_run_killed_and_resumed_ends_with_the_bits_of_one_that_was_not(traces: dict, scenario: str):
+def test_a_killed_run_resumes_to_the_same_bits(traces: dict, scenario: str):
     assert traces[scenario] == traces["never"]
 
 
-def test_the_uninterrupted_run_did_what_the_others_are_compared_with(traces: dict):
+def test_the_uninterrupted_run_is_complete(traces: dict):
     records = [json.loads(line) for line in traces["never"]["log"].splitlines()]
     steps = [record["step"] for record in records if record["kind"] == "train"]
     assert steps == list(range(1, 19))
@@ -41,7 +41,7 @@ def test_the_uninterrupted_run_did_what_the_others_are_compared_with(traces: dic
 
 
 class Saves:
-    """Stands for a Trainer, and notes when it was told to save."""
+    """Stands in for a Trainer, and records when it had to save."""
 
     def __init__(self, micro_batches: int):
         self.micro_batches = micro_batches
@@ -67,18 +67,18 @@ def untyped_callbacks(untyped: None) -> None:
 
 @pytest.mark.parametrize("micro_batches", [1, 3])
 @pytest.mark.usefixtures("untyped_callbacks")
-def test_checkpoints_are_written_every_so_many_steps_and_as_epochs_begin(micro_batches: int, tmp_path: Path):
+def test_checkpoints_are_written_when_due(micro_batches: int, tmp_path: Path):
     assert Saves(micro_batches).run(StepCheckpoint(tmp_path / "last.ckpt", 4), 3, 5) == [4, 5, 8, 10, 12]
 
 
-def test_a_checkpoint_of_code_is_refused_whatever_the_caller_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_checkpoint_with_code_is_always_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     torch.save({"state_dict": {}, "code": lightning.Callback()}, tmp_path / "code.ckpt")
     with pytest.raises(UserError, match="pickled Python objects"):
         AtomicCheckpointIO().load_checkpoint(tmp_path / "code.ckpt", weights_only=False)
 
 
-def test_what_differs_is_named():
+def test_differences_are_named():
     now = environment(1, torch.device("cpu"))
     assert {"world_size", "device", "hardware", "threads", "torch", "lightning", "python"} <= set(now)
     assert differences(now, now) == []

@@ -33,7 +33,7 @@ def flip(path: Path, place: int, count: int = 1) -> None:
     path.write_bytes(content)
 
 
-def test_torch_load_passes_over_the_checksum(checkpoint: Path, tmp_path: Path):
+def test_torch_load_ignores_the_checksum(checkpoint: Path, tmp_path: Path):
     loaded = torch.load(checkpoint, weights_only=True)
     assert torch.equal(loaded["weights"], VALUE["weights"])
     assert loaded["words"] == VALUE["words"]
@@ -42,7 +42,7 @@ def test_torch_load_passes_over_the_checksum(checkpoint: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize("count", [1, 64])
-def test_flipped_bytes_anywhere_in_a_checkpoint_are_noticed(checkpoint: Path, count: int):
+def test_flipped_bytes_in_a_checkpoint_are_detected(checkpoint: Path, count: int):
     sound = checkpoint.read_bytes()
     for place in [*range(0, len(sound), 41), *range(len(sound) - 70, len(sound))]:
         flip(checkpoint, place, count)
@@ -52,14 +52,14 @@ def test_flipped_bytes_anywhere_in_a_checkpoint_are_noticed(checkpoint: Path, co
 
 
 @pytest.mark.parametrize("share", [0, 0.001, 0.5, 0.99])
-def test_a_checkpoint_that_was_cut_short_is_noticed(checkpoint: Path, share: float):
+def test_a_truncated_checkpoint_is_detected(checkpoint: Path, share: float):
     content = checkpoint.read_bytes()
     checkpoint.write_bytes(content[: int(share * len(content))])
     with pytest.raises(DamagedFileError, match="last.ckpt"):
         read_checkpoint(checkpoint)
 
 
-def test_a_checkpoint_of_an_earlier_version_is_checked_by_the_sums_of_its_parts(tmp_path: Path):
+def test_an_old_checkpoint_is_checked_by_its_zip_checksums(tmp_path: Path):
     path = tmp_path / "last.ckpt"
     torch.save(VALUE, path)
     check_file(path)
@@ -78,7 +78,7 @@ def test_the_same_weights_give_the_same_bytes(weights: Path):
     assert safetensors.torch.load(contents.pop()).keys() == STATE.keys()
 
 
-def test_flipped_bytes_anywhere_in_weights_are_noticed(weights: Path):
+def test_flipped_bytes_in_weights_are_detected(weights: Path):
     sound = weights.read_bytes()
     expected, information, _ = read_weights(weights)
     assert information == INFORMATION
@@ -94,13 +94,13 @@ def test_flipped_bytes_anywhere_in_weights_are_noticed(weights: Path):
         weights.write_bytes(sound)
 
 
-def test_a_flipped_bit_of_a_tensor_is_noticed(weights: Path):
+def test_a_flipped_bit_of_a_tensor_is_detected(weights: Path):
     flip(weights, weights.stat().st_size - 3)
     with pytest.raises(DamagedFileError, match="model.safetensors is damaged"):
         read_weights(weights)
 
 
-def test_weights_of_an_earlier_version_have_no_checksum_and_load(weights: Path):
+def test_old_weights_without_checksum_load(weights: Path):
     content = safetensors.torch.save(STATE, {"format": "pt", "halonet": '{"num_classes": 2}'})
     weights.write_bytes(content)
     with safetensors.safe_open(weights, "pt") as file:

@@ -16,12 +16,12 @@ def divergence() -> Divergence:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_metric_that_is_no_number_has_diverged_at_once(divergence: Divergence, value: float):
+def test_a_metric_that_is_not_finite_has_diverged(divergence: Divergence, value: float):
     with pytest.raises(DivergedError, match=f"loss became {value} by step 3: the training diverged; lower"):
         divergence.judge("train", 3, {"loss": value})
 
 
-def test_a_loss_that_stays_above_ten_times_chance_for_a_hundred_steps_has_diverged(divergence: Divergence):
+def test_a_high_loss_over_a_hundred_steps_has_diverged(divergence: Divergence):
     divergence.judge("train", 10, {"loss": 2.0})
     for step in range(20, 110, 10):
         divergence.judge("train", step, {"loss": 10.1 * CHANCE})
@@ -30,18 +30,18 @@ def test_a_loss_that_stays_above_ten_times_chance_for_a_hundred_steps_has_diverg
         divergence.judge("train", 110, {"loss": 10.1 * CHANCE})
 
 
-def test_a_loss_that_comes_back_in_between_has_not_diverged(divergence: Divergence):
+def test_a_loss_that_recovers_has_not_diverged(divergence: Divergence):
     for step in range(10, 1000, 10):
         divergence.judge("train", step, {"loss": 1e6 if step % 100 else 9.9 * CHANCE})
 
 
-def test_lines_of_epochs_are_no_stretch_of_steps(divergence: Divergence):
+def test_epoch_lines_do_not_count_as_steps(divergence: Divergence):
     for step in range(50, 1000, 50):
         divergence.judge("epoch", step, {"train_loss": 50 * CHANCE, "validation_loss": 50 * CHANCE})
 
 
 @pytest.mark.parametrize("name", ["train_loss", "validation_loss"])
-def test_an_absurd_loss_in_the_last_epoch_has_diverged(divergence: Divergence, tmp_path: Path, name: str):
+def test_a_huge_loss_in_the_last_epoch_has_diverged(divergence: Divergence, tmp_path: Path, name: str):
     lines = [
         {"kind": "epoch", "train_loss": 1e7, "validation_loss": 1e7},
         {"kind": "epoch", "train_loss": 2.0, "validation_loss": 2.0},
@@ -55,7 +55,7 @@ def test_an_absurd_loss_in_the_last_epoch_has_diverged(divergence: Divergence, t
         divergence.judge_log(log)
 
 
-def test_without_a_chance_no_finite_loss_has_diverged():
+def test_without_a_limit_finite_losses_pass():
     divergence = Divergence()
     for step in range(10, 1000, 10):
         divergence.judge("train", step, {"loss": 1e30})

@@ -18,7 +18,7 @@ def average_of(values: list[float], decay: float) -> float:
 
 
 @pytest.mark.parametrize("length", [2, 5, 40])
-def test_the_average_forgets_fast_at_first_and_slowly_later(length: int):
+def test_the_average_forgets_faster_at_first(length: int):
     values = [float(number) for number in range(length)]
     expected = values[0]
     for updates, value in enumerate(values[1:], 1):

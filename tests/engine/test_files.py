@@ -36,7 +36,7 @@ def test_a_file_is_replaced_and_its_folder_made(tmp_path: Path):
     assert [entry.name for entry in path.parent.iterdir()] == ["file"]
 
 
-def test_an_error_while_writing_leaves_the_previous_file(previous: Path):
+def test_a_write_error_leaves_the_previous_file(previous: Path):
     def write(file):
         file.write(b"half")
         raise KeyError("no")
@@ -47,7 +47,7 @@ def test_an_error_while_writing_leaves_the_previous_file(previous: Path):
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_leaves_the_previous_file_and_says_so(previous: Path, number: int):
+def test_a_full_disk_leaves_the_previous_file(previous: Path, number: int):
     def write(file):
         file.write(b"half")
         raise OSError(number, "no space")
@@ -57,7 +57,7 @@ def test_a_full_disk_leaves_the_previous_file_and_says_so(previous: Path, number
     assert_untouched(previous)
 
 
-def test_a_real_limit_met_within_torch_save_is_told_as_a_full_disk(previous: Path):
+def test_a_size_limit_in_torch_save_counts_as_a_full_disk(previous: Path):
     checkpoint = {f"weight {number}": torch.zeros(200_000) for number in range(4)}
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
@@ -69,20 +69,20 @@ def test_a_real_limit_met_within_torch_save_is_told_as_a_full_disk(previous: Pat
     assert_untouched(previous)
 
 
-def test_other_errors_are_not_called_a_full_disk(tmp_path: Path):
+def test_unrelated_errors_are_not_a_full_disk(tmp_path: Path):
     with pytest.raises(PermissionError), explain_full_disk(tmp_path):
         raise PermissionError(errno.EACCES, "no")
     with pytest.raises(RuntimeError, match="shapes"), explain_full_disk(tmp_path):
         raise RuntimeError("shapes")
 
 
-def test_what_is_replaced_is_kept_under_another_name(previous: Path):
+def test_the_replaced_file_is_kept_under_another_name(previous: Path):
     write_atomically(previous, lambda file: file.write(b"new"), previous=previous.with_name("previous.ckpt"))
     assert previous.read_bytes() == b"new"
     assert previous.with_name("previous.ckpt").read_bytes() == b"previous"
 
 
-def test_of_nested_explanations_the_inner_names_the_file_and_the_outer_the_remedy(tmp_path: Path):
+def test_nested_explanations_combine_file_and_remedy(tmp_path: Path):
     with (
         pytest.raises(UserError, match=f"no space left to write {tmp_path / 'inner'}: do the one thing$"),
         explain_full_disk(tmp_path / "outer", lambda: "do the one thing"),
@@ -91,7 +91,7 @@ def test_of_nested_explanations_the_inner_names_the_file_and_the_outer_the_remed
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_files_that_were_left_half_written_are_removed(tmp_path: Path):
+def test_half_written_files_are_removed(tmp_path: Path):
     (tmp_path / "checkpoints").mkdir()
     for name in (".result.json.partial", "checkpoints/.best.ckpt.partial", "checkpoints/last.ckpt"):
         (tmp_path / name).touch()
@@ -111,7 +111,7 @@ def test_files_that_were_left_half_written_are_removed(tmp_path: Path):
         ("a\0.png", "embedded null byte; name another file"),
     ],
 )
-def test_a_file_that_cannot_be_written_is_refused_and_nothing_left(tmp_path: Path, name: str, message: str):
+def test_an_unwritable_file_is_refused(tmp_path: Path, name: str, message: str):
     (tmp_path / "file").touch()
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(UserError, match=message):
@@ -131,7 +131,7 @@ def test_a_file_that_cannot_be_written_is_refused_and_nothing_left(tmp_path: Pat
         ("a\0b", "embedded null byte; name another place"),
     ],
 )
-def test_a_folder_that_cannot_be_written_into_is_refused_and_nothing_left(tmp_path: Path, name: str, message: str):
+def test_an_unwritable_folder_is_refused(tmp_path: Path, name: str, message: str):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=message):
         check_output_folder(tmp_path / name)
@@ -140,7 +140,7 @@ def test_a_folder_that_cannot_be_written_into_is_refused_and_nothing_left(tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_folder_that_only_others_may_write_into_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_read_only_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def refuse(dir: Path) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 

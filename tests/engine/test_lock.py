@@ -12,7 +12,7 @@ from halonet.engine.lock import LOCK_FILE, locked
 from halonet.errors import UserError, UserNote
 
 
-def test_a_second_holder_is_refused_with_the_first_ones_process(tmp_path: Path):
+def test_a_locked_folder_is_refused_with_its_owner(tmp_path: Path):
     with locked(tmp_path):
         message = rf"{tmp_path} is in use by process {os.getpid()}: .* kill {os.getpid()}"
         with pytest.raises(UserError, match=message), locked(tmp_path):
@@ -21,7 +21,7 @@ def test_a_second_holder_is_refused_with_the_first_ones_process(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_holder_on_another_machine_is_named_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_owner_on_another_machine_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with locked(tmp_path):
         monkeypatch.setattr(socket, "gethostname", lambda: "elsewhere")
         message = rf"process {os.getpid()} on .*: wait until it ends, or stop it there"
@@ -29,7 +29,7 @@ def test_a_holder_on_another_machine_is_named_with_it(tmp_path: Path, monkeypatc
             pass
 
 
-def test_a_killed_process_leaves_no_lock_even_if_a_child_of_it_lives_on(tmp_path: Path):
+def test_children_of_a_killed_process_hold_no_lock(tmp_path: Path):
     read, write = os.pipe()
     holder = os.fork()
     if holder == 0:
@@ -52,9 +52,7 @@ def test_a_killed_process_leaves_no_lock_even_if_a_child_of_it_lives_on(tmp_path
         os.kill(child, signal.SIGKILL)
 
 
-def test_a_lock_that_was_replaced_between_opening_and_locking_is_taken_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_lock_file_removed_before_locking_is_reopened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     real, calls = fcntl.flock, []
 
     def replace_first(descriptor: int, operation: int) -> None:
@@ -71,7 +69,7 @@ def test_a_lock_that_was_replaced_between_opening_and_locking_is_taken_anew(
             pass
 
 
-def test_folders_are_made_and_removed_again_if_nothing_came_of_them(tmp_path: Path):
+def test_folders_that_stay_empty_are_removed(tmp_path: Path):
     with locked(tmp_path / "runs" / "new"):
         pass
     assert list(tmp_path.iterdir()) == []
@@ -80,7 +78,7 @@ def test_folders_are_made_and_removed_again_if_nothing_came_of_them(tmp_path: Pa
     assert [path.name for path in (tmp_path / "runs" / "new").iterdir()] == ["recipe.yaml"]
 
 
-def test_a_file_system_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_file_system_without_locks_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def unsupported(descriptor: int, operation: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 

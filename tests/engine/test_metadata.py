@@ -48,7 +48,7 @@ def refusal(path: Path) -> str:
     return str(caught.value)
 
 
-def test_what_describe_says_is_taken(tmp_path: Path):
+def test_described_weights_load(tmp_path: Path):
     network, information = load_checkpoint(saved(tmp_path, {}))
     assert network.config == NETWORK_OF_TESTS.config
     assert information == {name: value for name, value in INFORMATION.items() if value is not None}
@@ -65,7 +65,7 @@ def test_what_describe_says_is_taken(tmp_path: Path):
         {"root": "/elsewhere"},
     ],
 )
-def test_what_may_be_left_out_or_added_is(changes: dict[str, Any], tmp_path: Path):
+def test_optional_and_unknown_metadata_are_accepted(changes: dict[str, Any], tmp_path: Path):
     network, _ = load_checkpoint(saved(tmp_path, changes))
     assert network.config == NETWORK_OF_TESTS.config
 
@@ -99,7 +99,7 @@ def test_what_may_be_left_out_or_added_is(changes: dict[str, Any], tmp_path: Pat
         ({"test_split": ""}, "test_split is '', but must be text of 1 letter or more"),
     ],
 )
-def test_wrong_metadata_is_told_before_anything_is_built(
+def test_wrong_metadata_is_refused_before_building(
     changes: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     saved(tmp_path, changes)
@@ -108,13 +108,13 @@ def test_wrong_metadata_is_told_before_anything_is_built(
         load_checkpoint(tmp_path)
 
 
-def test_a_description_larger_than_its_weights_takes_no_memory(tmp_path: Path):
+def test_an_oversized_description_takes_no_memory(tmp_path: Path):
     wide = {"config.stem_width": 65_536, "config.width_ratio": 100.0, "config.final_width": 65_536}
     assert "of another shape (stem.conv.weight" in refusal(saved(tmp_path, wide))
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.complex64, torch.float64, torch.bool])
-def test_weights_that_would_lose_something_are_not_cast(dtype: torch.dtype, tmp_path: Path):
+def test_weights_are_not_cast_with_loss(dtype: torch.dtype, tmp_path: Path):
     state = NETWORK_OF_TESTS.state_dict()
     state["classifier.weight"] = state["classifier.weight"].to(dtype)
     name = str(dtype).removeprefix("torch.")
@@ -123,7 +123,7 @@ def test_weights_that_would_lose_something_are_not_cast(dtype: torch.dtype, tmp_
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_shorter_floats_are_taken_as_they_are(dtype: torch.dtype, tmp_path: Path):
+def test_shorter_floats_load(dtype: torch.dtype, tmp_path: Path):
     state = {
         name: each.to(dtype) if each.is_floating_point() else each
         for name, each in NETWORK_OF_TESTS.state_dict().items()
@@ -141,7 +141,7 @@ def test_weights_that_are_not_finite_are_refused(value: float, tmp_path: Path):
     assert "hold NaN or infinity (classifier.bias)" in refusal(saved(tmp_path, {}, state))
 
 
-def test_tensors_that_claim_more_than_the_file_holds_are_refused(tmp_path: Path):
+def test_tensors_larger_than_the_file_are_refused(tmp_path: Path):
     path = tmp_path / "last.ckpt"
     torch.save({"state_dict": {"network.a": torch.zeros(1).expand(10**12)}, "halonet": INFORMATION}, path)
     assert "says that its weights have 4,000,000,000,000: it is no checkpoint" in refusal(path)
@@ -155,13 +155,13 @@ def test_tensors_that_claim_more_than_the_file_holds_are_refused(tmp_path: Path)
         ({"state_dict": {}, "halonet": {"network": "HaloNet", "config": {1: 2}}}, "unknown key 'config.1'"),
     ],
 )
-def test_a_checkpoint_of_something_else_is_told(content: dict[str, Any], message: str, tmp_path: Path):
+def test_a_checkpoint_of_something_else_is_refused(content: dict[str, Any], message: str, tmp_path: Path):
     torch.save(content, tmp_path / "last.ckpt")
     assert message in refusal(tmp_path / "last.ckpt")
 
 
 @pytest.mark.parametrize("text", ["[]", "3", "[" * 100_000, "{"])
-def test_metadata_that_is_no_dictionary_is_told(text: str, tmp_path: Path):
+def test_metadata_must_be_a_dictionary(text: str, tmp_path: Path):
     from safetensors.torch import save_file
 
     save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors", {"halonet": text})
@@ -178,7 +178,7 @@ def test_a_checkpoint_does_not_lead_to_the_network(data: str, tmp_path: Path, mo
         evaluate(tmp_path, root=str(tmp_path))
 
 
-def test_what_the_call_names_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_given_data_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     class OpenedError(Exception):
         pass
 
@@ -191,7 +191,7 @@ def test_what_the_call_names_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
         evaluate(path, "hfds/x/y")
 
 
-def test_preprocessing_is_the_trainings():
+def test_evaluation_uses_the_training_preprocessing():
     from halonet.classification.evaluation import preprocessing
 
     assert preprocessing(INFORMATION, "it") == AugmentationConfig(image_size=8, in_chans=1, mean=(0.4,), std=(0.2,))

@@ -1,4 +1,4 @@
-"""Optimizer states from before strided layers had projections of their own."""
+"""Optimizer states from before strided layers had separate projections."""
 
 import copy
 
@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 import halonet
 from halonet.engine.optimizer_state import accept_joined_projections
+from halonet.ops.attention.packed import Packed
 
 
 class JoinedAttention(halonet.HaloAttention):
-    """The layer as it was: one matrix at every stride."""
+    """The old layer, with one matrix at every stride."""
 
     def __init__(self, *arguments: int, **options: int) -> None:
         super().__init__(*arguments, **options)
@@ -21,11 +22,13 @@ class JoinedAttention(halonet.HaloAttention):
             self.qkv = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
             self.qkv.weight = nn.Parameter(weight.detach())
 
-    def _project(self, x: Tensor) -> tuple[Tensor, ...]:
-        sizes = [self.query_key_channels, self.query_key_channels, self.value_channels]
-        parts = self.qkv(x.permute(0, 2, 3, 1)).split(sizes, -1)
-        query = parts[0][:, :: self.stride[0], :: self.stride[1]]
-        return tuple(each.unflatten(-1, (self.num_heads, -1)) for each in (query, *parts[1:]))
+    def _project(self, x: Tensor) -> Packed:
+        if self.stride == (1, 1):
+            return super()._project(x)
+        channels = self.query_key_channels, self.query_key_channels + self.value_channels
+        query, key_value = self.qkv(x.permute(0, 2, 3, 1)).split(channels, -1)
+        query = query[:, :: self.stride[0], :: self.stride[1]].unflatten(-1, (self.num_heads, -1))
+        return Packed(key_value, query, self.num_heads, self.query_key_channels, self.value_channels)
 
 
 def network(kind: type[nn.Module]) -> nn.Sequential:
@@ -54,7 +57,7 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> float
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
-def test_an_old_run_goes_on_as_if_nothing_had_changed(name: str) -> None:
+def test_an_old_run_continues_unchanged(name: str) -> None:
     old = network(JoinedAttention)
     old_optimizer = make_optimizer(old, name)
     for seed in range(3):
@@ -70,7 +73,7 @@ def test_an_old_run_goes_on_as_if_nothing_had_changed(name: str) -> None:
         assert step(new, optimizer, seed) == pytest.approx(step(old, old_optimizer, seed), rel=1e-9)
 
 
-def test_todays_states_load_as_they_are() -> None:
+def test_current_states_load_unchanged() -> None:
     model = network(halonet.HaloAttention)
     optimizer = make_optimizer(model, "sgd")
     accept_joined_projections(optimizer, model)
@@ -80,7 +83,7 @@ def test_todays_states_load_as_they_are() -> None:
     torch.testing.assert_close(optimizer.state_dict(), saved)
 
 
-def test_another_networks_state_is_refused_by_pytorch() -> None:
+def test_the_state_of_another_network_is_refused() -> None:
     model, other = network(halonet.HaloAttention), nn.Linear(2, 2)
     optimizer = make_optimizer(model, "sgd")
     accept_joined_projections(optimizer, model)

@@ -8,7 +8,7 @@ def batches(sampler: EpochSampler) -> list[list[tuple[int, int]]]:
     return [pairs[start : start + sampler.batch_size] for start in range(0, len(pairs), sampler.batch_size)]
 
 
-def test_an_epoch_visits_each_image_once_but_those_that_fill_no_batch():
+def test_an_epoch_visits_each_image_once():
     pairs = list(EpochSampler(50, 8, seed=1, epoch=3))
     assert {epoch for epoch, _ in pairs} == {3}
     indices = [index for _, index in pairs]
@@ -25,12 +25,12 @@ def test_the_order_depends_on_seed_and_epoch_alone():
 
 
 @pytest.mark.parametrize("first_batch", [0, 1, 5, 6])
-def test_beginning_later_yields_the_rest_of_the_same_order(first_batch: int):
+def test_a_later_start_yields_the_rest_of_the_epoch(first_batch: int):
     whole = batches(EpochSampler(50, 8, seed=1, epoch=2))
     assert batches(EpochSampler(50, 8, seed=1, epoch=2, first_batch=first_batch)) == whole[first_batch:]
 
 
-def test_the_length_is_that_of_a_full_epoch_wherever_it_begins():
+def test_the_length_is_that_of_a_full_epoch():
     assert len(EpochSampler(50, 8, first_batch=5)) == 48
     assert len(EpochSampler(50, 8, world_size=2, rank=1)) == 24
 
@@ -45,7 +45,7 @@ def test_the_next_epoch_begins_at_its_first_batch():
 
 
 @pytest.mark.parametrize(("world_size", "micro_batches"), [(2, 1), (1, 2), (4, 2)])
-def test_ranks_and_micro_batches_share_out_the_same_global_batches(world_size: int, micro_batches: int):
+def test_ranks_and_micro_batches_divide_the_global_batch(world_size: int, micro_batches: int):
     whole = batches(EpochSampler(50, 8, seed=1))
     shares = [
         batches(EpochSampler(50, 8, seed=1, micro_batches=micro_batches, rank=rank, world_size=world_size))
@@ -58,7 +58,7 @@ def test_ranks_and_micro_batches_share_out_the_same_global_batches(world_size: i
     assert together == whole
 
 
-def test_a_batch_that_cannot_be_split_or_filled_is_refused():
+def test_an_impossible_batch_is_refused():
     with pytest.raises(ValueError, match="8 images cannot be split evenly into 3 micro-batches over 1 processes"):
         EpochSampler(50, 8, micro_batches=3)
     with pytest.raises(ValueError, match="8 images cannot be filled from 7"):

@@ -29,7 +29,7 @@ EXPECTED: dict[str, tuple[int, str, int]] = {
 
 @pytest.fixture(scope="module")
 def left(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """What each scenario left, from a process that forks before it has threads."""
+    """The final state of each scenario, from a process that forks before it has threads."""
     program = [sys.executable, "-m", "tests.engine.stopped_runs", str(tmp_path_factory.mktemp("stopped"))]
     finished = subprocess.run(
         program, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False
@@ -39,7 +39,7 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", [name for name in SCENARIOS if name != "left alone"])
-def test_a_signal_ends_a_run_with_a_saved_state_one_line_and_its_status(left: dict, name: str):
+def test_a_signal_saves_and_explains_the_end(left: dict, name: str):
     status, line, step = EXPECTED[name]
     stopped = left[name]["stopped"]
     assert stopped["status"] == status
@@ -52,17 +52,17 @@ def test_a_signal_ends_a_run_with_a_saved_state_one_line_and_its_status(left: di
 
 
 @pytest.mark.parametrize("name", [name for name in SCENARIOS if name != "left alone"])
-def test_a_run_that_a_signal_ended_resumes_to_the_bits_of_one_that_was_left_alone(left: dict, name: str):
+def test_a_signaled_run_resumes_to_the_same_bits(left: dict, name: str):
     assert left[name]["resumed"] == {"status": 0, "said": []}
     assert left[name]["traces"] == left["left alone"]["traces"]
     assert left[name]["partial"] == []
 
 
-def test_a_finished_run_is_no_mistake_to_start_or_resume(left: dict):
+def test_starting_or_resuming_a_finished_run_succeeds(left: dict):
     assert left["left alone"]["resumed"] == {"status": 0, "said": []}
 
 
-def test_all_processes_of_a_run_end_together_whichever_the_signal_reached(left: dict):
+def test_a_signal_to_one_process_ends_all_of_them(left: dict):
     found = left["two processes"]
     assert [each["status"] for each in found["stopped"]] == [143, 143]
     first, second = ([line for line in each["said"] if "halonet" in line] for each in found["stopped"])

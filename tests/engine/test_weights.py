@@ -15,7 +15,7 @@ from tests.engine.tiny import NETWORK
 
 
 class Payload:
-    """Would make a folder, if it were unpickled."""
+    """Makes a folder if it is unpickled."""
 
     def __init__(self, folder: str):
         self.folder = folder
@@ -46,7 +46,7 @@ def copy(finished_run: Path, tmp_path: Path):
     return cut
 
 
-def test_the_run_folder_its_weights_and_its_last_checkpoint_give_the_same_network(finished_run: Path):
+def test_run_folder_weights_and_checkpoint_agree(finished_run: Path):
     batch = torch.randn(2, 1, 8, 8)
     outputs = []
     for path in (finished_run, finished_run / "model.safetensors", finished_run / "checkpoints" / "last.ckpt"):
@@ -62,7 +62,7 @@ def test_the_run_folder_its_weights_and_its_last_checkpoint_give_the_same_networ
 
 
 def with_joined_projections(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Name the weights as versions did in which a strided layer had one matrix."""
+    """Name the weights as old versions did, in which a strided layer had one matrix."""
     old = dict(state)
     for name in [name for name in state if name.endswith(".query.weight")]:
         prefix = name.removesuffix("query.weight")
@@ -70,7 +70,7 @@ def with_joined_projections(state: dict[str, torch.Tensor]) -> dict[str, torch.T
     return old
 
 
-def test_weights_of_a_version_with_joined_projections_load(finished_run: Path, tmp_path: Path):
+def test_old_joined_projections_load(finished_run: Path, tmp_path: Path):
     network, information = load_checkpoint(finished_run)
     old = with_joined_projections(network.state_dict())
     assert old.keys() != network.state_dict().keys()
@@ -81,7 +81,7 @@ def test_weights_of_a_version_with_joined_projections_load(finished_run: Path, t
 
 
 @pytest.mark.parametrize("matrix", [torch.zeros(()), torch.zeros(0), torch.zeros(7, 8)])
-def test_joined_projections_of_another_shape_are_told(finished_run: Path, tmp_path: Path, matrix: torch.Tensor):
+def test_misshapen_joined_projections_are_refused(finished_run: Path, tmp_path: Path, matrix: torch.Tensor):
     network, information = load_checkpoint(finished_run)
     old = with_joined_projections(network.state_dict())
     old["stages.1.0.mixer.qkv.weight"] = matrix
@@ -89,7 +89,7 @@ def test_joined_projections_of_another_shape_are_told(finished_run: Path, tmp_pa
     assert "1 unexpected (stages.1.0.mixer.qkv.weight)" in refusal(tmp_path / "model.safetensors")
 
 
-def test_the_weights_are_the_average_and_not_the_raw_ones(finished_run: Path):
+def test_the_weights_are_the_average(finished_run: Path):
     checkpoint = torch.load(finished_run / "checkpoints" / "last.ckpt", weights_only=True)
     network, _ = load_checkpoint(finished_run)
     weight = network.state_dict()["classifier.weight"]
@@ -97,7 +97,7 @@ def test_the_weights_are_the_average_and_not_the_raw_ones(finished_run: Path):
     assert not torch.equal(weight, checkpoint["current_model_state"]["network.classifier.weight"])
 
 
-def test_a_missing_checkpoint_is_told(tmp_path: Path):
+def test_a_missing_checkpoint_is_refused(tmp_path: Path):
     assert "there is no checkpoint" in refusal(tmp_path / "gone.ckpt")
     for name in ("a" * 300, "a" * 300 + ".ckpt", "a\0b", "a\0.safetensors"):
         assert "there is no checkpoint" in refusal(tmp_path / name)
@@ -108,13 +108,13 @@ def test_a_missing_checkpoint_is_told(tmp_path: Path):
 
 @pytest.mark.parametrize("name", ["model.safetensors", "checkpoints/last.ckpt"])
 @pytest.mark.parametrize("part", [0, 0.001, 0.5, 0.99])
-def test_a_truncated_checkpoint_is_told_at_any_length(copy, name: str, part: float):
+def test_a_truncated_checkpoint_is_refused(copy, name: str, part: float):
     assert "truncated" in refusal(copy(name, part))
 
 
 @pytest.mark.parametrize("content", [b"these are words\n", b"\x80\x04K\x01.", bytes(range(256)), b"PK\x03\x04 nothing"])
 @pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
-def test_other_files_are_told(tmp_path: Path, content: bytes, suffix: str):
+def test_files_of_other_kinds_are_refused(tmp_path: Path, content: bytes, suffix: str):
     path = tmp_path / f"other{suffix}"
     path.write_bytes(content)
     assert "is not a" in refusal(path) or "holds a int, not a checkpoint" in refusal(path)
@@ -128,7 +128,7 @@ def test_pickled_code_is_refused_and_never_run(tmp_path: Path):
     assert not (tmp_path / "made").exists()
 
 
-def test_checkpoints_of_other_programs_are_told(tmp_path: Path):
+def test_checkpoints_of_other_programs_are_refused(tmp_path: Path):
     torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "weights.pth")
     assert "not a checkpoint of `halonet train`: it has no state_dict" in refusal(tmp_path / "weights.pth")
     torch.save({"state_dict": nn.Linear(2, 2).state_dict()}, tmp_path / "other.ckpt")
@@ -139,7 +139,7 @@ def test_checkpoints_of_other_programs_are_told(tmp_path: Path):
     assert "saved from a Linear" in refusal(tmp_path / "linear.safetensors")
 
 
-def test_weights_of_another_model_are_told_briefly(tmp_path: Path):
+def test_weights_of_another_model_are_refused_briefly(tmp_path: Path):
     network = halonet.create_model("h0", num_classes=2, in_chans=1, **NETWORK)
     state = network.state_dict()
     state["classifier.weight"] = torch.zeros(3, 16)
@@ -155,7 +155,7 @@ def test_weights_of_another_model_are_told_briefly(tmp_path: Path):
     assert "1 of another shape (classifier.weight [3, " in message
 
 
-def test_a_description_that_cannot_be_built_is_told(tmp_path: Path):
+def test_an_impossible_description_is_refused(tmp_path: Path):
     network = halonet.create_model("h0", num_classes=2, in_chans=1, **NETWORK)
     information = describe(network)
     information["config"]["stem"] = "conv9x9"
@@ -164,6 +164,6 @@ def test_a_description_that_cannot_be_built_is_told(tmp_path: Path):
     assert "config.stem is 'conv9x9', but must be conv7x7" in refusal(tmp_path / "model.safetensors")
 
 
-def test_what_is_written_beside_the_weights_is_json(finished_run: Path):
+def test_the_description_of_weights_is_json(finished_run: Path):
     _, information = load_checkpoint(finished_run)
     assert json.loads(json.dumps(information)) == information

@@ -1,4 +1,4 @@
-"""A run so small that a test can afford many: forty images of 8 x 8 pixels, and a HaloNet to match."""
+"""A tiny training for tests: forty images of 8 x 8 pixels, and a small HaloNet."""
 
 import dataclasses
 from pathlib import Path
@@ -9,7 +9,8 @@ from PIL import Image
 
 from halonet.classification.recipe import DataSection, ModelSection, Recipe, RegularizationSection, ScheduleSection
 from halonet.data import AugmentationConfig
-from halonet.recipes.schema import EmaSection, EngineSection, OptimizerSection
+from halonet.recipes.load import resolve, to_yaml
+from halonet.recipes.schema import AnyRecipe, EmaSection, EngineSection, OptimizerSection
 
 SPLITS = {"train": 12, "val": 4, "test": 4}  # images per class
 NETWORK = {
@@ -47,7 +48,7 @@ def tiny_recipe(
     regularized: bool = True,
     **engine: Any,
 ) -> Recipe:
-    """Everything switched on that draws random numbers or keeps a state; what makes learning harder can be off."""
+    """A recipe with everything that draws random numbers or keeps a state; `regularized=False` makes learning easy."""
     rate = 0.1 if regularized else 0.0
     return Recipe(
         name="tiny",
@@ -86,3 +87,9 @@ def tiny_cifar10_recipe(root: Path, **data: object) -> Recipe:
         model=dataclasses.replace(recipe.model, num_classes=10),
         data=dataclasses.replace(recipe.data, root=str(root), **data),
     )
+
+
+def resolve_with(recipe: Recipe, folder: Path, *overrides: str) -> AnyRecipe:
+    """Change a recipe as the command line does."""
+    (folder / "base.yaml").write_text(to_yaml(recipe))
+    return resolve(folder / "base.yaml", overrides)

@@ -122,7 +122,7 @@ def test_a_second_run_of_networks_joins_the_record_of_the_first(tmp_path):
     assert len(json.loads((tmp_path / "record.json").read_text())["runs"]) == 2
 
 
-def test_networks_in_half_precision_say_so_in_their_record(tmp_path):
+def test_the_record_of_half_precision_names_it(tmp_path):
     path = tmp_path / "record.json"
     words = ["--models", "tiny28", "--image-size", "28", "--passes", "inference", "--dtype", "bfloat16", *QUICK]
     assert main(["benchmark", "model", *words, "--output", str(path)]) == 0

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import halonet_cli
+from halonet_cli.main import make_parser
 
 PACKAGE = Path(halonet_cli.__file__).parent
 ALLOWED = set(sys.stdlib_module_names) | {"halonet_cli"}
@@ -50,18 +51,40 @@ nothing
 """
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.name)
-def test_no_module_imports_halonet_or_a_library_when_it_is_imported(path):
-    def imported(body):
-        for node in body:
-            if isinstance(node, ast.Import):
-                yield from (alias.name for alias in node.names)
-            elif isinstance(node, ast.ImportFrom):
-                yield node.module
-            elif not isinstance(node, ast.FunctionDef):
-                yield from imported(ast.iter_child_nodes(node))
+def imports_of(body):
+    """The modules that are imported outside functions."""
+    for node in body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+        elif not isinstance(node, ast.FunctionDef):
+            yield from imports_of(ast.iter_child_nodes(node))
 
-    assert {name.partition(".")[0] for name in imported(ast.parse(path.read_text()).body)} <= ALLOWED
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.name)
+def test_parsers_import_neither_halonet_nor_a_library(path):
+    names = set(imports_of(ast.parse(path.read_text()).body))
+    assert {name.partition(".")[0] for name in names} <= ALLOWED
+    assert not {name for name in names if name.startswith("halonet_cli.run")}
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("run/*.py")), ids=lambda path: path.name)
+def test_commands_import_what_they_need_at_the_top(path):
+    functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
+    inside = [node for function in functions for node in ast.walk(function)]
+    assert not [node.lineno for node in inside if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
+def test_every_command_names_a_function():
+    def runs(parser):
+        for command in parser.commands.values():
+            yield from runs(command) if command.commands else [command.get_default("run")]
+
+    for run in runs(make_parser()):
+        module, _, function = run.partition(":")
+        body = ast.parse(PACKAGE.parent.joinpath(*module.split(".")).with_suffix(".py").read_text()).body
+        assert function in {node.name for node in body if isinstance(node, ast.FunctionDef)}, run
 
 
 def test_help_lists_and_mistakes_import_neither_halonet_nor_pytorch():

@@ -16,7 +16,7 @@ def test_info_prints_the_models_beside_the_paper(capsys):
     assert re.search(rf"^{taken} +cpu", shown, re.MULTILINE)
 
 
-def test_info_speaks_json(capsys):
+def test_info_prints_json(capsys):
     assert main(["info", "h0", "--image-size", "97", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["versions"]["torch"] == torch.__version__

@@ -92,28 +92,28 @@ def test_a_users_mistake_is_one_line_and_status_2(words, message, capsys, tmp_pa
 def test_a_signal_ends_any_command_with_one_line_and_its_status(number, line, status, capsys, monkeypatch):
     for module, name, words in (
         ("halonet.classification.evaluation", "load_checkpoint", ["evaluate", __file__]),
-        ("halonet.data", "find_images", ["predict", __file__, __file__]),
+        ("halonet_cli.run.predict", "find_images", ["predict", __file__, __file__]),
         ("halonet.detection.evaluation", "load_detector", ["detect", "evaluate", __file__]),
         ("halonet.detection.prediction", "load_detector", ["detect", "predict", __file__, __file__]),
-        ("halonet.detection.checkpoint", "load_detector", ["detect", "export", __file__, "/tmp/a.onnx"]),
-        ("halonet.benchmark.operator", "check_tasks", ["benchmark", "operator"]),
+        ("halonet_cli.run.detect", "load_detector", ["detect", "export", __file__, "/tmp/a.onnx"]),
+        ("halonet_cli.run.benchmark", "check_names", ["benchmark", "operator"]),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(f"{module}.{name}", lambda *_, **__: os.kill(os.getpid(), number))
             if module == "halonet.detection.prediction":
-                patch.setattr("halonet.data.find_images", lambda paths: paths)
+                patch.setattr("halonet_cli.run.detect.find_images", lambda paths: paths)
             assert main(words) == status
         assert capsys.readouterr().err == f"halonet: {line}\n"
 
 
 @pytest.mark.parametrize("kind", ["mistake", "note"])
-def test_what_is_told_of_a_name_is_harmless(kind, capsys, monkeypatch):
+def test_messages_escape_control_characters(kind, capsys, monkeypatch):
     def tell(options):
         if kind == "mistake":
             raise UserError("\x1b[2J\ud800 is no name")
         warnings.warn(UserNote("\x1b[2J\ud800 is no name"), stacklevel=1)
 
-    monkeypatch.setattr("halonet_cli.info.run_info", tell)
+    monkeypatch.setattr("halonet_cli.run.info.run_info", tell)
     assert main(["info"]) == (2 if kind == "mistake" else 0)
     assert capsys.readouterr().err.endswith("\\x1b[2J\\ud800 is no name\n")
 
@@ -121,14 +121,15 @@ def test_what_is_told_of_a_name_is_harmless(kind, capsys, monkeypatch):
 def test_a_terminal_that_lacks_a_letter_shows_its_escape(monkeypatch):
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
-    monkeypatch.setattr("halonet_cli.info.run_info", lambda options: print("猫"))
+    monkeypatch.setattr("halonet_cli.run.info.run_info", lambda options: print("猫"))
     assert main(["info"]) == 0
     sys.stdout.flush()
     assert written.getvalue() == rb"\u732b" + b"\n"
 
 
 def test_a_missing_extra_is_named(capsys, monkeypatch):
-    names = [name for name in sys.modules if name.startswith(("halonet.training", "halonet.schemas"))]
+    used = ("halonet.classification", "halonet.detection", "halonet.engine", "halonet.recipes", "halonet.schemas")
+    names = [name for name in sys.modules if name.startswith((*used, "halonet.training", "halonet_cli.run"))]
     for name in names:
         package, _, attribute = name.rpartition(".")
         monkeypatch.setattr(sys.modules[package], attribute, sys.modules[name])  # to be set back afterwards
@@ -143,7 +144,7 @@ def test_an_internal_error_keeps_its_traceback_and_says_where_to_report(monkeypa
     def fail(options):
         raise ZeroDivisionError("our fault")
 
-    monkeypatch.setattr("halonet_cli.info.run_info", fail)
+    monkeypatch.setattr("halonet_cli.run.info.run_info", fail)
     with pytest.raises(ZeroDivisionError, match="our fault") as caught:
         main(["info"])
     (note,) = caught.value.__notes__
@@ -151,8 +152,8 @@ def test_an_internal_error_keeps_its_traceback_and_says_where_to_report(monkeypa
     assert "\n" not in note
 
 
-def test_what_json_cannot_say_is_no_traceback(monkeypatch, capsys):
-    monkeypatch.setattr("halonet_cli.info.run_info", lambda options: print_json({"loss": float("nan")}))
+def test_a_nan_in_json_is_a_mistake_on_one_line(monkeypatch, capsys):
+    monkeypatch.setattr("halonet_cli.run.info.run_info", lambda options: print_json({"loss": float("nan")}))
     assert main(["info", "--json"]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -185,7 +186,7 @@ def test_a_signal_while_halonet_is_imported_is_one_line(tmp_path, name, status):
     assert done.stderr == f"halonet: interrupted by {'Ctrl-C' if name == 'SIGINT' else name}\n"
 
 
-def test_a_reader_that_has_had_enough_is_no_error():
+def test_a_closed_pipe_is_no_error():
     program = f"{sys.executable} -m halonet_cli recipes | true; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", program], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("0\n", "")

@@ -53,7 +53,7 @@ from halonet_cli.recipe_check import fields_of
         (["train", "--schedule.epochs"], "--schedule.epochs has no value: write --schedule.epochs=VALUE"),
     ],
 )
-def test_a_mistake_is_told_with_what_was_meant(words, message):
+def test_a_mistake_comes_with_a_hint(words, message):
     with pytest.raises(UsageError) as caught:
         parse(words)
     assert message in str(caught.value)
@@ -71,12 +71,12 @@ def test_a_mistake_is_told_with_what_was_meant(words, message):
         (["detect", "train", "--schedule.steps", "3", "--init", "a"], "detection/nuclei", ["schedule.steps=3"]),
     ],
 )
-def test_fields_of_the_recipe_are_told_from_other_words(words, recipe, changes):
+def test_recipe_fields_are_separated_from_other_arguments(words, recipe, changes):
     options = parse(words)
     assert (options.recipe, options.changes) == (recipe, changes)
 
 
-def test_only_training_takes_fields_of_a_recipe():
+def test_only_training_takes_recipe_fields():
     with pytest.raises(UsageError, match="unexpected argument 'a.b=1'|does not exist"):
         parse(["evaluate", __file__, "a.b=1"])
     with pytest.raises(UsageError, match="unknown flag '--engine.seed'"):
@@ -84,7 +84,7 @@ def test_only_training_takes_fields_of_a_recipe():
     assert parse(["predict", __file__, __file__, "--data.root", "/"]).changes == []
 
 
-def test_every_hint_leads_to_a_flag_that_some_command_has():
+def test_every_hint_names_an_existing_flag():
     def names(parser):
         yield from (word.lstrip("-").replace("-", "_") for word in parser.flags())
         for field in fields_of(parser.task) if parser.task else ():

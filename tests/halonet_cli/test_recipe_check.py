@@ -19,7 +19,7 @@ def test_fields_are_values_with_a_section():
     assert not {"name", "schedule", "schedule.epochs"} & set(fields_of("detection"))
 
 
-def test_what_has_no_result_is_called_as_in_a_recipe():
+def test_a_missing_result_is_worded_as_in_a_recipe():
     assert resolve("imagenet/h0").provenance.result == NOT_YET_RUN
 
 
@@ -86,7 +86,7 @@ def test_an_odd_file_is_left_to_halonet(write, text):
     check_recipe(write(text), ["schedule.epochs=3"], "classification")
 
 
-def test_what_is_no_file_is_left_to_halonet(tmp_path):
+def test_a_folder_is_left_to_halonet(tmp_path):
     (tmp_path / "folder.yaml").mkdir()
     check_recipe(str(tmp_path / "folder.yaml"), [], "classification")
     find_recipe(str(tmp_path / "folder.yaml"))

@@ -19,7 +19,7 @@ def test_the_table_has_a_row_for_each(capsys):
     assert any(row.endswith("not yet run") for row in rows)
 
 
-def test_one_is_printed_in_full(capsys):
+def test_a_recipe_is_printed_in_full(capsys):
     for name, line in (("imagenet/h7", "name: imagenet/h7"), ("detection/r50se", "task: detection")):
         assert main(["recipes", name]) == 0
         assert line in capsys.readouterr().out.splitlines()

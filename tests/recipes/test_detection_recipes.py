@@ -1,4 +1,4 @@
-"""The packaged recipes of detection against the paper's numbers, which are typed here a second time."""
+"""The packaged detection recipes against the paper's numbers, repeated here."""
 
 from pathlib import Path
 
@@ -27,14 +27,14 @@ def read(name: str) -> DetectionRecipe:
     return resolve(f"detection/{name}")
 
 
-def test_there_is_a_recipe_for_every_row_of_table_5_and_three_of_our_own():
+def test_the_detection_recipes_cover_table_5():
     assert sorted(DETECTORS) == sorted(
         f"detection/{name}" for name in [*TABLE_5, "r50se_halo_b8_lsj", "nuclei", "photos"]
     )
 
 
 @pytest.mark.parametrize("name", TABLE_5)
-def test_table_5_is_trained_as_appendix_d4_says(name: str):
+def test_table_5_follows_appendix_d4(name: str):
     recipe = read(name)
     backbone, box, mask = TABLE_5[name]
     schedule, augmentation = recipe.schedule, recipe.data.augmentation
@@ -52,7 +52,7 @@ def test_table_5_is_trained_as_appendix_d4_says(name: str):
     assert (augmentation.min_size, augmentation.max_size) == (1024, 1024)
 
 
-def test_large_scale_jitter_differs_in_scale_and_length_alone():
+def test_jitter_recipes_change_scale_and_length_only():
     jitter, base = read("r50se_halo_b8_lsj"), read("r50se_halo_b8")
     assert jitter.data.augmentation.jitter_scale == (0.1, 2.0)
     assert jitter.model == base.model
@@ -79,7 +79,7 @@ def test_a_recipe_reads_back_the_same(name: str, tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", TABLE_5)
-def test_a_recipe_begins_with_the_run_that_pre_trains_its_backbone(name: str):
+def test_a_recipe_starts_from_its_pre_trained_backbone(name: str):
     init = read(name).model.init
     assert init is not None
     assert init.removeprefix("runs/") in list_recipes()

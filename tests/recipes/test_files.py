@@ -51,21 +51,21 @@ def files(folder: Path, texts: dict[str, str]) -> RecipeFiles:
 
 
 def write(folder: Path, **texts: str) -> str:
-    """Write files elsewhere, and give the path of the first."""
+    """Write files outside the package; return the path of the first."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         (folder / f"{name}.yaml").write_text(text)
     return str(folder / f"{next(iter(texts))}.yaml")
 
 
-def test_sections_are_merged_and_other_values_replaced():
+def test_only_sections_are_merged():
     values = {"a": {"b": [1, 2], "c": {"d": 1}}, "e": {"f": 1}, "g": 1}
     changes = {"a": {"b": [3], "c": {"h": 2}}, "e": None, "g": {"i": 1}}
     assert merge(values, changes) == {"a": {"b": [3], "c": {"d": 1, "h": 2}}, "e": None, "g": {"i": 1}}
     assert values == {"a": {"b": [1, 2], "c": {"d": 1}}, "e": {"f": 1}, "g": 1}
 
 
-def test_what_was_merged_shares_nothing_with_what_it_came_from():
+def test_merging_copies():
     values, changes = {"a": {"b": [1]}}, {"c": {"d": [2]}}
     merged = merge(values, changes)
     merged["a"]["b"].append(1)
@@ -78,22 +78,22 @@ def test_variations_are_named_by_their_file(package: RecipeFiles):
     assert package.find("study/short").name == "study/short"
 
 
-def test_a_variation_takes_what_stands_beside_the_variations(package: RecipeFiles):
+def test_variations_share_the_other_keys(package: RecipeFiles):
     assert package.find("study/short").values["schedule"] == {"epochs": 5, "warmup": 0}
     assert package.find("study/short").values["model"] == package.find("whole").values["model"]
 
 
-def test_a_variation_with_its_own_base_takes_only_that(package: RecipeFiles):
+def test_a_variation_with_a_base_takes_only_that(package: RecipeFiles):
     assert package.find("study/other").values["schedule"] == {"epochs": 3, "warmup": 1}
     assert package.find("study/shorter").values["schedule"] == {"epochs": 1, "warmup": 0}
 
 
-def test_a_file_of_variations_is_no_recipe(package: RecipeFiles):
+def test_a_file_of_variations_is_not_a_recipe(package: RecipeFiles):
     with pytest.raises(UnknownRecipeError, match="unknown recipe 'study'"):
         package.find("study")
 
 
-def test_what_a_base_says_of_itself_is_not_inherited(package: RecipeFiles):
+def test_descriptions_are_not_inherited(package: RecipeFiles):
     assert set(package.find("whole").values) >= {"name", "description", "reproduces", "provenance"}
     assert set(package.find("study/other").values) == {"model", "schedule"}
     assert package.find("study/short").values["description"] == "Short."
@@ -101,18 +101,18 @@ def test_what_a_base_says_of_itself_is_not_inherited(package: RecipeFiles):
 
 
 @pytest.mark.parametrize("key", ["name", "description", "reproduces", "provenance"])
-def test_variations_share_nothing_that_they_say_of_themselves(key: str, tmp_path: Path):
+def test_variations_must_describe_themselves(key: str, tmp_path: Path):
     package = files(tmp_path, {"study": f"{key}: x\nvariations: {{a: {{}}}}"})
     with pytest.raises(RecipeFileError, match=f"recipes study: {key} stands beside variations"):
         package.names()
 
 
-def test_two_recipes_of_one_name_are_refused(tmp_path: Path):
+def test_duplicate_recipe_names_are_refused(tmp_path: Path):
     with pytest.raises(RecipeFileError, match="the recipes have study/a twice"):
         files(tmp_path, {"study": "variations: {a: {}}", "study/a": "{}"}).names()
 
 
-def test_the_path_of_a_base_starts_at_the_file_that_names_it(package: RecipeFiles, tmp_path: Path):
+def test_the_path_of_a_base_is_relative_to_its_file(package: RecipeFiles, tmp_path: Path):
     write(tmp_path / "bases/deep", far="base: whole\nschedule: {epochs: 7}")
     write(tmp_path / "bases", near="base: deep/far.yaml\nschedule: {warmup: 2}")
     mine = write(tmp_path / "mine", mine="base: ../bases/near.yaml\nmodel: {name: h3}")
@@ -124,14 +124,14 @@ def test_the_path_of_a_base_starts_at_the_file_that_names_it(package: RecipeFile
     assert found.base.source == str(tmp_path / "mine/../bases/near.yaml")
 
 
-def test_a_packaged_recipe_has_no_base_elsewhere(tmp_path: Path):
+def test_packaged_recipes_have_packaged_bases(tmp_path: Path):
     package = files(tmp_path, {"a": "base: b.yaml", "b": "{}"})
     with pytest.raises(UnknownRecipeError) as caught:
         package.find("a")
     assert (caught.value.name, caught.value.asked_by, caught.value.known) == ("b.yaml", "recipe a", ["a", "b"])
 
 
-def test_no_name_leads_out_of_the_folder(tmp_path: Path):
+def test_names_cannot_leave_the_folder(tmp_path: Path):
     write(tmp_path, outside="{}")
     with pytest.raises(UnknownRecipeError):
         files(tmp_path / "package", {"a": "{}"}).find("../outside")
@@ -156,7 +156,7 @@ def test_a_recipe_that_is_its_own_base_is_refused(bases: dict[str, str], message
         package.find(mine)
 
 
-def test_bases_may_stand_so_deep_and_no_deeper(tmp_path: Path):
+def test_the_depth_of_bases_is_limited(tmp_path: Path):
     texts = {f"b{number}": f"base: b{number + 1}" for number in range(MOST_BASES + 1)}
     package = files(tmp_path, texts | {f"b{MOST_BASES + 1}": "schedule: {epochs: 3}"})
     assert package.find("b1").values == {"schedule": {"epochs": 3}}
@@ -180,9 +180,9 @@ def test_a_base_of_another_task_is_refused(tmp_path: Path):
 
 
 @pytest.mark.parametrize("base", ["3", "null", '""', "[whole]", '"a\\nb"', '"a\\0"', "x" * 501, "9" * 5000, "{a: b}"])
-def test_a_base_that_is_no_name_is_refused_on_one_line(base: str, package: RecipeFiles, tmp_path: Path):
+def test_a_base_must_be_a_name(base: str, package: RecipeFiles, tmp_path: Path):
     mine = write(tmp_path, mine=f"base: {base}")
-    if base.startswith("99"):  # YAML reads no number so long
+    if base.startswith("99"):  # YAML cannot read such a long number
         package = RecipeFiles(tmp_path / "package", lambda file, source: {"base": int("9" * 4000) ** 2})
     with pytest.raises(RecipeFileError) as caught:
         package.find(mine)
@@ -192,7 +192,7 @@ def test_a_base_that_is_no_name_is_refused_on_one_line(base: str, package: Recip
     assert len(str(caught.value)) < 500
 
 
-def test_a_base_that_is_not_there_is_told(package: RecipeFiles, tmp_path: Path):
+def test_a_missing_base_is_refused(package: RecipeFiles, tmp_path: Path):
     mine = write(tmp_path, mine="base: gone.yaml")
     with pytest.raises(RecipeFileError) as caught:
         package.find(mine)
@@ -202,12 +202,12 @@ def test_a_base_that_is_not_there_is_told(package: RecipeFiles, tmp_path: Path):
     assert (unknown.value.name, unknown.value.asked_by) == ("wohle", mine)
 
 
-def test_variations_are_for_the_package(package: RecipeFiles, tmp_path: Path):
+def test_only_packaged_files_have_variations(package: RecipeFiles, tmp_path: Path):
     with pytest.raises(RecipeFileError, match="has variations, which only recipes of the package have"):
         package.find(write(tmp_path, mine=STUDY))
 
 
-def test_the_module_imports_neither_halonet_nor_anything_else_but_yaml():
+def test_the_module_imports_only_yaml():
     code = f"""
 import importlib.util, pathlib, sys, yaml
 before = set(sys.modules)
@@ -226,12 +226,12 @@ print({{name.partition(".")[0] for name in sys.modules.keys() - before}} - sys.s
 
 
 def with_yaml() -> dict[str, str]:
-    """An environment in which Python finds PyYAML, and starts without the `.pth` files that import what they like."""
+    """An environment in which Python finds PyYAML, but starts without `.pth` files, which import other packages."""
     import yaml
 
     return {"PYTHONPATH": str(Path(yaml.__file__).parents[1])}
 
 
 @pytest.mark.parametrize("name", list_recipes())
-def test_a_packaged_recipe_means_the_same_to_every_reader_of_yaml(name: str):
+def test_packaged_recipes_are_plain_yaml(name: str):
     assert RecipeFiles(PACKAGED).find(name).values == find(name).values

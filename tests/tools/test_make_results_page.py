@@ -108,7 +108,7 @@ def test_verdicts_are_counted_and_corrected(page):
     assert f"for all of them: {' '.join(held)} ## Shifted images" in text
 
 
-def test_where_nothing_survives_the_correction_the_page_says_so(plan, folder):
+def test_the_page_says_that_nothing_survives_the_correction(plan, folder):
     for row in plan.rows:
         for seed in range(3):
             write_record(folder, make_record(plan, row, seed, 60.0 + seed))

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from halonet.benchmark.networks import TIMM, create_network, has_halo_attention, native_image_size
-from halonet.errors import UserError, unknown_name
+from halonet.benchmark.settings import check_names
+from halonet.errors import UserError
 from halonet.models import HALONETS
 
 DEFAULT_MODELS = ["h1", "timm/halonet_h1", "timm/resnet50", "timm/efficientnet_b0", "timm/efficientnet_b1"]
@@ -29,17 +30,12 @@ class Form:
     """A network in one of its forms.
 
     Attributes:
-        label: The network's name, and the form.
-        model: The network's name.
         task: The only pass that it is for, or None for both.
         changes: Fields of `HaloNetConfig` that differ from the row.
-        channels_last: Whether weights and images lie in channels_last memory.
-        accelerated: Whether `halonet.accelerate` was called.
         fused: Whether batch norms are folded.
-        compiled: Whether it is compiled.
         without_attention: Whether attention is replaced by its values.
-        bound: Label of the form that is this one's bound, or None.
-        same_as: Label of the form whose logits this one must give, or None.
+        bound: Label of the form that is this one's bound.
+        same_as: Label of the form whose logits this one must give.
     """
 
     label: str
@@ -66,19 +62,12 @@ class Group:
 
 
 def make_groups(models: list[str] | None, *, accelerate: bool, compare: str | None, compiled: bool) -> list[Group]:
-    """List the groups of forms to time.
+    """List the groups of forms to time; raise a `UserError` if a name is unknown or does not fit the question.
 
-    Args:
-        models: Names; None takes defaults.
-        accelerate: Time each of timm's networks before and after `halonet.accelerate`.
-        compare: A key of `COMPARISONS`: time each of our rows with its other form.
-        compiled: Time halo networks compiled too.
-
-    Raises:
-        UserError: If a name is unknown, or does not fit the question.
+    `accelerate` times each of timm's networks before and after `halonet.accelerate`, `compare`, a key of `COMPARISONS`,
+    each of our rows with its other form, and `compiled` halo networks compiled too.
     """
-    if compare is not None and compare not in COMPARISONS:
-        raise UserError(unknown_name("comparison", compare, COMPARISONS))
+    check_names("comparison", None if compare is None else [compare], COMPARISONS)
     if accelerate:
         return [
             Group(name, f"{name} accelerated", accelerated_forms(name), native_image_size(name))
@@ -136,7 +125,6 @@ def accelerated_forms(name: str) -> list[Form]:
 
 def compared_forms(name: str, compare: str) -> list[Form]:
     """List a row of ours and its other form."""
-    if name not in HALONETS:
-        raise UserError(unknown_name("model", name, HALONETS))
+    check_names("model", [name], HALONETS)
     changes = tuple(COMPARISONS[compare].items())
     return [Form(name, name), Form(f"{name} with {changes[0][0]}={changes[0][1]!r}", name, changes=changes)]

@@ -105,8 +105,7 @@ def measure(
 ) -> Iterator[Row]:
     """Time the forms of each group with each settings and at each pass; yield a row for each.
 
-    Raises:
-        UserError: If the image size is below 1, or the group's baseline cannot run.
+    Raises a `UserError` if the image size is below 1, or the group's baseline cannot run.
     """
     if image_size is not None and image_size < 1:
         raise UserError(f"--image-size is {image_size}, but must be at least 1 pixel")

@@ -23,12 +23,8 @@ VALUES_ONLY = "values_only"
 def create_network(name: str, **changes: Any) -> nn.Module:
     """Build a network with seed 0 and norms that hide nothing, see `randomize_norms`.
 
-    Args:
-        name: A row of `HALONETS`, or "timm/" and a name of timm.
-        **changes: Fields of `HaloNetConfig`, for a row of ours.
-
-    Raises:
-        UserError: If there is no such network.
+    `name` is a row of `HALONETS`, to which fields of `HaloNetConfig` may be changed, or "timm/" and a name of timm;
+    raises a `UserError` if there is none.
     """
     torch.manual_seed(0)
     if not name.startswith(TIMM):

@@ -11,10 +11,9 @@ from halonet.benchmark.memory import can_measure, peak_mebibytes
 from halonet.benchmark.peak import Peak, count_work, visible_pairs
 from halonet.benchmark.peers import IMPLEMENTATIONS, OURS, Inputs, disagreement, make_inputs
 from halonet.benchmark.record import Row
-from halonet.benchmark.settings import Settings
+from halonet.benchmark.settings import Settings, check_names
 from halonet.benchmark.sizes import SIZES, Size
 from halonet.benchmark.timing import make_step, time_in_turns
-from halonet.errors import UserError, unknown_name
 
 TASKS = ("forward", "training")
 # Variants of ours, the first of which ratios are over, and the default sizes.
@@ -37,22 +36,13 @@ class Case:
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def check_tasks(names: list[str] | None, known: tuple[str, ...]) -> list[str]:
-    """Return the named passes, or all of them; raise a `UserError` if a name is unknown."""
-    for name in names or ():
-        if name not in known:
-            raise UserError(unknown_name("pass", name, known))
-    return list(names or known)
-
-
 def scaling_cases(scaling: str, batch: int) -> list[Case]:
     """List cases that show how time grows with the "image" or with the "window".
 
     They are H1's first stage for images of 128 to 2048 px, in batches with as many pixels as one image of 2048 px; or
     its map at 256 px, in the given batch, with b of 4 to 32 and h of 1 to 4.
     """
-    if scaling not in SCALINGS:
-        raise UserError(unknown_name("scaling", scaling, SCALINGS))
+    check_names("scaling", [scaling], SCALINGS)
     stage = SIZES["h1/stage1"]
     if scaling == "image":
         return [
@@ -84,18 +74,9 @@ def make_record(settings: Settings, *, compare: str | None = None, scaling: str 
 def measure(
     cases: Iterable[Case], names: list[str], tasks: list[str], settings: Settings, peak: Peak, *, memory: bool
 ) -> Iterator[Row]:
-    """Time implementations, ours first, at every case and pass.
+    """Time implementations, ours first; yield a row for each case and pass, even if nothing can run it.
 
-    Args:
-        cases: Sizes with their batches, which replace that of the settings.
-        names: Keys of `IMPLEMENTATIONS`.
-        tasks: Some of `TASKS`.
-        settings: See `Settings`.
-        peak: The machine's rates.
-        memory: Whether to measure peak memory too, in a process for each figure.
-
-    Yields:
-        One row for each case and pass, even if nothing can run it.
+    The batch of a case replaces that of the settings. `memory` measures peak memory too, in a process for each figure.
     """
     for case in cases:
         for task in tasks:

@@ -15,6 +15,7 @@ query's sum of exponentials, in at least fp32. Backward: all of these read once,
 gradients written. The position tables are too small to count.
 """
 
+import importlib
 import importlib.util
 import warnings
 from collections.abc import Callable
@@ -36,13 +37,7 @@ ATTEMPTS = 20  # the best counts, because others may be using the machine
 
 @dataclass(frozen=True)
 class Work:
-    """Work of one call.
-
-    Attributes:
-        flops: Floating-point operations of matrix products; a multiply-add is two.
-        exponentials: Calls of exp.
-        bytes: Read from memory and written to it.
-    """
+    """Work of one call: FLOPs of matrix products (a multiply-add is two), calls of exp, bytes read and written."""
 
     flops: int
     exponentials: int
@@ -51,13 +46,9 @@ class Work:
 
 @dataclass(frozen=True)
 class Peak:
-    """Measured rates.
+    """Measured rates: of a large matrix product, of exponentials in the cache or in registers, and of a large copy.
 
-    Attributes:
-        flops_per_second: Of one large matrix product.
-        exponentials_per_second: Of `torch.exp` on a buffer that stays in the cache, or on a GPU of exp2 in registers.
-        bytes_per_second: Of one large copy, on an accelerator. None on a CPU, whose bound counts no bytes and lets
-            nothing overlap.
+    There are no bytes on a CPU, whose bound does not count them and lets nothing overlap.
     """
 
     flops_per_second: float
@@ -145,11 +136,11 @@ def _runs_triton(device: str) -> bool:
 def _measure_exponentials(dtype: torch.dtype, device: str) -> float:
     if _runs_triton(device):
         # A GPU takes exponentials faster than `torch.exp` can read and write them, even in its caches.
-        from halonet.benchmark.triton.exponentials import NUMBERS, ROUNDS, exponentiate_in_registers
-
-        numbers = torch.randn(NUMBERS, device=device)
+        registers = importlib.import_module("halonet.benchmark.triton.exponentials")
+        numbers = torch.randn(registers.NUMBERS, device=device)
+        count = registers.ROUNDS * registers.NUMBERS
         try:
-            return ROUNDS * NUMBERS / _best(lambda: exponentiate_in_registers(numbers), device)
+            return count / _best(lambda: registers.exponentiate_in_registers(numbers), device)
         except Exception as error:  # Triton wants a C compiler, among others
             note = f"exponentials are timed by torch.exp, which is slower: Triton fails with {type(error).__name__}"
             warnings.warn(f"{note}: {error}", UserNote, stacklevel=2)

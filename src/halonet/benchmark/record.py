@@ -61,10 +61,7 @@ def reason_of(error: Exception) -> str:
 def figures_of(row: Row, name: str, first: dict[tuple[str, str], float]) -> dict[str, float]:
     """Compute the figures of one implementation in one row, by the columns of `table.HEADINGS`.
 
-    Args:
-        row: The row.
-        name: The implementation.
-        first: Time per unit in the first row, which growth is relative to; filled here.
+    `first` is the time per unit in the first row, which growth is relative to; it is filled here.
     """
     figures = {}
     if name in row.milliseconds:
@@ -157,21 +154,13 @@ def make_record(benchmark: str, question: dict[str, Any], settings: Settings | N
 
 
 def join_file(record: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Take over the runs of the file, if it exists.
-
-    Raises:
-        UserError: If the file is not a record, or one of another benchmark, question, setting or machine.
-    """
+    """Take over the runs of the file, if it exists; raise a `UserError` if it is not a record of the same question."""
     found = read_output(path)
     return record if found is None else join(record, found, path)
 
 
 def read_output(path: Path) -> dict[str, Any] | None:
-    """Read the file that `--output` names, or return None if it does not exist.
-
-    Raises:
-        UserError: If it is not a JSON dictionary, or cannot be written.
-    """
+    """Read the JSON dictionary that `--output` names, or return None; raise a `UserError` for another file."""
     check_output_file(path)
     if not path.exists():
         return None

@@ -1,11 +1,12 @@
 """Settings of a benchmark."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated
 
 import torch
 
-from halonet.errors import UserError
+from halonet.errors import UserError, unknown_name
 from halonet.rules import Count, check_fields, one_of, within
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -13,17 +14,9 @@ DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Settings of all measurements of a run.
+    """Settings of all measurements of a run; raises a `UserError` if they break rules or the device is not here.
 
-    Attributes:
-        batch: Images at a time.
-        repeats: Timed runs of each implementation, after two that are not timed.
-        threads: PyTorch's threads, and our kernel's.
-        dtype: A key of `DTYPES`.
-        device: "cpu", or an accelerator as PyTorch names it.
-
-    Raises:
-        UserError: Values break rules (all of them are named), or the device is not here.
+    `repeats` are timed, after two runs that are not. `threads` are PyTorch's, and our kernel's.
     """
 
     batch: Count = 4
@@ -50,3 +43,12 @@ def find_device(name: str) -> str:
     if name != "auto":
         return name
     return str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else "cpu"
+
+
+def check_names(kind: str, names: Iterable[str] | None, known: Iterable[str]) -> list[str]:
+    """Return the names, or all that are known if there are none; raise a `UserError` if one is unknown."""
+    names, known = list(names or ()), list(known)
+    for name in names:
+        if name not in known:
+            raise UserError(unknown_name(kind, name, known))
+    return names or known

@@ -27,12 +27,8 @@ class Size:
     @property
     def options(self) -> dict[str, Any]:
         """Arguments of the operator beside its tensors."""
-        return {
-            "block_size": self.block,
-            "halo_size": self.halo,
-            "stride": self.stride,
-            "centered": self.centered,
-        }
+        named = {"block_size": self.block, "halo_size": self.halo}
+        return named | {"stride": self.stride, "centered": self.centered}
 
     @property
     def geometry(self) -> Geometry:
@@ -92,11 +88,7 @@ DEFAULT_SIZES = ("h1/stage1", "h1/stage2", "h1/stage3", "h1/stage4")
 
 
 def find_sizes(names: list[str] | None) -> dict[str, Size]:
-    """Look up keys of `SIZES`, or all with a prefix before the slash; None takes the stages of H1.
-
-    Raises:
-        UserError: If a name is unknown.
-    """
+    """Look up keys of `SIZES`, or all with a prefix before the slash; None takes the stages of H1."""
     found = {}
     for name in names or DEFAULT_SIZES:
         sizes = {key: size for key, size in SIZES.items() if name in (key, key.partition("/")[0])}

@@ -94,12 +94,9 @@ def time_in_turns(
 
 
 def make_step(run: Callable[[], Tensor], leaves: list[Tensor], training: bool) -> Callable[[], None]:
-    """Make one pass: forward without gradients, or forward and backward with fresh ones.
+    """Make one pass: forward without gradients, or forward and backward with fresh ones of `leaves`.
 
-    Args:
-        run: Computes the output.
-        leaves: Tensors that receive gradients.
-        training: Whether there is a backward pass, always with the same random gradient of the output.
+    The backward pass always has the same random gradient of the output.
     """
     gradient: list[Tensor] = []
 

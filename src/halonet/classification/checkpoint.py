@@ -12,7 +12,7 @@ from halonet.engine.weights import build_checked, read_weights
 from halonet.errors import UserError
 from halonet.models import HaloNetConfig
 from halonet.recipes.schema import Seed
-from halonet.rules import FilledText
+from halonet.rules import FilledText, Text
 from halonet.schemas import Plain, record
 
 
@@ -27,6 +27,7 @@ class ClassifierMetadata(Metadata):
 
     network: Literal["HaloNet"]
     config: Annotated[HaloNetConfig, Plain()]
+    class_names: tuple[Text, ...] | None = None
     preprocessing: AugmentationConfig | None = None
     root: FilledText | None = None
     seed: Seed | None = None
@@ -36,16 +37,16 @@ class ClassifierMetadata(Metadata):
 
 
 def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
-    """Build the network that a checkpoint holds, in evaluation mode on the CPU.
+    """Build the network of a checkpoint, in evaluation mode on the CPU.
 
     Args:
-        path: A run folder, a `model.safetensors` or a `.ckpt`. Of a checkpoint of a run with EMA, the average.
+        path: A run folder, a `model.safetensors` or a `.ckpt`. If the run has an EMA, its average is read.
 
     Returns:
-        The network, and what `describe` knew of it, without what is null.
+        The network and its description (see `halonet.engine.weights.describe`) without null values.
 
     Raises:
-        UserError: The file is missing, truncated, no checkpoint, from another model, or holds pickled code.
+        UserError: The file is missing, truncated, not a checkpoint, from another model, or holds pickled code.
     """
     state, information, path = read_weights(path)
     if "config" not in information or information.get("network") != halonet.HaloNet.__name__:

@@ -1,4 +1,4 @@
-"""The LightningDataModule of classification: images in an order, and with augmentations, that depend on the seed."""
+"""The LightningDataModule of classification."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -15,17 +15,13 @@ from halonet.errors import UserError, note_once
 
 
 class ClassificationData(KeyedData):
-    """Training, validation and test images of a named data set or a folder, with their labels.
-
-    Nothing depends on the number of workers. The module knows how far training got, so the training loader of a
-    resumed run begins at the next batch. Over several processes, pass `use_distributed_sampler=False` to the Trainer:
-    the images are already shared out.
+    """Training, validation and test images of a named data set or a folder, with their labels; see `KeyedData`.
 
     Args:
-        data: Which images, and what training does to them.
+        data: The data section of the recipe.
         batch_size: Images per optimizer step, over all processes and accumulated micro-batches.
-        num_classes: How many classes the network tells apart, to be checked in `setup`; None leaves that out.
-        seed: Of order and augmentation, and of what is held out.
+        num_classes: The classes of the network, checked by `setup`; None skips the check.
+        seed: Seeds the order, the augmentation and the choice of held-out images.
     """
 
     data: DataSection
@@ -54,18 +50,19 @@ class ClassificationData(KeyedData):
 
     @property
     def class_names(self) -> list[str]:
-        """The class names, by label."""
+        """The class names, in the order of the labels."""
         return self._source("train").class_names
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the splits and read their images' headers, so that all that is wrong is said at once, before training.
+        """Open the splits and read the headers of their images, to report all mistakes at once before training.
 
         Args:
-            stage: Lightning's: "fit" opens those of training and validation, "test" that of the test, None all.
+            stage: As in Lightning: "fit" opens the splits for training and validation, "test" that for the test, None
+                all.
 
         Raises:
             UserError: A split is missing or empty, an image cannot be read, there are fewer training images than one
-                batch, there is only one class, or the classes are not as many as the network tells apart.
+                batch, there is only one class, or the network has another number of classes.
         """
         wanted: list[tuple[str, str | None]] = []
         if stage != "test":
@@ -105,7 +102,7 @@ class ClassificationData(KeyedData):
         return problems
 
     def _check_images(self, splits: list[str]) -> None:
-        """Read the headers of the images of splits; files that cannot be read are named before the work."""
+        """Read the headers of the images of splits; name all unreadable files before any work."""
         if not splits:
             return
         found = survey([self._source(split) for split in splits], self.data.source)
@@ -122,25 +119,25 @@ class ClassificationData(KeyedData):
         return KeyedDataset(self._source("train"), transform, self.seed, train=True)
 
     def evaluation_dataset(self, split: str) -> KeyedDataset:
-        """The images of a split as evaluation takes them, by index."""
+        """The images of a split without augmentation, by index."""
         transform = build_transform(self.data.augmentation, train=False)
         return KeyedDataset(self._source(split), transform, self.seed, train=False)
 
     def describe(self) -> dict[str, Any]:
-        """What a checkpoint must say of the data.
+        """Describe the data for a checkpoint.
 
         Returns:
-            `preprocessing`, `class_names`, `data`, `root` and `test_split`; and what is held out, if that is drawn:
-            `hold_out` and `seed`.
+            `preprocessing`, `class_names`, `data`, `root` and `test_split`; and `hold_out` and `seed`, if images are
+            held out at random.
         """
-        drawn = {} if self.data.hold_out is None else {"hold_out": self.data.hold_out, "seed": self.seed}
+        random_hold_out = {} if self.data.hold_out is None else {"hold_out": self.data.hold_out, "seed": self.seed}
         return {
             "preprocessing": dataclasses.asdict(self.data.augmentation),
             "class_names": list(self.class_names),
             "data": self.data.source,
             "root": None if self.root is None else str(self.root),
             "test_split": self.data.test_split,
-            **drawn,
+            **random_hold_out,
         }
 
     def _source(self, split: str) -> ImageSource:
@@ -160,14 +157,14 @@ class ClassificationData(KeyedData):
 
 
 def require_classes(class_names: Sequence[str], data: str) -> None:
-    """Refuse to train on one class: any network then is always right, and has learned nothing.
+    """Refuse to train on a single class, which any network predicts without learning anything.
 
     Args:
-        class_names: By label.
-        data: What to call the data in messages.
+        class_names: In the order of the labels.
+        data: The name of the data in messages.
 
     Raises:
-        UserError: There is only one.
+        UserError: There is only one class.
     """
     if len(class_names) < 2:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Measuring a checkpoint on a data set."""
+"""Measures a checkpoint on a data set."""
 
 import time
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from halonet.classification.checkpoint import load_checkpoint
-from halonet.classification.metrics import classification_sums, summarize, wilson_interval
+from halonet.classification.metrics import TOP1, classification_sums, summarize, wilson_interval
 from halonet.data import AugmentationConfig, KeyedDataset, build_transform, load_source
 from halonet.data.class_names import place_names
 from halonet.data.classification.sources import available_splits, require_asked_for
@@ -36,23 +36,22 @@ def evaluate(
 
     Args:
         checkpoint: A run folder, a `model.safetensors` or a `.ckpt`.
-        data: A named data set or a folder of class folders; None takes what the checkpoint was trained on.
-        split: Of the data; None takes "test", or what the training took for its test. Of other data that is one set it
-            takes all images.
-        root: The folder that a named data set lies in; None takes the training's, if `data` is the training's too.
-        batch_size: Images at a time.
+        data: A named data set or a folder of class folders; by default the data of the training.
+        split: A split of the data; by default the test split of the training, or "test". In other data without splits,
+            all images are taken.
+        root: The folder of a named data set; by default that of the training, if `data` is its data.
+        batch_size: Images per batch.
         workers: Processes that load images; 0 loads in this one.
         device: "cpu", "cuda", ...; "auto" takes an accelerator if there is one.
 
     Returns:
-        `top1` and `top5` (percent), `top1_interval` (the two ends of top-1's 95 % interval), `loss` (nats), `images`,
-        `classes` (that the network tells apart), `images_per_second`, `seconds`, and what was measured where:
-        `checkpoint`, `parameters`, `data`, `variant` (of a data set that has several, or None), `split`,
-        `device`.
+        `top1` and `top5` (percent), `top1_interval` (the ends of the 95 % interval of top-1), `loss` (nats), `images`,
+        `classes` (of the network), `images_per_second`, `seconds`, and what was measured where: `checkpoint`,
+        `parameters`, `data`, `variant` (for a data set with several, or None), `split`, `device`.
 
     Raises:
         UserError: The checkpoint, the data or some of its images cannot be read, their classes differ, or the
-            checkpoint names data that would have to be fetched.
+            checkpoint names data that would have to be downloaded.
     """
     check_arguments(batch_size=(batch_size, Count), workers=(workers, Workers))
     network, information = load_checkpoint(checkpoint)
@@ -65,12 +64,12 @@ def evaluate(
         root = information.get("root")
     data = str(information["data"] if data is None else data)
     root = None if root is None else Path(root)
-    drawn = {name: information[name] for name in ("hold_out", "seed") if is_own and name in information}
+    random_hold_out = {name: information[name] for name in ("hold_out", "seed") if is_own and name in information}
     if split is None:
         split = str(information.get("test_split", "test"))
         if not is_own and (available := available_splits(data, root=root))[-1] == "all":
             split = available[-1]
-    source = load_source(data, split, root=root, **drawn)
+    source = load_source(data, split, root=root, **random_hold_out)
     labels = match_classes(source.class_names, information.get("class_names", source.class_names))
     transform = build_transform(preprocessing(information, str(checkpoint)), train=False)
     survey([source], f"{data} ({split})")
@@ -85,7 +84,7 @@ def evaluate(
     sums = _sums(network.to(target), loader, torch.tensor(labels), target)
     seconds = time.monotonic() - start
     return summarize(sums) | {
-        "top1_interval": list(wilson_interval(sums[1].item(), len(source))),
+        "top1_interval": list(wilson_interval(sums[TOP1].item(), len(source))),
         "images": len(source),
         "classes": information["num_classes"],
         "images_per_second": len(source) / seconds,
@@ -100,13 +99,10 @@ def evaluate(
 
 
 def describe_accuracy(result: dict[str, Any]) -> str:
-    """Put an accuracy into words.
+    """Describe an accuracy: top-1 with its interval, top-5 if there are more than five classes, and the loss.
 
     Args:
-        result: As `evaluate` returns it, or a run's; older ones have no interval.
-
-    Returns:
-        Top-1 with its interval, top-5 if there are more than five classes, and the loss.
+        result: As `evaluate` returns it, or the result of a run; old ones have no interval.
     """
     interval = ""
     if "top1_interval" in result:
@@ -117,18 +113,15 @@ def describe_accuracy(result: dict[str, Any]) -> str:
 
 
 def match_classes(data_names: Sequence[str], checkpoint_names: Sequence[str]) -> list[int]:
-    """Find the checkpoint's label for each class of a data set.
+    """Find the label in the checkpoint for each class of a data set.
 
     Args:
-        data_names: The data set's class names, by label. They may be some of the checkpoint's, in any order (equal
-            names pair up in theirs), or numbers from 0 on where there are as many as the checkpoint has.
-        checkpoint_names: The checkpoint's class names, by label.
-
-    Returns:
-        The checkpoint's label, by the data set's.
+        data_names: The class names of the data set, in the order of its labels. They may be a part of the checkpoint's,
+            in any order (equal names are paired in order), or numbers from 0 if there are as many as in the checkpoint.
+        checkpoint_names: The class names of the checkpoint, in the order of its labels.
 
     Raises:
-        UserError: A class of the data is not one of the checkpoint's.
+        UserError: The checkpoint lacks a class of the data.
     """
     if list(data_names) == [str(number) for number in range(len(checkpoint_names))]:
         return list(range(len(checkpoint_names)))
@@ -136,14 +129,7 @@ def match_classes(data_names: Sequence[str], checkpoint_names: Sequence[str]) ->
 
 
 def preprocessing(information: dict[str, Any], source: str) -> AugmentationConfig:
-    """The preprocessing that a checkpoint was trained with.
-
-    Args:
-        information: As `load_checkpoint` returns it.
-        source: The checkpoint, for the message.
-
-    Returns:
-        Of which evaluation uses image size, channels, normalization, interpolation and crop.
+    """The preprocessing that a checkpoint was trained with; `source` names the checkpoint in messages.
 
     Raises:
         UserError: The checkpoint does not say.

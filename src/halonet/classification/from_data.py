@@ -1,4 +1,4 @@
-"""What a recipe leaves null: taken from the data, once it is opened, so that everything else sees a complete recipe."""
+"""Fills in what a recipe leaves null from the data, so that everything else sees a complete recipe."""
 
 import dataclasses
 import time
@@ -18,25 +18,25 @@ from halonet.data.classification.image_source import labels_of
 from halonet.data.classification.sources import available_splits, load_source
 from halonet.data.classification.survey import survey
 from halonet.engine.device import choose_device
-from halonet.engine.estimate import MOST_CLASSES_NAMED, choose_by_time, median_seconds
+from halonet.engine.estimate import choose_by_time, describe_counts, median_seconds
 from halonet.errors import UserError
 from halonet.recipes.schema import replaced, value_of
 
-# Of 5,000 photographs of 32 px, 100 epochs in batches of 128 at this rate gave 68.7 % in ten minutes.
+# On 5,000 photographs of 32 px, 100 epochs in batches of 128 at this rate reached 68.7 % in ten minutes.
 IMAGES_SEEN = 500_000
 RATE_OF_128 = 0.15
 STEPS_AN_EPOCH = 20
 MOST_IMAGES = 32
-EPOCH_SECONDS = 0.3  # a checkpoint, a line of the log, the start of the validation
+EPOCH_SECONDS = 0.3  # for a checkpoint, a line of the log and the start of the validation
 
 
 class Choice(NamedTuple):
-    """A network and the size of its images.
+    """A network and its image size.
 
     Attributes:
         image_size: Side in pixels.
         name: A row of `halonet.HALONETS`.
-        overrides: Of its config.
+        overrides: Changes to its config.
     """
 
     image_size: int
@@ -44,7 +44,7 @@ class Choice(NamedTuple):
     overrides: dict[str, Any]
 
 
-# From the costliest to the cheapest. A stem of stride 4 lets large photographs cost no more than small ones do.
+# From the slowest to the fastest. With a stem of stride 4, large photographs take no longer than small ones.
 STRIDE_4 = {"stem": "conv7x7"}
 FOR_PHOTOGRAPHS = (
     Choice(128, "mini32", STRIDE_4),
@@ -61,17 +61,17 @@ FOR_SMALL_IMAGES = (
 
 
 def fill_in(recipe: Recipe, *, say: Callable[[str], None] = print) -> Recipe:
-    """Take what a recipe leaves null from its data.
+    """Fill in what a recipe leaves null from its data.
 
-    The network and the size of its images are the largest of a list whose training is estimated, by a few steps of it,
-    to take at most half an hour; with several processes nothing is timed. A value that is not null stays.
+    The network and image size are the largest of a list that train within half an hour, as estimated from a few steps;
+    with several processes nothing is timed. Values that are not null stay.
 
     Args:
         recipe: With `data.source`.
         say: Takes what was found and chosen, line by line.
 
     Returns:
-        The recipe with all its values; the same one, if none is null.
+        The complete recipe; the same object if nothing was null.
 
     Raises:
         UserError: `data.source` is null, or the data cannot be read.
@@ -110,14 +110,14 @@ def fill_in(recipe: Recipe, *, say: Callable[[str], None] = print) -> Recipe:
 
 
 def _with_sizes(recipe: Recipe, num_classes: int, images: int, splits: tuple[str, ...]) -> Recipe:
-    """Fill in what follows from the numbers of classes and images."""
+    """Fill in what depends on the number of classes and images."""
     engine, given = recipe.engine, recipe.optimizer
     parts = given.accumulate * engine.devices * engine.nodes
     batch_size = given.batch_size
     if batch_size is None:
         power = max(8, min(128, 2 ** (max(1, images // STEPS_AN_EPOCH).bit_length() - 1)))
         batch_size = max(parts, min(power, images) // parts * parts)
-    # Smaller batches are noisier: the rate falls with the root of their size.
+    # Smaller batches are noisier: the rate is proportional to the square root of their size.
     rate = RATE_OF_128 * (batch_size / 128) ** 0.5 if given.learning_rate is None else given.learning_rate
     epochs = recipe.schedule.epochs
     if epochs is None:
@@ -136,7 +136,7 @@ def _warmup(epochs: int) -> float:
 
 
 def _candidates(recipe: Recipe, shorter_side: int) -> Iterator[Recipe]:
-    """The recipe with each network and image size that its images allow, the costliest first."""
+    """Yield the recipe with each network and image size that fits its images, the slowest first."""
     choices = FOR_PHOTOGRAPHS if shorter_side >= 96 else FOR_SMALL_IMAGES
     fitting = [choice for choice in choices if choice.image_size <= max(shorter_side, 32)]
     seen = []
@@ -145,7 +145,7 @@ def _candidates(recipe: Recipe, shorter_side: int) -> Iterator[Recipe]:
         if model.name is None:
             model = dataclasses.replace(model, name=choice.name, overrides=choice.overrides | model.overrides)
         image_size = choice.image_size if augmentation.image_size is None else augmentation.image_size
-        # A picture about as large as the network's input has nothing to choose a part from.
+        # A picture about as large as the input of the network leaves no choice of a crop.
         crop = augmentation.train_crop or ("random_resized" if shorter_side >= 1.5 * image_size else "pad")
         augmentation = dataclasses.replace(augmentation, image_size=image_size, train_crop=crop)
         candidate = dataclasses.replace(replaced(recipe, "data", augmentation=augmentation), model=model)
@@ -188,7 +188,7 @@ def estimate_seconds(recipe: Recipe) -> float:
 
 
 def _time_images(data: ClassificationData, count: int) -> tuple[float, float, torch.Tensor]:
-    """Seconds to read an image for the first time and to prepare it once it was read; and some prepared images."""
+    """Time reading an image for the first time and preparing it again; also return some prepared images."""
     dataset = data.train_dataset()
     keys = [(0, index) for index in range(0, len(dataset), max(1, len(dataset) // count))][:count]
     start = time.perf_counter()
@@ -204,7 +204,7 @@ def _time_images(data: ClassificationData, count: int) -> tuple[float, float, to
 
 
 def _time_step(network: torch.nn.Module, images: torch.Tensor) -> float:
-    """Seconds of a forward and a backward pass and an optimizer step."""
+    """Time a forward and backward pass and an optimizer step, in seconds."""
     targets = torch.zeros(len(images), dtype=torch.long, device=images.device)
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-6, momentum=0.9, nesterov=True)
     network.train()
@@ -219,11 +219,8 @@ def _time_step(network: torch.nn.Module, images: torch.Tensor) -> float:
 
 def _describe_images(class_names: list[str], labels: list[int]) -> str:
     counts = Counter(labels)
-    each = [f"{printable(name)} {counts[label]}" for label, name in enumerate(class_names)]
-    if len(each) > MOST_CLASSES_NAMED:
-        fewest, most = min(counts.values()), max(counts.values())
-        each = [f"{fewest} in each" if fewest == most else f"{fewest} to {most} in each"]
-    return f"{len(labels)} images to train on in {len(class_names)} classes ({', '.join(each)})"
+    classes = describe_counts(class_names, [counts[label] for label in range(len(class_names))])
+    return f"{len(labels)} images to train on in {len(class_names)} classes ({classes})"
 
 
 def _describe_held_out(recipe: Recipe, splits: tuple[str, ...]) -> str:

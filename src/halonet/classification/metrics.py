@@ -9,17 +9,19 @@ from torch import Tensor
 
 from halonet.engine.device import sum_dtype
 
+TOP1 = 1  # index of the top-1 hits in the sums
+
 
 def classification_sums(logits: Float[Tensor, "batch classes"], targets: Int[Tensor, " batch"]) -> Float[Tensor, " 4"]:
-    """Sum what `summarize` needs over a batch.
+    """Compute the sums over a batch that `summarize` needs.
 
     Args:
         logits: Any floating dtype; the loss is computed in float32.
         targets: Class indices.
 
     Returns:
-        Summed cross-entropy, images right at the first guess, images right within five, images: in float64
-        where the device has it, so that the sums over any data set lose nothing.
+        Sums of cross-entropy, top-1 hits, top-5 hits and images, in float64 where the device has it, so that sums over
+        any data set stay exact enough.
     """
     loss = F.cross_entropy(logits.float(), targets, reduction="sum")
     right = logits.topk(min(5, logits.shape[1]), dim=1).indices == targets[:, None]
@@ -28,25 +30,18 @@ def classification_sums(logits: Float[Tensor, "batch classes"], targets: Int[Ten
 
 
 def summarize(sums: Float[Tensor, " 4"]) -> dict[str, float]:
-    """Turn sums over at least one image into means.
-
-    Args:
-        sums: As `classification_sums` returns them, added up.
-
-    Returns:
-        `loss` (mean cross-entropy, in nats), `top1` and `top5` (percent).
-    """
+    """Compute `loss` (mean cross-entropy in nats), `top1` and `top5` (percent) from sums over one or more images."""
     loss, top1, top5, images = sums.tolist()
     return {"loss": loss / images, "top1": 100 * top1 / images, "top5": 100 * top5 / images}
 
 
 def wilson_interval(right: float, images: int, deviations: float = 1.959964) -> tuple[float, float]:
-    """The interval in which the accuracy over all such images lies, seen that of a sample (Wilson, 1927).
+    """The Wilson interval (1927) of an accuracy that was measured on a sample of images.
 
     Args:
-        right: Images of the sample that were labeled right.
+        right: Correctly labeled images of the sample.
         images: Images of the sample, at least one.
-        deviations: Of the normal distribution; 1.96 gives an interval of 95 %.
+        deviations: Half width in standard deviations; 1.96 gives 95 %.
 
     Returns:
         Lower and upper end, in percent.

@@ -1,4 +1,4 @@
-"""The LightningModule of classification: one training step, one evaluation step."""
+"""The LightningModule of classification."""
 
 import math
 from collections.abc import Callable
@@ -18,23 +18,21 @@ from halonet.recipes.schema import OptimizerSection
 
 
 class Classifier(TrainingModule):
-    """Trains any image classifier with Nesterov SGD under a warm-up and a cosine, stepped per optimizer step.
+    """Trains any image classifier with Nesterov SGD under a warm-up and a cosine, set for each optimizer step.
 
-    Dropout and stochastic depth draw from the stream of each batch, see `TrainingModule`.
+    The progress bar of a plain Trainer shows the loss. Training metrics are `loss` (with smoothed labels) and `top1`.
+    Validation logs `validation_loss`, `validation_top1` and `validation_top5`, testing the same with `test_`;
+    accuracies are in percent.
 
     Args:
         network: Maps images [batch, channels, height, width] to logits [batch, classes].
         optimizer: Learning rate, momentum and weight decay.
-        schedule: Of the learning rate; how many epochs there are is the Trainer's to say.
+        schedule: The learning rate over the run; the Trainer sets the number of epochs.
         regularization: Smooths the labels of the training loss; evaluation smooths none.
-        seed: Of dropout and stochastic depth.
-
-    The progress bar of a plain Trainer shows the loss. Training metrics are `loss`, the smoothed one that is
-    minimized, and `top1`. Validation logs `validation_loss`, `validation_top1` and `validation_top5`, testing the same
-    with `test_`; accuracies are in percent.
+        seed: Seeds dropout and stochastic depth.
     """
 
-    summed = 2  # loss, right at the first guess
+    summed = 2  # loss, top-1 hits
     score = "top1"
 
     def __init__(
@@ -53,7 +51,7 @@ class Classifier(TrainingModule):
 
     @classmethod
     def of(cls, recipe: Recipe) -> "Classifier":
-        """Make what trains a recipe's network, whose weights are drawn from the recipe's seed.
+        """Make the module of a recipe, with weights drawn from the recipe's seed.
 
         Raises:
             UserError: The recipe is incomplete.
@@ -78,18 +76,11 @@ class Classifier(TrainingModule):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Compute the logits.
-
-        Args:
-            images: [batch, channels, height, width].
-
-        Returns:
-            [batch, classes].
-        """
+        """Map images [batch, channels, height, width] to logits [batch, classes]."""
         return self.network(images)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The mean smoothed cross-entropy of a batch."""
+        """Compute the mean smoothed cross-entropy of a batch."""
         images, targets = batch
         logits = self(images)
         loss = F.cross_entropy(logits, targets, label_smoothing=self.regularization.label_smoothing)
@@ -99,11 +90,11 @@ class Classifier(TrainingModule):
         return loss
 
     def on_validation_epoch_start(self) -> None:
-        """Begin to sum."""
+        """Reset the sums."""
         self._evaluation_sums = torch.zeros(4, dtype=sum_dtype(self.device), device=self.device)
 
     def on_test_epoch_start(self) -> None:
-        """Begin to sum."""
+        """Reset the sums."""
         self.on_validation_epoch_start()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -116,17 +107,17 @@ class Classifier(TrainingModule):
         self.validation_step(batch, batch_idx)
 
     def on_validation_epoch_end(self) -> None:
-        """Log what the validation gave."""
+        """Log the validation metrics."""
         self.validation_metrics = summarize(self.over_processes(self._evaluation_sums))
         self.log_dict({f"validation_{name}": value for name, value in self.validation_metrics.items()}, sync_dist=True)
 
     def on_test_epoch_end(self) -> None:
-        """Log what the test gave."""
+        """Log the test metrics."""
         metrics = summarize(self.over_processes(self._evaluation_sums))
         self.log_dict({f"test_{name}": value for name, value in metrics.items()}, sync_dist=True)
 
     def means(self, sums: Tensor) -> dict[str, float]:
-        """Training metrics from the sums of loss, images right at the first guess, and images."""
+        """Compute the training metrics from the sums of loss, top-1 hits and images."""
         loss, right, images = sums.tolist()
         return {"loss": loss / images, "top1": 100 * right / images}
 

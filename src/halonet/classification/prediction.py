@@ -1,4 +1,4 @@
-"""Labeling image files with a checkpoint."""
+"""Labels image files with a checkpoint."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +16,7 @@ from halonet.engine.device import choose_device
 from halonet.engine.files import check_output_folder, explain_full_disk, picture_name
 from halonet.errors import UserError
 from halonet.rules import Count, check_arguments
+from halonet.visual.attention_map import draw_attention
 
 
 def predict(
@@ -30,15 +31,15 @@ def predict(
 
     Args:
         checkpoint: A run folder, a `model.safetensors` or a `.ckpt`.
-        images: Image files; see `halonet.data.images.find_images` for folders.
-        top_k: How many guesses to return for each; at most all classes.
-        batch_size: Images at a time.
+        images: Image files; for folders see `halonet.data.images.find_images`.
+        top_k: Number of guesses per image; at most all classes.
+        batch_size: Images per batch.
         device: "cpu", "cuda", ...; "auto" takes an accelerator if there is one.
 
     Returns:
-        For each image, in the order given: `file`, the best guess as `label` and `probability` (in [0, 1]), and `top`,
-        a list of such guesses, best first. Classes without names are numbers. An image that cannot be read has its
-        `file` and, as `error`, the reason; the others do not suffer from it.
+        For each image, in order: `file`, the best guess as `label` and `probability` (in [0, 1]), and `top`, a list of
+        guesses, best first. Classes without names are numbers. An image that cannot be read has only its `file` and the
+        reason as `error`.
 
     Raises:
         UserError: The checkpoint cannot be read, or `top_k` or `batch_size` is not positive.
@@ -58,24 +59,24 @@ def predict(
             with torch.inference_mode():
                 batch = network(torch.stack(list(read.values())).to(target)).float().softmax(dim=1).cpu()
             probabilities = dict(zip(read, batch, strict=True))
-        for place, file in enumerate(map(str, files)):
-            if place in errors:
-                rows.append({"file": file, "error": errors[place]})
+        for index, file in enumerate(map(str, files)):
+            if index in errors:
+                rows.append({"file": file, "error": errors[index]})
             else:
-                rows.append(_row(file, probabilities[place], class_names, top_k))
+                rows.append(_row(file, probabilities[index], class_names, top_k))
     return rows
 
 
 def _read(
     files: Sequence[str | Path], transform: Callable[[Image.Image], Tensor]
 ) -> tuple[dict[int, Tensor], dict[int, str]]:
-    """Read a batch: by their place in it, the images, and what is wrong with those that cannot be read."""
+    """Read a batch: the images, and errors of those that cannot be read, by their index in it."""
     images, errors = {}, {}
-    for place, file in enumerate(files):
+    for index, file in enumerate(files):
         try:
-            images[place] = transform(open_image(file))
+            images[index] = transform(open_image(file))
         except UserError as error:
-            errors[place] = str(error)
+            errors[index] = str(error)
     return images, errors
 
 
@@ -89,22 +90,20 @@ def _row(file: str, probabilities: Tensor, class_names: list[str], top_k: int) -
 
 
 def save_maps(checkpoint: str | Path, rows: Sequence[dict[str, Any]], folder: str | Path) -> list[Path]:
-    """Draw where pixels look, a picture for each labeled image.
+    """Draw where pixels look, one picture for each labeled image.
 
     Args:
         checkpoint: As for `predict`.
-        rows: What `predict` returned, of images that could be read.
-        folder: Where the pictures go, as NUMBER_STEM.png; made if it does not exist.
+        rows: What `predict` returned for images that could be read.
+        folder: Takes the pictures, NUMBER_STEM.png; made if it does not exist.
 
     Returns:
-        The pictures' files.
+        The pictures.
 
     Raises:
-        UserError: As for `predict`, or the folder cannot be written into, the network has no attention, or matplotlib
-            is missing.
+        UserError: As for `predict`, or the folder cannot be written to, the network has no attention, or matplotlib is
+            missing.
     """
-    from halonet.visual.attention_map import draw_attention
-
     check_output_folder(folder)
     network, information = load_checkpoint(checkpoint)
     transform = build_transform(preprocessing(information, str(checkpoint)), train=False)

@@ -1,4 +1,4 @@
-"""A recipe of classification: one experiment as a typed record."""
+"""The recipe of classification."""
 
 from dataclasses import field
 from typing import Annotated, Any, Literal
@@ -16,8 +16,8 @@ class ModelSection:
     """The network, as `halonet.create_model` takes it.
 
     Attributes:
-        name: A row of `halonet.HALONETS`; null follows from the data.
-        num_classes: Of the data; null follows from the data.
+        name: A row of `halonet.HALONETS`; null takes one that fits the data.
+        num_classes: Number of classes; null takes that of the data.
         in_chans: Channels of an image.
         drop_rate: Dropout before the classifier.
         drop_path_rate: Stochastic depth of the last block, rising linearly from the first.
@@ -82,10 +82,10 @@ class ScheduleSection:
 
 @record
 class RegularizationSection:
-    """What keeps the network from learning by heart, other than augmentation, dropout and weight decay.
+    """Regularization other than augmentation, dropout and weight decay.
 
     Attributes:
-        label_smoothing: Part of each label given to all classes alike.
+        label_smoothing: The part of each label that is divided among all classes.
     """
 
     label_smoothing: Part = 0.0
@@ -93,7 +93,7 @@ class RegularizationSection:
 
 @record
 class Recipe(AnyRecipe):
-    """One experiment of classification, see `AnyRecipe`.
+    """A recipe of classification, see `AnyRecipe`.
 
     Attributes:
         regularization: Label smoothing.

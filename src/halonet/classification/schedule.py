@@ -1,23 +1,19 @@
-"""The learning rate over a run: a linear warm-up, then half a cosine that does not go down to zero."""
+"""The learning rate over a run: a linear warm-up, then half a cosine that does not end at zero."""
 
 import math
 
 
 def learning_rate_factor(step: int, warmup_steps: int, total_steps: int, final_fraction: float) -> float:
-    """The learning rate of one optimizer step, as a fraction of the peak.
+    """The learning rate of an optimizer step, as a fraction of the peak.
 
-    The warm-up rises linearly and its last step uses the peak. The cosine begins at the peak and the last
-    step of the run uses exactly `final_fraction` (1/128 in the paper, whose large models overfit at the
-    very end otherwise).
+    The warm-up rises linearly and its last step has the peak rate. The cosine begins at the peak, and the last step of
+    the run has exactly `final_fraction` (1/128 in the paper, whose large models otherwise overfit at the very end).
 
     Args:
-        step: Counted from 0. Steps past the end use the final fraction.
+        step: Counted from 0. Steps after the end use the final fraction.
         warmup_steps: May be 0.
-        total_steps: Of the run, warm-up included.
+        total_steps: Steps of the run, warm-up included.
         final_fraction: Where the cosine ends.
-
-    Returns:
-        A number in (0, 1].
     """
     if step < warmup_steps:
         return (step + 1) / warmup_steps

@@ -25,7 +25,7 @@ class Classification(Task[Recipe]):
     command = "halonet train"
 
     def moved(self, root: str | Path | None, source: str | None, run_dir: str | Path) -> "Classification":
-        """Take a named data set from another folder."""
+        """Use a named data set in another folder."""
         trained_on = self.recipe.data.source
         require_asked_for(trained_on, source, f"run {run_dir}")
         if source not in (None, trained_on):
@@ -35,7 +35,7 @@ class Classification(Task[Recipe]):
         return Classification(replaced(self.recipe, "data", root=str(root)))
 
     def with_absolute_paths(self) -> "Classification":
-        """Name the folder of the data from the root of the file system."""
+        """Make the folder of the data absolute."""
         data = self.recipe.data
         if data.source is None:
             return self
@@ -44,7 +44,7 @@ class Classification(Task[Recipe]):
         return Classification(replaced(self.recipe, "data", source=source, root=root))
 
     def completed(self, say: Callable[[str], None]) -> "Classification":
-        """Let classes, sizes, batch, rate and epochs follow from the data."""
+        """Fill in classes, sizes, batch, rate and epochs from the data."""
         return Classification(fill_in(self.recipe, say=say))
 
     def data(self) -> ClassificationData:
@@ -52,7 +52,7 @@ class Classification(Task[Recipe]):
         return ClassificationData.of(self.recipe)
 
     def module(self, *, initialized: bool = False) -> Classifier:
-        """Make the network, with weights drawn from the recipe's seed, and what trains it."""
+        """Make the module, with weights drawn from the recipe's seed."""
         return Classifier.of(self.recipe)
 
     def measure(self, folder: Path, device: str) -> dict[str, Any]:
@@ -63,7 +63,7 @@ class Classification(Task[Recipe]):
 
     @staticmethod
     def describe(result: dict[str, Any]) -> str:
-        """Accuracy, loss, time and speed."""
+        """Describe accuracy, loss, time and speed."""
         return (
             f"{describe_accuracy(result)} on {result['images']:,} images of {data_of(result)} "
             f"({result['split']}) after {result['epochs']} epochs, {result['seconds']:.0f} s, "
@@ -72,15 +72,15 @@ class Classification(Task[Recipe]):
 
     @property
     def guess_loss(self) -> float:
-        """Of all classes."""
+        """The cross-entropy of a uniform guess."""
         return math.log(max(2, self.recipe.model.num_classes))
 
     @property
     def trainer_options(self) -> dict[str, Any]:
-        """As many epochs as the recipe has."""
+        """The number of epochs."""
         return {"max_epochs": self.recipe.schedule.epochs}
 
 
 def data_of(result: dict[str, Any]) -> str:
-    """Name what was measured: the variant of a data set that has several."""
+    """Name the data of a result, by its variant if the data set has several."""
     return result.get("variant") or result["data"]

@@ -1,4 +1,4 @@
-"""Detectors from checkpoints: read whole, or as the beginning of another training."""
+"""Detectors from checkpoints: loaded complete, or as the start of another training."""
 
 import warnings
 from pathlib import Path
@@ -16,10 +16,10 @@ from halonet.schemas import record
 
 # The layers whose shape depends on the classes.
 _CLASS_LAYERS = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.")
-# The layers that draw masks, which a detector of boxes lacks.
+# The layers for masks, which a Faster R-CNN lacks.
 _MASK_LAYERS = "roi_heads.mask_"
 _DETECTORS = {kind.__name__: kind for kind in (MaskRCNN, FasterRCNN)}
-# What a pyramid takes off a classifier.
+# The layers of a classifier that a pyramid removes.
 _HEAD = ("classifier.", "final.")
 
 
@@ -47,18 +47,18 @@ class DetectorMetadata(Metadata):
 
 
 def load_detector(path: str | Path) -> tuple[FasterRCNN, dict[str, Any]]:
-    """Build the detector that a checkpoint holds, in evaluation mode on the CPU.
+    """Build the detector of a checkpoint, in evaluation mode on the CPU.
 
     Args:
-        path: A run folder, a `model.safetensors` or a `.ckpt`. Of a checkpoint of a run with EMA, the average.
+        path: A run folder, a `model.safetensors` or a `.ckpt`. If the run has an EMA, its average is read.
 
     Returns:
-        The detector, which is a `MaskRCNN` if it draws masks, and what is known of it: `config`, `num_classes`,
+        The detector, a `MaskRCNN` if it draws masks, and its description without null values: `config`, `num_classes`,
         `in_chans`, `class_names`, `category_ids`, `preprocessing` (the fields of a `DetectionAugmentation`), `data`,
         `hold_out` and `test_split`.
 
     Raises:
-        UserError: The file is missing, truncated, no checkpoint of a detector, or holds pickled code.
+        UserError: The file is missing, truncated, not a checkpoint of a detector, or holds pickled code.
     """
     state, information, path = read_weights(path)
     kind = saved_from(information)
@@ -76,16 +76,16 @@ def load_detector(path: str | Path) -> tuple[FasterRCNN, dict[str, Any]]:
 
 
 def initialize(detector: FasterRCNN, path: str | Path) -> None:
-    """Let a detector begin with the weights of a checkpoint, in place.
+    """Load the weights of a checkpoint into a new detector, in place.
 
     Args:
         detector: Freshly initialized.
-        path: A checkpoint of a classifier, whose stem and stages become the backbone's, or of a detector, all of whose
-            weights are taken; if its classes are others in number, the layers that tell classes apart start anew, and
-            so do those that draw masks if it had none; a `UserNote` warning says so.
+        path: A checkpoint of a classifier, whose stem and stages initialize the backbone, or of a detector. The layers
+            for classes keep their initial weights if the number of classes differs, and those for masks if the
+            checkpoint has none; a `UserNote` warning says so.
 
     Raises:
-        UserError: The file is missing, truncated, no checkpoint of this package, or from another network.
+        UserError: The file is missing, truncated, not a checkpoint of this package, or from another network.
     """
     state, information, path = read_weights(path)
     kind = saved_from(information)

@@ -1,4 +1,4 @@
-"""The LightningDataModule of detection: images and instances in an order that depends on the seed alone."""
+"""The LightningDataModule of detection."""
 
 import dataclasses
 from typing import Any
@@ -11,17 +11,15 @@ from halonet.errors import UserError
 
 
 class DetectionData(KeyedData):
-    """Training, validation and test images of a data set with instances.
+    """Training, validation and test images of a data set with instances; see `KeyedData`.
 
-    Nothing depends on the number of workers. The module knows how far training got, so the training loader of a
-    resumed run begins at the next batch. Evaluation takes one image at a time: a batch pads its smaller images, and a
-    detector takes padding for image.
+    Evaluation takes one image at a time, because a batch pads its smaller images, which changes detections.
 
     Args:
-        data: Which images, and what training does to them.
+        data: The data section of the recipe.
         batch_size: Images per optimizer step, over all processes and accumulated micro-batches.
-        masks: Whether instances have masks; False reads none.
-        seed: Of order and augmentation.
+        masks: Whether to read masks.
+        seed: Seeds the order and the augmentation.
     """
 
     collate = staticmethod(collate)
@@ -45,7 +43,7 @@ class DetectionData(KeyedData):
 
     @property
     def class_names(self) -> list[str]:
-        """The class names, by label - 1."""
+        """The class names, in the order of the labels, which start at 1."""
         return self._train_source().class_names
 
     @property
@@ -54,14 +52,15 @@ class DetectionData(KeyedData):
         return 1
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the splits, so that what is wrong with them is said before training.
+        """Open the splits, so that mistakes are found before training.
 
         Args:
-            stage: Lightning's: "fit" opens those of training and validation, "test" that of the test, None all.
+            stage: As in Lightning: "fit" opens the splits for training and validation, "test" that for the test, None
+                all.
 
         Raises:
-            UserError: A split is missing, has nothing to be measured against, or there are fewer training images than
-                one batch.
+            UserError: A split is missing or has no instances to measure, or there are fewer training images than one
+                batch.
         """
         super().setup(stage)
         for split in {
@@ -74,7 +73,7 @@ class DetectionData(KeyedData):
                 )
 
     def evaluation_source(self, split: str) -> DetectionSource:
-        """The images of a split with their ground truth, those without instances included."""
+        """The images of a split with their ground truth, including those without instances."""
         return self._source(split, skip_empty=False)
 
     def train_dataset(self) -> KeyedDetections:
@@ -83,12 +82,12 @@ class DetectionData(KeyedData):
         return KeyedDetections(self._train_source(), transform, self.seed, train=True, repeats=self.data.repeats)
 
     def evaluation_dataset(self, split: str) -> KeyedDetections:
-        """The images of a split as evaluation takes them, by index."""
+        """The images of a split without augmentation, by index."""
         transform = build_detection_transform(self.data.augmentation, train=False)
         return KeyedDetections(self.evaluation_source(split), transform, self.seed, train=False)
 
     def describe(self) -> dict[str, Any]:
-        """What a checkpoint must say: `preprocessing`, the classes' names and categories, and which data it was."""
+        """Describe the data for a checkpoint: `preprocessing`, names and ids of the categories, and its origin."""
         source = self._train_source()
         return {
             "preprocessing": dataclasses.asdict(self.data.augmentation),

@@ -1,4 +1,4 @@
-"""Measuring a detector on a data set: COCO's average precision of boxes and masks."""
+"""Measures a detector on a data set: COCO's average precision of boxes and masks."""
 
 import json
 import time
@@ -48,26 +48,25 @@ def evaluate(
 
     Args:
         checkpoint: A run folder, a `model.safetensors` or a `.ckpt`.
-        data: "nuclei" or a folder, as `halonet.data.load_detection_source` takes it; None takes what the checkpoint was
-            trained on.
-        split: Of the data; None takes what the training took for its test.
+        data: "nuclei" or a folder, as in `halonet.data.load_detection_source`; by default the data of the training.
+        split: A split of the data; by default the test split of the training.
         workers: Processes that load images; 0 loads in this one.
         device: "cpu", "cuda", ...; "auto" takes an accelerator if there is one.
-        evaluator: "pycocotools", the figure of record, or "faster-coco-eval".
-        results_file: Where to write the detections, in COCO's results format, or None.
-        plot_file: Where to draw precision over recall, or None.
+        evaluator: "pycocotools", the reference, or "faster-coco-eval".
+        results_file: Takes the detections in COCO's results format.
+        plot_file: Takes a plot of precision over recall.
 
     Returns:
         In percent, `box_ap`, `box_ap50`, `box_ap75`, `box_ap_small`, `box_ap_medium`, `box_ap_large`, the average
-        recalls `box_ar1` ... `box_ar_large`, the same for `mask_` (None where there is no such ground truth), and
-        `per_class`: by class, its `box_ap` and `mask_ap`; a name that several classes have is followed by their
-        supercategory or id. Nothing of masks is told where the detector or the data has none. Also `images`,
-        `images_per_second` (without the comparison), `seconds`, and what was measured where: `checkpoint`,
-        `parameters`, `data`, `split`, `device`, `evaluator`.
+        recalls `box_ar1` ... `box_ar_large`, the same for `mask_` (None without such ground truth), and `per_class`: by
+        class, its `box_ap` and `mask_ap`; if several classes have the same name, their supercategory or id follows it.
+        Masks are left out if the detector or the data has none. Also `images`, `images_per_second` (without the
+        comparison), `seconds`, and what was measured where: `checkpoint`, `parameters`, `data`, `split`, `device`,
+        `evaluator`.
 
     Raises:
-        UserError: The checkpoint or the data cannot be read, the data's classes are not the checkpoint's, or a file
-            cannot be written, which is found out first.
+        UserError: The checkpoint or the data cannot be read, the checkpoint lacks classes of the data, or a file cannot
+            be written, which is checked first.
     """
     check_arguments(workers=(workers, Workers))
     if results_file is not None:
@@ -135,34 +134,34 @@ def detect(
         detector: In evaluation mode, on its device.
         source: The images.
         augmentation: How they are converted.
-        category_ids: The data's category by the detector's label - 1; None for a class that the data does not have,
-            of which nothing is yielded.
+        category_ids: The category in the data by the detector's label - 1. Detections of a class are left out if this
+            is None.
         device: The detector's.
         workers: Processes that load images; 0 loads in this one.
     """
     dataset = KeyedDetections(source, build_detection_transform(augmentation, train=False), seed=0, train=False)
     loader = DataLoader(dataset, batch_size=1, num_workers=workers, collate_fn=collate, worker_init_fn=shield_worker)
     known = torch.tensor([False, *(category is not None for category in category_ids)])
-    places = [0 if category is None else category for category in category_ids]
+    ids = [0 if category is None else category for category in category_ids]  # 0 is never used
     for images, targets in loader:
         (detection,) = detector.detect([image.to(device) for image in images])
         kept = known.to(device)[detection["labels"]]
         detection = {name: each[kept] for name, each in detection.items()}
-        yield from to_results(detection, targets[0]["image_id"], places, size=images[0].shape[-2:])
+        yield from to_results(detection, targets[0]["image_id"], ids, size=images[0].shape[-2:])
 
 
 def match_categories(source: DetectionSource, class_names: Sequence[str]) -> list[int | None]:
-    """Find the data's category for each class of a checkpoint, by name; equal names pair up in their order.
+    """Find the category in the data for each class of a checkpoint; equal names are paired in order.
 
     Args:
-        source: The data; its classes may be some of the checkpoint's, in any order.
-        class_names: The checkpoint's, by label - 1.
+        source: The data; its classes may be a part of the checkpoint's, in any order.
+        class_names: The class names of the checkpoint, in the order of its labels.
 
     Returns:
-        The data's category id, or None where the data has no such class, by label - 1.
+        The category id in the data, or None if the data lacks the class, by label - 1.
 
     Raises:
-        UserError: A class of the data is none of the checkpoint's.
+        UserError: The checkpoint lacks a class of the data.
     """
     ids: list[int | None] = [None] * len(class_names)
     for label, category in zip(place_names(source.class_names, class_names), source.category_ids, strict=True):

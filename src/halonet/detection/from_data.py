@@ -1,4 +1,4 @@
-"""What a recipe of detection leaves null: taken from the data, once it is opened, before anything else sees it."""
+"""Fills in what a recipe of detection leaves null from the data, so that everything else sees a complete recipe."""
 
 import dataclasses
 import math
@@ -16,7 +16,7 @@ from halonet.detection.data import DetectionData
 from halonet.detection.module import Detector
 from halonet.detection.recipe import DetectionRecipe
 from halonet.engine.device import choose_device
-from halonet.engine.estimate import MOST_CLASSES_NAMED, choose_by_time, median_seconds
+from halonet.engine.estimate import choose_by_time, describe_counts, median_seconds
 from halonet.errors import UserError
 from halonet.recipes.schema import replaced, value_of
 
@@ -29,18 +29,18 @@ VALIDATIONS = 10  # in a run; each takes every image of its split
 
 
 def fill_in(recipe: DetectionRecipe, *, say: Callable[[str], None] = print) -> DetectionRecipe:
-    """Take what a recipe leaves null from its data.
+    """Fill in what a recipe leaves null from its data.
 
-    The images' size is the smallest of a list that leaves nine of ten objects as large as an anchor, or smaller, if the
-    training, by a few steps of it, would take more than half an hour; with several processes nothing is timed. The
-    detector draws masks if every object has one. A value that is not null stays.
+    The image size is the smallest of a list at which nine of ten objects are as large as an anchor, or the largest
+    smaller one that trains within half an hour, as estimated from a few steps; with several processes nothing is timed.
+    The detector draws masks if every object has one. Values that are not null stay.
 
     Args:
         recipe: With `data.source`.
         say: Takes what was found and chosen, line by line.
 
     Returns:
-        The recipe with all its values; the same one, if none is null.
+        The complete recipe; the same object if nothing was null.
 
     Raises:
         UserError: `data.source` is null, or the data cannot be read.
@@ -74,7 +74,7 @@ def _open(recipe: DetectionRecipe) -> CocoImages:
 
 
 def _with_numbers(recipe: DetectionRecipe, source: CocoImages, splits: tuple[str, ...]) -> DetectionRecipe:
-    """Fill in what follows from the numbers of classes, images and objects."""
+    """Fill in what depends on the numbers of classes, images and objects."""
     engine, optimizer, schedule = recipe.engine, recipe.optimizer, recipe.schedule
     parts = optimizer.accumulate * engine.devices * engine.nodes
     batch = optimizer.batch_size or max(parts, BATCH // parts * parts)
@@ -161,7 +161,7 @@ def estimate_seconds(recipe: DetectionRecipe) -> float:
 
 
 def _time_step(recipe: DetectionRecipe, dataset: Any, detector: Any, device: torch.device) -> float:
-    """Seconds of an optimizer step, reading its images included."""
+    """Time an optimizer step in seconds, reading its images included."""
     batch = recipe.optimizer.batch_size // recipe.optimizer.accumulate
     optimizer = torch.optim.SGD(detector.parameters(), lr=1e-6)
     detector.train()
@@ -181,7 +181,7 @@ def _time_step(recipe: DetectionRecipe, dataset: Any, detector: Any, device: tor
 
 @torch.inference_mode()
 def _time_image(dataset: Any, detector: Any, device: torch.device) -> float:
-    """Seconds to find what is in an image."""
+    """Time a detection, in seconds."""
     detector.eval()
     times = []
     for index in range(min(2, len(dataset))):
@@ -193,12 +193,7 @@ def _time_image(dataset: Any, detector: Any, device: torch.device) -> float:
 
 def _describe(source: CocoImages) -> str:
     counts = Counter(entry["category_id"] for entry in source.ground_truth["annotations"] if not entry["iscrowd"])
-    each = [
-        f"{printable(name)} {counts[id_]}" for name, id_ in zip(source.class_names, source.category_ids, strict=True)
-    ]
-    if len(each) > MOST_CLASSES_NAMED:
-        by_class = [counts[category] for category in source.category_ids]
-        each = [f"{min(by_class)} to {max(by_class)} in each"]
+    classes = describe_counts(source.class_names, [counts[category] for category in source.category_ids])
     if not source.has_masks:
         kind = "boxes and no masks"
     elif source.without_mask:
@@ -207,7 +202,7 @@ def _describe(source: CocoImages) -> str:
         kind = "boxes and masks"
     return (
         f"{len(source)} images to train on with {counts.total()} objects in {len(source.class_names)} "
-        f"class{'es' * (len(source.class_names) != 1)} ({', '.join(each)}); {kind}"
+        f"class{'es' * (len(source.class_names) != 1)} ({classes}); {kind}"
     )
 
 
@@ -222,7 +217,7 @@ def _describe_splits(recipe: DetectionRecipe, splits: tuple[str, ...]) -> str:
 
 
 def _shown(value: Any) -> str:
-    """As the command line takes it."""
+    """Write a value as the command line takes it."""
     if isinstance(value, bool):
         return str(value).lower()
     return f'"[{", ".join(map(str, value))}]"' if isinstance(value, tuple) else str(value)

@@ -1,4 +1,4 @@
-"""Faster and Mask R-CNN: torchvision's modules on our backbones, put together as one typed configuration says."""
+"""Faster and Mask R-CNN: torchvision's modules on our backbones."""
 
 import dataclasses
 import math
@@ -27,7 +27,6 @@ from halonet.schemas import Plain, record
 ASPECT_RATIOS = (0.5, 1.0, 2.0)
 SIZE_DIVISOR = 32  # images are padded at the right and bottom to a multiple of it
 
-
 BatchNorm = Literal["batch", "synchronized", "frozen"]
 FrozenStages = Annotated[int, within(least=0, most=MOST_STAGES)]
 AnchorScale = Annotated[float, within(least=0.1, most=1_000)]
@@ -37,22 +36,22 @@ ScoreThreshold = Annotated[float, within(least=0, below=1)]
 
 @record
 class DetectorSettings:
-    """What a Faster or Mask R-CNN is built from, beside its backbone.
+    """What a Faster or Mask R-CNN is built from, other than its backbone.
 
     The defaults are torchvision's, which are those of arXiv:1703.06870 with a feature pyramid.
 
     Attributes:
-        batch_norm: Of the backbone: "batch" learns and takes the statistics of each batch, "synchronized" likewise over
-            all processes, "frozen" keeps what the initial weights came with.
-        frozen_stages: How many of the backbone's first stages, with the stem, do not learn.
+        batch_norm: In the backbone: "batch" learns and uses the statistics of each batch, "synchronized" does so over
+            all processes, "frozen" keeps those of the initial weights.
+        frozen_stages: How many of the first stages of the backbone, with the stem, do not learn.
         pyramid_channels: Width of the feature pyramid.
-        box_channels: Width of the two layers that judge a box.
-        mask_channels: Width of the four convolutions that draw a mask; a detector of boxes has none.
+        box_channels: Width of the two layers of the box head.
+        mask_channels: Width of the four convolutions of the mask head, if there is one.
         anchor_scale: Side of a square anchor, in pixels of its level.
-        anchors_per_image: Anchors that the proposals' loss samples from an image.
-        boxes_per_image: Proposals that the boxes' loss samples from an image.
-        score_threshold: Detections of a lower score are dropped.
-        detections_per_image: At most so many are kept, the best.
+        anchors_per_image: Anchors that the loss of the proposals samples from an image.
+        boxes_per_image: Proposals that the loss of the boxes samples from an image.
+        score_threshold: Detections with a lower score are dropped.
+        detections_per_image: The most detections that are kept, by score.
     """
 
     batch_norm: BatchNorm = "batch"
@@ -69,7 +68,7 @@ class DetectorSettings:
 
 @record
 class DetectorConfig(DetectorSettings):
-    """All that a Faster or Mask R-CNN is built from, see `DetectorSettings`.
+    """Everything that a Faster or Mask R-CNN is built from, see `DetectorSettings`.
 
     Attributes:
         backbone: The HaloNet under the pyramid.
@@ -85,43 +84,43 @@ class DetectorConfig(DetectorSettings):
 
 
 def fitting_stages(frozen_stages: int, backbone: HaloNetConfig) -> dict[str, tuple[bool, str]]:
-    """How many stages of a backbone can be frozen, see `halonet.rules.check_together`."""
+    """The rule for how many stages of a backbone can be frozen, see `halonet.rules.check_together`."""
     stages = len(backbone.depths)
     return {"frozen_stages": (frozen_stages <= stages, f"at most {stages}, the stages of the backbone")}
 
 
 class Preparation(GeneralizedRCNNTransform):
-    """Normalizes and batches images, and scales them in evaluation; in training the augmentation has done that.
+    """Normalizes and batches images, and scales them in evaluation; in training the augmentation has scaled them.
 
     Attributes:
-        pastes_masks: Whether masks are drawn into images of zeros, as torchvision does, or left as small squares.
+        pastes_masks: Whether to paste masks into full-size images, as torchvision does, or to leave them small squares.
     """
 
     pastes_masks = True
 
     def resize(self, image: Tensor, target: dict[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor] | None]:
-        """Scale an image [channels, height, width], and in evaluation only."""
+        """Scale an image [channels, height, width], but only in evaluation."""
         return (image, target) if self.training else super().resize(image, target)
 
     def postprocess(
         self, result: list[dict[str, Tensor]], image_shapes: list[Any], original_image_sizes: list[Any]
     ) -> list[dict[str, Tensor]]:
-        """Take boxes, and masks if they are to be pasted, back to the sizes that the images had."""
+        """Scale boxes, and masks if they are pasted, back to the images' original sizes."""
         small = [{} if self.pastes_masks or "masks" not in each else {"masks": each.pop("masks")} for each in result]
         result = super().postprocess(result, image_shapes, original_image_sizes)
         return [each | masks for each, masks in zip(result, small, strict=True)]
 
 
 class FasterRCNN(TorchvisionFasterRCNN):
-    """torchvision's Faster R-CNN on a HaloNet: finds boxes; takes and returns what that does.
+    """torchvision's Faster R-CNN on a HaloNet; finds boxes.
 
     In training it maps (images, targets) to a dictionary of losses, in evaluation images to detections: a list of
-    images [channels, height, width] of any sizes, of values in [0, 1], to a list of dictionaries with `boxes` [n, 4]
+    images [channels, height, width] of any sizes with values in [0, 1] to a list of dictionaries with `boxes` [n, 4]
     (x0, y0, x1, y1 in pixels), `labels` [n] (from 1) and `scores` [n].
 
     Args:
         config: What it is built from.
-        num_classes: Classes, without background.
+        num_classes: Number of classes, without background.
         augmentation: How images are scaled and normalized.
     """
 
@@ -138,7 +137,7 @@ class FasterRCNN(TorchvisionFasterRCNN):
         sizes = tuple((config.anchor_scale * reduction,) for reduction in backbone.reductions)
         box_head = TwoMLPHead(config.pyramid_channels * 7**2, config.box_channels)
         box_predictor = FastRCNNPredictor(config.box_channels, num_classes + 1)
-        # Drawn before the head of the proposals, as torchvision's Mask R-CNN draws them.
+        # Initialized before the head of the proposals, as in torchvision's Mask R-CNN.
         mask_parts = self._make_mask_parts(config, num_classes, backbone)
         super().__init__(
             backbone,
@@ -169,22 +168,19 @@ class FasterRCNN(TorchvisionFasterRCNN):
 
     @property
     def pyramid(self) -> Pyramid:
-        """The backbone, with its pyramid."""
+        """The backbone with its pyramid."""
         assert isinstance(self.backbone, Pyramid)
         return self.backbone
 
     def no_weight_decay(self) -> set[str]:
-        """Names of the position tables, which take no weight decay (ours)."""
+        """Name the position tables, which take no weight decay (our choice)."""
         return {f"backbone.body.{name}" for name in self.pyramid.body.no_weight_decay()}
 
     def detect(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
-        """Find instances in evaluation mode, with masks as they were drawn: a photo's masks as large as it take GBs.
-
-        Args:
-            images: As for a call.
+        """Detect in evaluation mode as a call does, but without pasting masks: those of a photo can take gigabytes.
 
         Returns:
-            Likewise, but `masks` are [n, 1, 28, 28], each to be stretched over its box.
+            As in a call, but `masks` are [n, 1, 28, 28], each to be stretched over its box.
         """
         assert isinstance(self.transform, Preparation)
         self.transform.pastes_masks = False
@@ -194,12 +190,12 @@ class FasterRCNN(TorchvisionFasterRCNN):
             self.transform.pastes_masks = True
 
     def _make_mask_parts(self, config: DetectorConfig, num_classes: int, backbone: Pyramid) -> dict[str, nn.Module]:
-        """What draws masks, by its name among torchvision's `RoIHeads`."""
+        """The parts that draw masks, by their names in torchvision's `RoIHeads`."""
         return {}
 
 
 class MaskRCNN(FasterRCNN):
-    """torchvision's Mask R-CNN on a HaloNet: as `FasterRCNN`, and `masks` [n, 1, height, width] (probabilities)."""
+    """torchvision's Mask R-CNN on a HaloNet: a `FasterRCNN` that adds `masks` [n, 1, height, width] (probabilities)."""
 
     has_masks = True
 
@@ -212,10 +208,10 @@ class MaskRCNN(FasterRCNN):
 
 
 def make_pool(backbone: Pyramid, side: int) -> MultiScaleRoIAlign:
-    """Build what cuts boxes out of the levels of a pyramid, the extra one aside, as squares of `side` x `side`.
+    """Pool boxes from all levels of a pyramid but the extra one, as squares of `side` x `side`.
 
-    torchvision's would guess the levels' reductions from the first image it sees, and keep the guess. In small images,
-    whose padding counts, it guesses wrongly; and a resumed run would see another first image.
+    torchvision's own pool guesses the reductions from the first image and keeps the guess. It is wrong for small
+    images, where padding matters, and a resumed run would see another first image.
     """
     reductions = backbone.reductions[:-1]
     pool = MultiScaleRoIAlign([str(level) for level in range(len(reductions))], side, sampling_ratio=2)
@@ -238,7 +234,7 @@ def create_detector(
     Args:
         backbone: A row of `halonet.HALONETS`; the paper's are "r50se", "r50se_halo_b8", "r50se_halo_b32", "r101se" and
             "r101se_halo_b8" (section 4.6, Table 5).
-        num_classes: Classes, without background.
+        num_classes: Number of classes, without background.
         augmentation: How images are scaled and normalized; None takes torchvision's 800 and 1,333 pixels.
         masks: Whether it draws masks (Mask R-CNN) or finds boxes alone (Faster R-CNN).
         backbone_overrides: Other fields of the backbone's `HaloNetConfig`.

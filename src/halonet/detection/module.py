@@ -1,4 +1,4 @@
-"""The LightningModule of detection: one training step, and average precision after each epoch."""
+"""The LightningModule of detection."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -26,16 +26,14 @@ VALIDATED = ("ap", "ap50")
 class Detector(TrainingModule):
     """Trains a Mask R-CNN with Nesterov SGD under a schedule of steps; needs a `DetectionData`.
 
-    Samples of anchors and boxes draw from the stream of each batch, see `TrainingModule`.
+    Training metrics are `loss` and its five parts, as torchvision names them. Validation logs `validation_box_ap`,
+    `validation_box_ap50`, `validation_mask_ap` and `validation_mask_ap50`, in percent.
 
     Args:
         network: The detector.
         optimizer: Learning rate, momentum and weight decay.
-        schedule: Of the learning rate; how many steps there are is the Trainer's to say.
-        seed: Of the samples.
-
-    Training metrics are `loss` and its five parts, as torchvision names them. Validation logs `validation_box_ap`,
-    `validation_box_ap50`, `validation_mask_ap` and `validation_mask_ap50`, in percent.
+        schedule: The learning rate over the run; the Trainer sets the number of steps.
+        seed: Seeds the samples of anchors and boxes.
     """
 
     losses: ClassVar[tuple[str, ...]] = LOSSES
@@ -50,10 +48,10 @@ class Detector(TrainingModule):
 
     @staticmethod
     def of(recipe: DetectionRecipe, *, initialized: bool = False) -> "Detector":
-        """Make what trains a recipe's detector, whose weights are drawn from the recipe's seed or read from a file.
+        """Make the module of a recipe, with weights drawn from the recipe's seed or read from a file.
 
         Args:
-            recipe: A complete one.
+            recipe: A complete recipe.
             initialized: Whether a checkpoint will be loaded, so that the recipe's initial weights need not be read.
 
         Raises:
@@ -68,7 +66,7 @@ class Detector(TrainingModule):
         return kind(network, recipe.optimizer, recipe.schedule, seed=recipe.engine.seed)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The sum of the losses of proposals, boxes and masks, each a mean over the batch."""
+        """Sum the losses of proposals, boxes and masks, each a mean over the batch."""
         images, targets = batch
         losses = self.network(
             images, [{name: target[name] for name in TARGETS if name in target} for target in targets]
@@ -80,7 +78,7 @@ class Detector(TrainingModule):
         return loss
 
     def on_validation_epoch_start(self) -> None:
-        """Begin to collect."""
+        """Forget the previous detections."""
         self._results = []
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -102,13 +100,13 @@ class Detector(TrainingModule):
         self.log_dict({f"validation_{name}": value for name, value in metrics.items()}, sync_dist=True, batch_size=1)
 
     def means(self, sums: Tensor) -> dict[str, float]:
-        """Training metrics from the sums of the losses and of images."""
+        """Compute the training metrics from the sums of losses and images."""
         *losses, images = sums.tolist()
         return {name: loss / images for name, loss in zip(("loss", *self.losses), losses, strict=True)}
 
     def factors(self, total_steps: int) -> Callable[[int], float]:
-        """The steps of the schedule."""
-        return lambda step: self.schedule.factor(step)  # a plain function, which checkpoints leave out
+        """The step schedule."""
+        return lambda step: self.schedule.factor(step)  # a function, which LambdaLR leaves out of checkpoints
 
     def describe_metrics(self, metrics: dict[str, float]) -> str:
         """The loss, or the average precision."""
@@ -141,7 +139,7 @@ class Detector(TrainingModule):
 
 
 class BoxDetector(Detector):
-    """Trains a Faster R-CNN likewise; there is no loss of masks, and no average precision of any."""
+    """Trains a Faster R-CNN in the same way, without the loss and average precision of masks."""
 
     losses = BOX_LOSSES
     kinds = ("box",)

@@ -1,4 +1,4 @@
-"""Finding instances in image files."""
+"""Finds instances in image files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,22 +30,22 @@ def predict(
 
     Args:
         checkpoint: A run folder, a `model.safetensors` or a `.ckpt`.
-        images: Image files; see `halonet.data.images.find_images` for folders.
-        min_score: Detections of a lower score are left out.
+        images: Image files; for folders see `halonet.data.images.find_images`.
+        min_score: Detections with a lower score are left out.
         device: "cpu", "cuda", ...; "auto" takes an accelerator if there is one.
-        pictures: A folder for pictures of the images with their instances, as NUMBER_STEM.png; made if it does not
-            exist. None draws none.
+        pictures: A folder for pictures of the images with their instances, NUMBER_STEM.png; made if it does not exist.
+            None draws none.
 
     Returns:
-        For each image, in the order given: `file`, `image_id`, `width` and `height` (pixels), `picture` (if drawn), and
-        `instances`, best first, in COCO's results format, with the class's name as `label` (followed by its category's
-        id, if several classes have that name). An image's id is the number that its file is named by, as COCO's are;
-        where not all are, or some are equal, its place from 1. An image that cannot be read has its `file` and, as
-        `error`, the reason; the others do not suffer from it.
+        For each image, in order: `file`, `image_id`, `width` and `height` (pixels), `picture` (if drawn), and
+        `instances`, best first, in COCO's results format with the class name as `label` (with the category id if
+        several classes have that name). As in COCO, the id of an image is the number in its file name; if some have
+        none, or the same, images are numbered from 1. An image that cannot be read has only its `file` and the reason
+        as `error`.
 
     Raises:
-        UserError: The checkpoint cannot be read, `min_score` is not between 0 and 1, or no pictures can be written,
-            which is found out first.
+        UserError: The checkpoint cannot be read, `min_score` is not between 0 and 1, or pictures cannot be written,
+            which is checked first.
     """
     check_arguments(min_score=(min_score, Probability))
     if pictures is not None:

@@ -12,17 +12,17 @@ from halonet.models import HaloNet
 
 
 class Pyramid(nn.Module):
-    """The stages of a HaloNet, brought to one width by a feature pyramid network (FPN, arXiv:1612.03144).
+    """The stages of a HaloNet under a feature pyramid network (FPN, arXiv:1612.03144).
 
     Args:
-        body: The network; its classifier and final convolution are taken off.
+        body: The network; its classifier and final convolution are removed.
         channels: Width of the pyramid.
-        frozen_stages: How many stages, and the stem if there is any, do not learn and use the statistics they have.
-        frozen_batch_norm: Whether no batch norm of the body learns, and all use the statistics they have.
+        frozen_stages: How many stages, with the stem if not 0, do not learn and keep their batch norm statistics.
+        frozen_batch_norm: Whether all batch norms of the body do not learn and keep their statistics.
 
     Attributes:
-        reductions: Image pixels to a pixel of each level, finest first; the last is the extra, pooled level.
-        out_channels: Width of the pyramid, as torchvision asks for it.
+        reductions: Image pixels per pixel of each level, finest first; the last is the extra, pooled level.
+        out_channels: Width of the pyramid, as torchvision calls it.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Pyramid(nn.Module):
         return self.pyramid(OrderedDict((str(level), features) for level, features in enumerate(stages)))
 
     def train(self, mode: bool = True) -> "Pyramid":
-        """Set the mode, but for what is frozen."""
+        """Set the mode of everything that is not frozen."""
         super().train(mode)
         for module in self._frozen():
             module.eval()

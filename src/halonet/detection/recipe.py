@@ -1,4 +1,4 @@
-"""A recipe of detection: one experiment as a typed record. What it shares with classification is that one's."""
+"""The recipe of detection."""
 
 from dataclasses import field, fields
 from typing import Annotated, Any, Literal
@@ -14,16 +14,16 @@ from halonet.schemas import record
 
 @record
 class BackboneSection:
-    """The backbone of a detector, and what it tells apart.
+    """The backbone of a detector, and its classes.
 
     Attributes:
         name: A row of `halonet.HALONETS`.
-        num_classes: Of the data, without background; null follows from the data.
+        num_classes: Number of classes, without background; null takes that of the data.
         in_chans: Channels of an image.
         init: A checkpoint of a classifier, for the backbone, or of a detector; null draws all weights.
         overrides: Other fields of the backbone's config.
-        masks: Whether the detector draws masks (Mask R-CNN) or finds boxes alone (Faster R-CNN); null draws them, or
-            follows from the data if `num_classes` does.
+        masks: Whether the detector draws masks (Mask R-CNN) or finds boxes alone (Faster R-CNN); null draws masks, or
+            if `num_classes` is null too, follows from the data.
     """
 
     name: str
@@ -48,11 +48,7 @@ class DetectorSection(DetectorSettings, BackboneSection):
         check_together(self, fitting_stages(self.frozen_stages, check_model(self)))
 
     def build(self, augmentation: DetectionAugmentation) -> FasterRCNN:
-        """Make the detector, its weights drawn at random.
-
-        Args:
-            augmentation: How images are scaled and normalized.
-        """
+        """Make the detector with random weights, for images that this augmentation scales and normalizes."""
         settings = {each.name: getattr(self, each.name) for each in fields(DetectorSettings)}
         return create_detector(
             self.name,
@@ -120,7 +116,7 @@ class StepSchedule:
 
 @record
 class DetectionRecipe(AnyRecipe):
-    """One experiment of detection, see `halonet.recipes.schema.AnyRecipe`.
+    """A recipe of detection, see `AnyRecipe`.
 
     Raises:
         RuleError: Values break rules; it names all of them.
@@ -149,7 +145,7 @@ class DetectionRecipe(AnyRecipe):
 
     @property
     def draws_masks(self) -> bool:
-        """Whether the detector is a Mask R-CNN: unless the recipe says that it is not."""
+        """Whether the detector is a Mask R-CNN, as it is by default."""
         return self.model.masks is not False
 
     def _rules(self) -> dict[str, tuple[bool, str]]:

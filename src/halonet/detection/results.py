@@ -1,4 +1,4 @@
-"""From what a detector finds in an image to COCO's results, which COCO's tools and its server read."""
+"""Detections in COCO's results format, which COCO's tools and server read."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -25,25 +25,25 @@ def to_results(
 ) -> list[dict[str, Any]]:
     """Write the detections of one image in COCO's results format.
 
-    Masks are stretched over their boxes one at a time, as torchvision does it, and become run lengths at once: a photo
-    of 12 megapixels needs 50 MB for the largest of them, where a hundred masks of its size would take 5 GB.
+    Masks are stretched over their boxes one at a time, as in torchvision, and encoded at once: in a photo of 12
+    megapixels the largest takes 50 MB, where a hundred full-size masks would take 5 GB.
 
     Args:
         detection: As `FasterRCNN.detect` returns it for an image: `boxes`, floats [n, 4] as x0, y0, x1, y1 in pixels;
-            `labels`, int64 [n] from 1; `scores`, floats [n]; of a Mask R-CNN `masks`, probabilities [n, 1, side, side],
-            each to be stretched over its box. On any device.
-        image_id: The image's id in the ground truth.
-        category_ids: The category id of each class, in the order of the labels: that of label 1 first.
-        mask_threshold: A pixel belongs to an instance if its probability is greater.
+            `labels`, int64 [n] from 1; `scores`, floats [n]; for a Mask R-CNN `masks`, probabilities [n, 1, side,
+            side]. On any device.
+        image_id: The id of the image in the ground truth.
+        category_ids: The category id of each class, in the order of the labels.
+        mask_threshold: Pixels with a greater probability belong to the instance.
         size: Height and width of the image.
 
     Returns:
-        A dictionary a detection, in the order given, ready for JSON: `image_id`, `category_id`, `score`, `bbox` (x, y,
-        width and height in pixels, not rounded) and, if there are masks, `segmentation` (`size` and compressed run
-        lengths, `counts`).
+        A dictionary per detection, in order, ready for JSON: `image_id`, `category_id`, `score`, `bbox` (x, y, width
+        and height in pixels, not rounded) and, if there are masks, `segmentation` (`size` and compressed run lengths,
+        `counts`).
 
     Raises:
-        UserError: If a label has no category id, or pycocotools is not installed.
+        UserError: A label has no category id, or pycocotools is not installed.
     """
     labels = detection["labels"].tolist()
     for label in labels:
@@ -52,7 +52,7 @@ def to_results(
                 f"the detector found label {label}, but there are {len(category_ids)} categories, with labels from 1;"
                 " evaluate on a data set with the classes that the detector was trained on"
             )
-    # Subtracted in float64, so that a box loses nothing.
+    # Subtracted in float64, which is exact for float32 boxes.
     upper_left, lower_right = detection["boxes"].cpu().double().split(2, 1)
     boxes = torch.cat([upper_left, lower_right - upper_left], 1).tolist()
     results = [
@@ -68,14 +68,14 @@ def to_results(
 
 
 def encode(inside: Bool[np.ndarray, "rows columns"], left: int, top: int, height: int, width: int) -> dict[str, Any]:
-    """Write a mask as run lengths.
+    """Encode a mask as run lengths.
 
     Args:
-        inside: Part of a mask; the rest of the image is outside.
-        left: Its first column.
-        top: Its first row.
-        height: Of the image.
-        width: Of the image.
+        inside: The part of the mask that is not empty.
+        left: Its first column in the image.
+        top: Its first row in the image.
+        height: Height of the image.
+        width: Width of the image.
 
     Returns:
         COCO's `size` and compressed `counts`.
@@ -88,37 +88,37 @@ def encode(inside: Bool[np.ndarray, "rows columns"], left: int, top: int, height
     except ImportError as error:
         raise UserError(f"results of detection need pycocotools: {command_for_extra('detection')}") from error
     rows, columns = inside.shape
-    # Down the columns, one after another; rows of zeros above and below let every run end in its column.
+    # Column by column; rows of zeros above and below end every run within its column.
     padded = np.zeros((columns, rows + 2), bool)
     padded[:, 1:-1] = inside.T
     flat = padded.ravel()
     column, row = np.divmod(np.flatnonzero(flat[1:] != flat[:-1]) + 1, rows + 2)
     starts, ends = ((column + left) * height + row - 1 + top).reshape(-1, 2).T
-    apart = starts[1:] != ends[:-1]  # runs over the image's whole height go on in the next column
+    apart = starts[1:] != ends[:-1]  # a run to the bottom of the image goes on in the next column
     starts, ends = np.concatenate([starts[:1], starts[1:][apart]]), np.concatenate([ends[:-1][apart], ends[-1:]])
     edges = np.concatenate([[0], np.stack([starts, ends], 1).ravel(), [height * width]])
     counts = np.diff(edges)
-    counts = counts[: len(counts) - (counts[-1] == 0)]  # as pycocotools writes them: it ends with what is inside
+    counts = counts[: len(counts) - (counts[-1] == 0)]  # as in pycocotools, the last run is inside the mask
     encoded: Any = tools.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
     return {"size": [height, width], "counts": encoded["counts"].decode("ascii")}
 
 
 class Masks(Sequence[Bool[np.ndarray, "height width"]]):
-    """The masks of results, each drawn when it is asked for: together they may take more memory than there is.
+    """The masks of results, each decoded when it is indexed: all together could take too much memory.
 
     Args:
-        results: As `to_results` writes them.
+        results: As `to_results` returns them.
     """
 
     def __init__(self, results: Sequence[dict[str, Any]]) -> None:
         self._results = results
 
     def __len__(self) -> int:
-        """Return their number."""
+        """Return the number of masks."""
         return len(self._results)
 
     def __getitem__(self, index: Any) -> Any:
-        """Draw one; a slice is not taken."""
+        """Decode one mask; slices are not supported."""
         mask = self._results[index]["segmentation"]
         height, width = mask["size"]
         counts = decompress(mask["counts"])
@@ -126,7 +126,7 @@ class Masks(Sequence[Bool[np.ndarray, "height width"]]):
 
 
 def _stretch(masks: Tensor, boxes: Tensor, height: int, width: int) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Each mask over its box, as torchvision's `paste_masks_in_image` draws it: first column, first row, pixels."""
+    """Stretch each mask over its box, as torchvision does; yield first column, first row and pixels."""
     masks, scale = expand_masks(masks, padding=1)
     for mask, box in zip(masks, expand_boxes(boxes, scale).to(torch.int64).tolist(), strict=True):
         x0, y0, x1, y1 = box

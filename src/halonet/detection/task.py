@@ -16,7 +16,7 @@ from halonet.engine.task import Task
 from halonet.errors import UserError
 from halonet.recipes.schema import replaced
 
-# What the engine says of a whole run.
+# What the engine adds to `result.json` for every task.
 OF_THE_RUN = ("images_per_second", "seconds", "checkpoint", "data", "split", "device")
 
 
@@ -34,7 +34,7 @@ class Detection(Task[DetectionRecipe]):
         return self
 
     def with_absolute_paths(self) -> "Detection":
-        """Name the folder of the data and the file of the initial weights from the root of the file system."""
+        """Make the folder of the data and the file of initial weights absolute."""
         recipe = self.recipe
         if recipe.data.source not in (None, nuclei.NAME):
             recipe = replaced(recipe, "data", source=absolute(recipe.data.source))
@@ -43,7 +43,7 @@ class Detection(Task[DetectionRecipe]):
         return Detection(recipe)
 
     def completed(self, say: Callable[[str], None]) -> "Detection":
-        """Let classes, masks, sizes, batch, rate and steps follow from the data."""
+        """Fill in classes, masks, sizes, batch, rate and steps from the data."""
         return Detection(fill_in(self.recipe, say=say))
 
     def data(self) -> DetectionData:
@@ -51,11 +51,11 @@ class Detection(Task[DetectionRecipe]):
         return DetectionData.of(self.recipe)
 
     def module(self, *, initialized: bool = False) -> Detector:
-        """Make the detector, with weights drawn from the recipe's seed or read from a file, and what trains it."""
+        """Make the module, with weights drawn from the recipe's seed or read from a file."""
         return Detector.of(self.recipe, initialized=initialized)
 
     def measure(self, folder: Path, device: str) -> dict[str, Any]:
-        """Measure average precision; write the detections and the curves of precision over recall."""
+        """Measure average precision; write the detections and a plot of precision over recall."""
         measured = evaluate(
             folder,
             device=device,
@@ -66,7 +66,7 @@ class Detection(Task[DetectionRecipe]):
 
     @staticmethod
     def describe(result: dict[str, Any]) -> str:
-        """Average precision, time and speed."""
+        """Describe average precision, time and speed."""
         measured = ", ".join(
             f"{kind} AP {describe_value(result[f'{kind}_ap'])} (AP50 {describe_value(result[f'{kind}_ap50'])})"
             for kind in KINDS
@@ -79,19 +79,19 @@ class Detection(Task[DetectionRecipe]):
 
     @property
     def guess_loss(self) -> float:
-        """Of the class of a box; of object or not, and of a pixel inside or outside; and one for the two places."""
+        """The cross-entropies of class, objectness and mask pixels, each of a uniform guess, and 1 for the boxes."""
         recipe = self.recipe
         return math.log(recipe.model.num_classes + 1) + (1 + recipe.draws_masks) * math.log(2) + 1
 
     @property
     def trainer_options(self) -> dict[str, Any]:
-        """As many steps as the recipe has."""
+        """The number of steps, and whether batch norm is synchronized."""
         is_synchronized = self.recipe.model.batch_norm == "synchronized"
         return {"max_steps": self.recipe.schedule.steps, "max_epochs": -1, "sync_batchnorm": is_synchronized}
 
     @property
     def curves(self) -> dict[str, Any]:
-        """Average precision beside the loss."""
+        """Draw average precision beside the loss."""
         masks = {"mask_ap": "masks"} if self.recipe.draws_masks else {}
         return {"scores": {"box_ap": "boxes"} | masks, "title": "average precision (%)"}
 

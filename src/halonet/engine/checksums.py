@@ -1,7 +1,7 @@
-"""Checksums inside the files of a run, so that a damaged file is noticed when it is read.
+"""Checksums in the files of a run, which detect damage when a file is read.
 
-They are CRC-32: it misses one damage in four thousand million, and is the fastest sum of the standard library (0.03 s
-for 200 MB, where SHA-256 takes 0.10 s). It does not keep anybody from changing weights on purpose.
+They are CRC-32, which misses one damage in four billion and is the fastest checksum of the standard library (0.03 s for
+200 MB, where SHA-256 takes 0.10 s). They do not protect against deliberate changes.
 """
 
 import io
@@ -17,9 +17,9 @@ from torch import Tensor
 from halonet.errors import UserError
 
 KEY = "checksum"
-"""Of the checksum in the metadata of a safetensors file."""
+"""Key of the checksum in the metadata of a safetensors file."""
 
-# `torch.save` writes a zip file; its comment, the last thing in it, holds the checksum of all that stands before.
+# `torch.save` writes a zip file; the comment at its end holds the checksum of everything before it.
 _MARK = b"halonet crc32 "
 _COMMENT = len(_MARK) + 8
 _END = 22  # bytes of the zip file's last record without the comment; its last two are the comment's length
@@ -31,7 +31,7 @@ class DamagedFileError(UserError):
 
 
 class _Summing(io.RawIOBase):
-    """Passes on what is written, and sums it."""
+    """Passes on what is written and computes its checksum."""
 
     def __init__(self, file: BinaryIO):
         self.file = file
@@ -50,7 +50,7 @@ class _Summing(io.RawIOBase):
 
 
 def save_with_checksum(value: Any, file: BinaryIO) -> None:
-    """Do what `torch.save` does, and add a checksum, which `torch.load` passes over.
+    """Do what `torch.save` does and add a checksum, which `torch.load` ignores.
 
     Args:
         value: What to save.
@@ -65,11 +65,7 @@ def save_with_checksum(value: Any, file: BinaryIO) -> None:
 def check_file(path: Path) -> None:
     """Check a file that `save_with_checksum` or `torch.save` wrote.
 
-    A file without a checksum of the whole is checked by those that `torch.save` notes of each part, and which
-    `torch.load` does not look at.
-
-    Args:
-        path: The file.
+    A file without our checksum is checked by those that `torch.save` writes for its parts, which `torch.load` ignores.
 
     Raises:
         DamagedFileError: The content is not what was written.
@@ -79,7 +75,7 @@ def check_file(path: Path) -> None:
         file.seek(max(0, size - _COMMENT - _END))
         end = file.read()
         length, comment = end[_END - 2 : _END], end[_END:]
-        has_end = end.startswith(b"PK\5\6")  # of a file without a comment it would stand later
+        has_end = end.startswith(b"PK\5\6")  # without a comment it comes later
         if not has_end and not comment.startswith(_MARK):
             _check_parts(path)
             return
@@ -90,7 +86,7 @@ def check_file(path: Path) -> None:
 
 
 def _sum(file: BinaryIO, size: int) -> int:
-    """Sum the first bytes of a file, and the length of the comment as `torch.save` wrote it: 0."""
+    """Compute the checksum of the first bytes of a file and of the comment length that `torch.save` wrote: 0."""
     file.seek(0)
     total = 0
     while size > 0:
@@ -101,7 +97,7 @@ def _sum(file: BinaryIO, size: int) -> int:
 
 def _check_parts(path: Path) -> None:
     if not zipfile.is_zipfile(path):
-        return  # the reader says what is wrong with it
+        return  # reading it will fail with an explanation
     try:
         with zipfile.ZipFile(path) as parts:
             damaged = parts.testzip()
@@ -114,14 +110,11 @@ def _check_parts(path: Path) -> None:
 
 
 def checksum(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
-    """Sum what a safetensors file holds.
+    """Compute the checksum of the content of a safetensors file, as eight hexadecimal digits.
 
     Args:
-        tensors: On the CPU, by name.
-        metadata: An entry `KEY` is left out.
-
-    Returns:
-        Eight hexadecimal digits.
+        tensors: On the CPU.
+        metadata: The entry `KEY` is left out.
     """
     total = 0
     for name, text in sorted(metadata.items()):
@@ -134,7 +127,7 @@ def checksum(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
 
 
 def check_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Check what was read from a safetensors file; one without a checksum passes.
+    """Check what was read from a safetensors file; without a checksum everything passes.
 
     Args:
         path: The file, for the message.

@@ -1,8 +1,8 @@
-"""What the data modules of all tasks share: an order that depends on the seed alone, and the way back into it."""
+"""The data module that all tasks share: its order depends on the seed alone, and it can resume within an epoch."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Sized
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import lightning
 import torch
@@ -23,38 +23,44 @@ class Keyed(Sized, Protocol):
         ...
 
 
+class Position(NamedTuple):
+    """A micro-batch of an epoch, both counted from 0."""
+
+    epoch: int
+    batch: int
+
+
 class KeyedData(lightning.LightningDataModule):
     """Training, validation and test images of one data set.
 
-    Nothing depends on the number of workers. The module knows how far training got, so the training loader of a
-    resumed run begins at the next batch. Over several processes, pass `use_distributed_sampler=False` to the Trainer:
-    the images are already shared out.
+    Results do not depend on the number of workers. The module knows how far training has come, so the training loader
+    of a resumed run begins at the next batch. With several processes, pass `use_distributed_sampler=False` to the
+    Trainer: this module already divides the images among them.
 
     Args:
-        data: The recipe's section of the data: `source`, `validation_split`, `test_split` and `workers` are among its
-            fields.
+        data: The data section of the recipe, with `source`, `validation_split`, `test_split` and `workers`.
         batch_size: Images per optimizer step, over all processes and accumulated micro-batches.
-        seed: Of order and augmentation.
+        seed: Seeds the order and the augmentation.
     """
 
     collate: Callable[[list[Any]], Any] | None = None
-    """How items become a batch; None stacks them."""
+    """Makes a batch of items; None stacks them."""
 
     def __init__(self, data: Any, *, batch_size: int, seed: int):
         super().__init__()
         self.data = data
         self.batch_size = batch_size
         self.seed = seed
-        self.position = (0, 0)
-        """The (epoch, micro-batch) that training comes to next."""
+        self.position = Position(0, 0)
+        """The micro-batch to train on next."""
         if data.validation_split is None:
-            # Lightning asks whether there is such a hook, and does not expect one without a loader.
+            # Lightning validates if this hook exists, and then requires a loader.
             self.val_dataloader = None  # pyright: ignore[reportAttributeAccessIssue]
 
     @property
     @abstractmethod
     def class_names(self) -> list[str]:
-        """The class names, by label."""
+        """The class names, in the order of the labels."""
 
     @abstractmethod
     def train_dataset(self) -> Keyed:
@@ -66,18 +72,19 @@ class KeyedData(lightning.LightningDataModule):
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """What a checkpoint must say of the data, as JSON values."""
+        """Describe the data for a checkpoint, in JSON values."""
 
     @property
     def evaluation_batch_size(self) -> int:
-        """Images at a time in validation and test, over all processes."""
+        """Images per batch in validation and test, over all processes."""
         return self.batch_size
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the splits, so that what is wrong with them is said before training.
+        """Open the splits, so that mistakes are found before training.
 
         Args:
-            stage: Lightning's: "fit" opens those of training and validation, "test" that of the test, None all.
+            stage: As in Lightning: "fit" opens the splits for training and validation, "test" that for the test, None
+                all.
 
         Raises:
             UserError: A split is missing or empty, or there are fewer training images than one batch.
@@ -95,11 +102,10 @@ class KeyedData(lightning.LightningDataModule):
             self.evaluation_dataset(self.data.test_split)
 
     def train_dataloader(self) -> DataLoader:
-        """The training batches, beginning at `position`."""
+        """Load training batches from `position` on."""
         trainer = self.trainer
         micro_batches = trainer.accumulate_grad_batches if trainer else 1
         world_size = trainer.world_size if trainer else 1
-        epoch, first_batch = self.position
         dataset = self.train_dataset()
         sampler = EpochSampler(
             len(dataset),
@@ -108,8 +114,8 @@ class KeyedData(lightning.LightningDataModule):
             seed=self.seed,
             rank=trainer.global_rank if trainer else 0,
             world_size=world_size,
-            epoch=epoch,
-            first_batch=first_batch,
+            epoch=self.position.epoch,
+            first_batch=self.position.batch,
         )
         return DataLoader(
             dataset,  # pyright: ignore[reportArgumentType] - keys are pairs
@@ -120,26 +126,23 @@ class KeyedData(lightning.LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader:
-        """The validation images, each once over all processes."""
+        """Load the validation images, each once over all processes."""
         assert self.data.validation_split is not None
         return self._evaluation_loader(self.data.validation_split)
 
     def test_dataloader(self) -> DataLoader:
-        """The test images, each once over all processes."""
+        """Load the test images, each once over all processes."""
         return self._evaluation_loader(self.data.test_split)
 
     def state_dict(self) -> dict[str, Any]:
-        """How far training got, and through how many images."""
-        return {"epoch": self.position[0], "batch": self.position[1], "images": len(self.train_dataset())}
+        """Return the position and the number of training images."""
+        return self.position._asdict() | {"images": len(self.train_dataset())}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where a checkpoint was written.
-
-        Args:
-            state_dict: As `state_dict()` returned it.
+        """Continue at the position of a checkpoint.
 
         Raises:
-            UserError: The training images are not as many as they were.
+            UserError: The number of training images has changed.
         """
         images = len(self.train_dataset())
         if images != state_dict["images"]:
@@ -147,7 +150,7 @@ class KeyedData(lightning.LightningDataModule):
                 f"{self.data.source!r} has {images} training images, but had {state_dict['images']} when the "
                 "checkpoint was written: restore the data, or start anew in another run folder"
             )
-        self.position = (state_dict["epoch"], state_dict["batch"])
+        self.position = Position(state_dict["epoch"], state_dict["batch"])
 
     def _evaluation_loader(self, split: str) -> DataLoader:
         dataset = self.evaluation_dataset(split)
@@ -166,6 +169,6 @@ class KeyedData(lightning.LightningDataModule):
             "worker_init_fn": shield_worker,
             "persistent_workers": self.data.workers > 0,
             "pin_memory": torch.cuda.is_available(),
-            # A loader draws a base seed for its workers, by default from the global generator.
+            # The loader draws a seed for its workers; by default from the global generator, which must not change.
             "generator": torch.Generator().manual_seed(derive_seed(self.seed)),
         }

@@ -6,16 +6,10 @@ from halonet.errors import UserError
 
 
 def choose_device(name: str) -> torch.device:
-    """Turn a name into a device.
-
-    Args:
-        name: "cpu", "cuda", "cuda:1", ...; "auto" takes an accelerator if there is one.
-
-    Returns:
-        The device.
+    """Find a device by its name: "cpu", "cuda", "cuda:1", ...; "auto" takes an accelerator if there is one.
 
     Raises:
-        UserError: There is no such device here.
+        UserError: The device cannot be used here.
     """
     if name == "auto":
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
@@ -28,12 +22,5 @@ def choose_device(name: str) -> torch.device:
 
 
 def sum_dtype(device: torch.device) -> torch.dtype:
-    """The widest dtype for sums on a device (Apple's GPUs have no float64).
-
-    Args:
-        device: Where the sums live.
-
-    Returns:
-        float64 or float32.
-    """
+    """The widest dtype for sums on a device: float64, but float32 on Apple's GPUs."""
     return torch.float32 if device.type == "mps" else torch.float64

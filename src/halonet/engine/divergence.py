@@ -1,4 +1,4 @@
-"""When a training counts as diverged: a plain rule over the losses that are logged."""
+"""A rule for when a training has diverged."""
 
 import json
 import math
@@ -7,22 +7,21 @@ from pathlib import Path
 
 from halonet.errors import DivergedError
 
-# Times the loss of a uniform guess: of the training loss over a stretch of steps, and of any loss at the end.
+# Limits in multiples of the loss of a uniform guess: for the training loss over a stretch of steps, for any at the end.
 _STRETCH_FACTOR, _END_FACTOR = 10, 100
-_STRETCH = 100
+_STRETCH = 100  # optimizer steps
 _REMEDY = "lower optimizer.learning_rate, lengthen schedule.warmup_epochs or set engine.clip_gradient"
 
 
 class Divergence:
-    """Judges the lines of a run's log as they are written.
+    """Judges the losses of a run as they are logged.
 
     A training has diverged when a metric is infinite or NaN, or when the training loss stays above ten times that of a
-    uniform guess in every line over 100 optimizer steps. At its end it has diverged when a loss, in training,
-    validation or test, is above a hundred times that of a uniform guess: a network that is confident and wrong can be
-    far above ten times.
+    uniform guess in every line over 100 optimizer steps. At the end it has diverged when a training, validation or test
+    loss is above a hundred times that of a uniform guess: a confident network that is wrong can be far above ten times.
 
     Args:
-        chance: The loss of a uniform guess, ln(classes) for a classifier; infinity judges no finite loss.
+        chance: The loss of a uniform guess, ln(classes) for a classifier; with infinity every finite loss passes.
 
     Attributes:
         high_since: The optimizer step since which the training loss is too high, or None; a checkpoint keeps it.
@@ -34,12 +33,7 @@ class Divergence:
         self._previous_step = 0
 
     def judge(self, kind: str, step: int, metrics: Mapping[str, float]) -> None:
-        """Judge a line of the log.
-
-        Args:
-            kind: "train" or "epoch".
-            step: Optimizer steps done.
-            metrics: By name.
+        """Judge a line of the log, of kind "train" or "epoch".
 
         Raises:
             DivergedError: The training has diverged.
@@ -61,10 +55,7 @@ class Divergence:
             )
 
     def judge_log(self, path: Path) -> None:
-        """Judge where a training ended.
-
-        Args:
-            path: The run's `log.jsonl`, complete.
+        """Judge the end of a training by its complete `log.jsonl`.
 
         Raises:
             DivergedError: The training has diverged.
@@ -76,14 +67,11 @@ class Divergence:
     def judge_end(self, losses: Mapping[str, float]) -> None:
         """Judge losses that were measured at the end of a training.
 
-        Args:
-            losses: By name.
-
         Raises:
             DivergedError: The training has diverged.
         """
         for name, loss in losses.items():
-            if not loss <= _END_FACTOR * self.chance:  # so that NaN is told too
+            if not loss <= _END_FACTOR * self.chance:  # also true for NaN
                 raise DivergedError(
                     f"{name} is {loss:.4g} at the end, above {_END_FACTOR} times that of a uniform guess, "
                     f"{self.chance:.3g}: the training diverged; {_REMEDY}"

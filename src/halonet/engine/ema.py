@@ -1,4 +1,4 @@
-"""The moving average of the weights, short at first so that a short run is not held back by its beginning."""
+"""The moving average of the weights, with a short memory at first, so that short runs benefit too."""
 
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
@@ -8,8 +8,8 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 class MovingAverage(WeightAveraging):
     """Averages weights and buffers after every optimizer step; validation uses the average.
 
-    The n-th update (from 1) keeps min(decay, (1 + n) / (10 + n)) of the average. In checkpoints `state_dict` is
-    the average and `current_model_state` the raw weights. Sharded models are not supported.
+    The n-th update (from 1) keeps min(decay, (1 + n) / (10 + n)) of the average. In checkpoints `state_dict` is the
+    average and `current_model_state` the raw weights. Sharded models are not supported.
 
     Args:
         decay: What is kept in the long run, in (0, 1).

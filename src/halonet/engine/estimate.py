@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from halonet.console import printable
 from halonet.recipes.schema import RecipeT
 
 LONGEST = 30 * 60  # seconds that a training may take before it is made smaller
@@ -55,6 +56,14 @@ def median_seconds(step: Callable[[int], None], device: torch.device, repeats: i
             torch.accelerator.synchronize(device)
         times.append(time.perf_counter() - start)
     return statistics.median(times[1:])
+
+
+def describe_counts(names: Sequence[str], counts: Sequence[int]) -> str:
+    """List how many images or objects each class has, or the range if there are many classes."""
+    if len(names) <= MOST_CLASSES_NAMED:
+        return ", ".join(f"{printable(name)} {count}" for name, count in zip(names, counts, strict=True))
+    fewest, most = min(counts), max(counts)
+    return f"{fewest} in each" if fewest == most else f"{fewest} to {most} in each"
 
 
 def in_words(seconds: float) -> str:

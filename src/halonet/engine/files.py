@@ -1,4 +1,4 @@
-"""Files that are either the old one or the whole new one, whatever happens while they are written."""
+"""Files that are always complete, the old or the new one, even if writing is interrupted."""
 
 import errno
 import os
@@ -15,7 +15,7 @@ _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 AGAIN = "make room, then run the command again"
 PICTURES = (".png", ".svg", ".pdf")
-"""The suffixes of a picture that is drawn as vectors or as pixels."""
+"""The suffixes that a picture may have."""
 
 
 class DiskFullError(UserError):
@@ -23,7 +23,7 @@ class DiskFullError(UserError):
 
     Args:
         path: The file.
-        remedy: What to do.
+        remedy: What the user should do.
     """
 
     def __init__(self, path: Path, remedy: str):
@@ -37,15 +37,15 @@ def write_atomically(
 ) -> None:
     """Replace a file in one step.
 
-    The new file grows beside the target (`.NAME.partial`), so that the last step never crosses a file system,
-    and reaches the disk before it takes the target's name.
+    The content is written to `.NAME.partial` beside the target, so that renaming never crosses file systems, and
+    reaches the disk before it gets the target's name.
 
     Args:
         path: The target; its folder is made.
         write: Writes the content.
-        remedy: What to do about a full disk.
-        previous: What the file that is replaced is called from then on; None removes it. A process that is killed
-            between the two steps leaves it under this name, and nothing under the target's.
+        remedy: What the user should do about a full disk.
+        previous: A new name for the file that is replaced; None removes it. A process that is killed between the two
+            renamings leaves it under this name, and nothing under the target's.
 
     Raises:
         UserError: The disk is full. The previous file is untouched.
@@ -68,27 +68,23 @@ def write_atomically(
 
 
 def remove_partial_files(folder: Path) -> None:
-    """Remove what killed processes left half written; no other process may write into the folder.
-
-    Args:
-        folder: Its own files, and those in its folders.
-    """
+    """Remove half-written files of killed processes in a folder that no other process writes into."""
     for path in [*folder.glob(".*.partial"), *folder.glob("*/.*.partial")]:
         path.unlink(missing_ok=True)
 
 
 @contextmanager
 def explain_full_disk(path: Path, remedy: str | Callable[[], str] = AGAIN) -> Iterator[None]:
-    """Turn the operating system's word for a full disk into one for people.
+    """Re-raise disk-full errors as `DiskFullError`.
 
-    Of several such bodies within one another, the innermost names the file, and the outermost the remedy.
+    When these are nested, the innermost names the file and the outermost the remedy.
 
     Args:
-        path: What is being written.
-        remedy: What to do, or what gives it when it is needed.
+        path: The file that is being written.
+        remedy: What the user should do, or a function that returns it when it is needed.
 
     Raises:
-        DiskFullError: The body met a full disk, a spent quota or a limit on the size of a file.
+        DiskFullError: The disk is full, a quota is used up, or a limit on the file size is reached.
     """
     try:
         yield
@@ -101,14 +97,14 @@ def explain_full_disk(path: Path, remedy: str | Callable[[], str] = AGAIN) -> It
 
 
 def check_output_file(path: str | Path, suffixes: Sequence[str] = ()) -> None:
-    """Refuse a file that cannot be written, before the work that it is to hold; nothing is left behind.
+    """Refuse an output file that cannot be written, before any work is done; leaves nothing behind.
 
     Args:
         path: The file; it may exist, its folder must.
-        suffixes: Those that it may have; none takes any.
+        suffixes: The allowed suffixes; if empty, any.
 
     Raises:
-        UserError: It has another suffix, it is a folder, there is no folder to hold it, or that folder takes no files.
+        UserError: The suffix is wrong, the path is a folder, or its folder does not exist or cannot be written to.
     """
     path = Path(path)
     if suffixes and path.suffix not in suffixes:
@@ -124,24 +120,21 @@ def check_output_file(path: str | Path, suffixes: Sequence[str] = ()) -> None:
         os.lstat(_partial(path))
     except FileNotFoundError:
         pass
-    except (OSError, ValueError) as error:  # a ValueError is of a name that holds NUL
+    except (OSError, ValueError) as error:  # a ValueError if the name holds NUL
         raise UserError(f"cannot write {path}: {_reason(error)}; name another file") from error
     _probe(parent, path)
 
 
 def check_output_folder(path: str | Path) -> None:
-    """Refuse a folder that cannot be made or written into, before the work; nothing is left behind.
-
-    Args:
-        path: The folder; it need not exist.
+    """Refuse an output folder that cannot be made or written to, before any work is done; leaves nothing behind.
 
     Raises:
-        UserError: It is a file, lies under one, or takes no files.
+        UserError: The path is a file, lies under one, or cannot be written to.
     """
     path = Path(path)
     try:
         os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):  # the second is told below, with the name of the file
+    except (FileNotFoundError, NotADirectoryError):  # the second is explained below, with the name of the file
         pass
     except (OSError, ValueError) as error:
         raise UserError(f"cannot write into {path}: {_reason(error)}; name another place") from error
@@ -156,12 +149,12 @@ def _reason(error: OSError | ValueError) -> str:
 
 
 def _partial(path: Path) -> Path:
-    """What a file is called until it is whole."""
+    """The name of a file until it is complete."""
     return path.with_name(f".{path.name}.partial")
 
 
 def _probe(folder: Path, path: Path) -> None:
-    """Make a file without a name, or one that is removed at once."""
+    """Make a temporary file in a folder."""
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass
@@ -172,7 +165,7 @@ def _probe(folder: Path, path: Path) -> None:
 
 
 def is_disk_full(error: BaseException | None) -> bool:
-    """Tell whether an error or one that it came from is a full disk: torch.save makes a RuntimeError of it."""
+    """Whether an error or one of its causes is a full disk; torch.save raises a RuntimeError from it."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in _DISK_FULL:
             return True
@@ -181,7 +174,7 @@ def is_disk_full(error: BaseException | None) -> bool:
 
 
 def _fsync_folder(folder: Path) -> None:
-    """Make a rename last through a power cut, where the system can (Windows cannot open folders)."""
+    """Make a rename survive a power cut, where the system can (Windows cannot open folders)."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -191,14 +184,14 @@ def _fsync_folder(folder: Path) -> None:
 
 
 def absolute(path: str) -> str:
-    """Name a file or folder from the root of the file system; the name of what does not exist stays as it is."""
+    """Make the path of a file or folder absolute; what does not exist keeps its name."""
     found = Path(path)
-    with suppress(RuntimeError):  # there is no such user: reading the file says so
+    with suppress(RuntimeError):  # there is no such user, as reading the file will say
         found = found.expanduser()
     return str(found.resolve()) if os.path.exists(found) else path
 
 
 def picture_name(number: int, image: str | Path) -> str:
-    """Name the picture of an image, as NUMBER_STEM.png."""
+    """Name the picture of an image, NUMBER_STEM.png."""
     stem = printable(Path(image).stem)[:60]  # a name may have 255 bytes, and escapes are longer
     return f"{number:04}_{stem}.png"

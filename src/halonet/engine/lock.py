@@ -1,4 +1,4 @@
-"""The lock on a run folder: one process writes into it, and the system drops the lock when that process ends."""
+"""The lock on a run folder: one process writes into it, and the system releases the lock when that process ends."""
 
 import os
 import socket
@@ -22,13 +22,10 @@ _held: set[int] = set()
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a run folder, which is made if it does not exist, and removed again if it is left empty.
+    """Hold the lock of a run folder; a folder that did not exist is made, and removed again if it stays empty.
 
-    Where the system or the file system has no locks (Windows, some network file systems), a `UserNote` warning says
-    that nothing keeps a second process out.
-
-    Args:
-        folder: The run folder.
+    Without file locks (Windows, some network file systems), a `UserNote` warning says that nothing keeps a second
+    process out.
 
     Raises:
         UserError: Another process holds the lock, the folder cannot be made or written to, or the disk is full.
@@ -39,7 +36,7 @@ def locked(folder: Path) -> Iterator[None]:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 descriptor = _acquire(folder)
-            except (OSError, ValueError) as error:  # a ValueError is of a name that holds NUL
+            except (OSError, ValueError) as error:  # a ValueError if the name holds NUL
                 if is_disk_full(error) or isinstance(error, UserError):
                     raise
                 reason = getattr(error, "strerror", None) or error
@@ -49,7 +46,7 @@ def locked(folder: Path) -> Iterator[None]:
         finally:
             if descriptor in _held:
                 _held.discard(descriptor)
-                # While the lock is held, so that nobody removes the file of the next holder.
+                # Removed while the lock is held, so that it cannot be the next holder's file.
                 (folder / LOCK_FILE).unlink(missing_ok=True)
                 os.close(descriptor)
     finally:
@@ -59,7 +56,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _acquire(folder: Path) -> int:
-    """Lock the folder's file and write into it who holds it; returns its descriptor, -1 where there are no locks."""
+    """Lock the lock file and write the owner into it; return its descriptor, or -1 without file locks."""
     path = folder / LOCK_FILE
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -78,9 +75,9 @@ def _acquire(folder: Path) -> int:
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), path.stat()):
                 break
-        os.close(descriptor)  # its last holder removed it between our opening and locking it
+        os.close(descriptor)  # its last holder removed it after we had opened it
     _held.add(descriptor)
-    with suppress(OSError):  # a full disk: the lock holds all the same
+    with suppress(OSError):  # the lock also holds on a full disk
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode())
     return descriptor
@@ -97,7 +94,7 @@ def _read_owner(descriptor: int) -> str:
         process, _, host = os.pread(descriptor, 300, 0).decode(errors="replace").strip().partition(" ")
         if process:
             break
-        time.sleep(0.05)  # it has the lock and is about to write
+        time.sleep(0.05)  # the owner has the lock, and is about to write
     else:
         return "another process: wait until it ends"
     if host == socket.gethostname():

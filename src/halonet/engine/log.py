@@ -1,4 +1,4 @@
-"""The log of a run: JSON lines that a resumed run cuts back to its checkpoint, and the same for TensorBoard."""
+"""The log of a run: JSON lines, which a resumed run cuts back to its checkpoint, and TensorBoard's files."""
 
 import json
 import os
@@ -11,25 +11,22 @@ from torch.utils.tensorboard import SummaryWriter
 
 from halonet.engine.divergence import Divergence
 from halonet.engine.files import explain_full_disk
-from halonet.engine.module import Batch, TrainingModule
+from halonet.engine.module import Batch, TrainingModule, count_images
 from halonet.errors import UserError
 
 
 class JsonLines:
-    """A file of one JSON object per line that can be cut back to where it was.
+    """A file with one JSON object per line that can be cut back to an earlier size.
 
     Args:
-        path: The file; it is made if it does not exist.
+        path: The file; made if it does not exist.
     """
 
     def __init__(self, path: Path):
         self.path = path
 
     def append(self, record: dict[str, Any]) -> None:
-        """Add a line.
-
-        Args:
-            record: JSON values.
+        """Append a line.
 
         Raises:
             UserError: The disk is full.
@@ -39,19 +36,16 @@ class JsonLines:
             file.write(line)
 
     def offset(self) -> int:
-        """The file's size in bytes, once all of it is on the disk."""
+        """Return the file's size in bytes, after writing all of it to the disk."""
         with explain_full_disk(self.path), self.path.open("ab") as file:
             os.fsync(file.fileno())
             return file.tell()
 
     def cut(self, offset: int) -> None:
-        """Forget what was appended since `offset` was the size.
-
-        Args:
-            offset: As `offset()` returned it.
+        """Remove what was appended since `offset()` returned this offset.
 
         Raises:
-            UserError: The file is shorter.
+            UserError: The file is shorter than that.
         """
         size = self.path.stat().st_size if self.path.exists() else 0
         if size < offset:
@@ -66,14 +60,15 @@ class JsonLines:
 class RunLog(lightning.Callback):
     """Writes `log.jsonl`, `timing.jsonl` and TensorBoard's files.
 
-    A run that was killed and resumed leaves the same `log.jsonl`, byte for byte, as one that was not; all that
-    depends on the clock goes to `timing.jsonl`. Lines of kind `train` have the training metrics since the
-    previous one, lines of kind `epoch` those of the epoch and of its validation. `step` counts optimizer steps done.
+    A run that was killed and resumed leaves the same `log.jsonl`, byte for byte, as an uninterrupted one; everything
+    that depends on the clock goes to `timing.jsonl`. Lines of kind `train` have the training metrics since the previous
+    such line, lines of kind `epoch` those of the whole epoch and of its validation. `step` counts completed optimizer
+    steps.
 
     Args:
-        folder: The run's.
-        every_steps: Optimizer steps from one `train` line to the next.
-        divergence: What judges the losses.
+        folder: The run folder.
+        every_steps: Optimizer steps between `train` lines.
+        divergence: Judges the losses.
     """
 
     def __init__(self, folder: Path, every_steps: int, divergence: Divergence | None = None):
@@ -87,8 +82,8 @@ class RunLog(lightning.Callback):
         self._writer: SummaryWriter | None = None
         self._latest_step = 0
         self._learning_rate = 0.0
-        self._mark = time.monotonic()  # when `seconds` was brought up to date
-        self._train_mark = 0.0  # when `train_seconds` was
+        self._mark = time.monotonic()  # when `seconds` was updated
+        self._train_mark = 0.0  # when `train_seconds` was updated
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Cut the files back to the checkpoint, or empty them."""
@@ -101,13 +96,13 @@ class RunLog(lightning.Callback):
                 self._writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=trainer.global_step + 1)
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Validation is over: training time goes on."""
+        """Exclude the validation from the training time."""
         self._train_mark = time.monotonic()
 
     def on_train_batch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        """Note the learning rate that this batch is trained with."""
+        """Record the learning rate of this batch."""
         self._learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_train_batch_end(
@@ -122,7 +117,7 @@ class RunLog(lightning.Callback):
         assert isinstance(pl_module, TrainingModule)
         now = time.monotonic()
         self.clock["train_seconds"] += now - self._train_mark
-        self.clock["train_images"] += len(batch[1]) * trainer.world_size
+        self.clock["train_images"] += count_images(batch) * trainer.world_size
         self._train_mark = now
         step = trainer.global_step
         if step != self._latest_step and step % self.every_steps == 0:
@@ -153,18 +148,18 @@ class RunLog(lightning.Callback):
 
     @property
     def images_per_second(self) -> float:
-        """Training images per second of training, loading included and validation not."""
+        """Training images per second of training, including loading but not validation."""
         return self.clock["train_images"] / max(self.clock["train_seconds"], 1e-9)
 
     def state_dict(self) -> dict[str, Any]:
-        """Sizes of the files, the clock, and since when the loss has been too high."""
+        """Return the sizes of the files, the clock, and the step since which the loss has been too high."""
         if self._writer is not None:
             self._offsets = {"metrics": self.metrics.offset(), "timing": self.timing.offset()}
         self._advance_clock()
         return {"offsets": self._offsets, "clock": dict(self.clock), "high_since": self.divergence.high_since}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Remember where to cut the files, and how long the run has taken."""
+        """Restore the sizes to cut the files to, and the clock."""
         self._offsets = state_dict["offsets"]
         self.clock = dict(state_dict["clock"])
         self.divergence.high_since = state_dict.get("high_since")

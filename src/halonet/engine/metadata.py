@@ -31,8 +31,8 @@ class Metadata:
     config: Any
     num_classes: NumClasses
     in_chans: InChans
-    class_names: tuple[Text, ...] | None = None
-    preprocessing: Any = None
+    class_names: tuple[Text, ...] | None
+    preprocessing: Any
     data: FilledText | None = None
     test_split: FilledText | None = None
     hold_out: Annotated[float, within(above=0, below=1)] | None = None

@@ -1,4 +1,4 @@
-"""Optimizer states of runs that began when a strided attention kept its projections in one matrix."""
+"""Loads optimizer states of old runs, in which a strided attention had one matrix for all projections."""
 
 import itertools
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ from halonet.layers import HaloAttention
 
 
 def accept_joined_projections(optimizer: Optimizer, network: nn.Module) -> None:
-    """Let an optimizer load the state of an old run: what was kept for `qkv` goes to `query` and `key_value`.
+    """Let an optimizer load the state of an old run, splitting that of `qkv` into `query` and `key_value`.
 
     Args:
         optimizer: Its groups hold the network's parameters in the network's order.
-        network: What it trains.
+        network: The network that it trains.
     """
     followers = {}
     for layer in network.modules():
@@ -26,7 +26,7 @@ def accept_joined_projections(optimizer: Optimizer, network: nn.Module) -> None:
         ours = [_joined(group["params"], followers) for group in optimizer.param_groups]
         saved = [group["params"] for group in state["param_groups"]]
         if [len(each) for each in ours] != [len(each) for each in saved]:
-            return None  # today's form, or another network's, of which PyTorch complains
+            return None  # a new state, or one of another network, which PyTorch refuses
         counter, states, groups = itertools.count(), {}, []
         for group, old_numbers, parameters in zip(state["param_groups"], saved, ours, strict=True):
             numbers = []
@@ -43,7 +43,7 @@ def accept_joined_projections(optimizer: Optimizer, network: nn.Module) -> None:
 
 
 def _joined(parameters: Sequence[Tensor], followers: dict[int, Tensor]) -> list[list[Tensor]]:
-    """Put the parameters together that were one."""
+    """Group the parameters that used to be one."""
     joined: list[list[Tensor]] = []
     for parameter in parameters:
         if joined and followers.get(id(joined[-1][-1])) is parameter:
@@ -54,7 +54,7 @@ def _joined(parameters: Sequence[Tensor], followers: dict[int, Tensor]) -> list[
 
 
 def _cut(entry: dict[str, Any] | None, rows: list[int]) -> list[dict[str, Any] | None]:
-    """Divide what is kept for one parameter by its rows; a number, such as Adam's step, goes to each part."""
+    """Split the state of one parameter by rows; a number, such as Adam's step, is copied to each part."""
     if entry is None or len(rows) == 1:
         return [entry] * len(rows)
     parts: list[dict[str, Any] | None] = []

@@ -1,4 +1,4 @@
-"""The order of the training images: a pure function of the seed and the epoch, the same for any number of devices."""
+"""The order of the training images: a pure function of the seed and the epoch, for any number of devices."""
 
 from collections.abc import Iterator
 
@@ -9,26 +9,26 @@ from halonet.data.randomness import derive_seed
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
-    """Yields (epoch, index) pairs: one rank's share of an epoch, from any batch on.
+    """Yields (epoch, index) pairs: one rank's part of an epoch, from any batch on.
 
-    An epoch is cut into *global* batches, each the images of one optimizer step. A global batch is split
-    first into micro-batches (gradient accumulation), then over the ranks, so another number of ranks trains
-    on the same images in the same order. The images that do not fill a last global batch wait for another epoch.
+    An epoch is divided into *global* batches, the images of one optimizer step each. A global batch is divided first
+    into micro-batches (gradient accumulation), then among the ranks, so that any number of ranks trains on the same
+    images in the same order. Images that do not fill a last global batch are left out of this epoch.
 
-    The epoch travels with the index because workers that outlive an epoch would not see it change here.
+    The epoch is part of the key because persistent workers would not see it change here.
 
     Args:
         num_images: Size of the data set.
         global_batch_size: Images per optimizer step, over all ranks and micro-batches.
         micro_batches: Micro-batches per optimizer step.
-        seed: Of the order.
-        rank: Which share to yield.
-        world_size: How many shares there are; `micro_batches * world_size` divides the global batch.
+        seed: Seeds the order.
+        rank: Which part to yield.
+        world_size: Number of parts; `micro_batches * world_size` must divide the global batch.
         epoch: The epoch to begin with.
         first_batch: The micro-batch of that epoch to begin with; later epochs begin with their first.
 
     Raises:
-        ValueError: The global batch does not divide, or is larger than the data set.
+        ValueError: The global batch cannot be divided, or is larger than the data set.
     """
 
     def __init__(
@@ -67,18 +67,15 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return self.global_batch_size // (self.micro_batches * self.world_size)
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the beginning of an epoch, unless that epoch is already under way.
+        """Go to the beginning of an epoch (from 0), unless that epoch has already begun.
 
         Lightning calls this before each epoch, but in a resumed run only after the first iterator was made.
-
-        Args:
-            epoch: Counted from 0.
         """
         if epoch != self.epoch:
             self.epoch, self.first_batch = epoch, 0
 
     def __len__(self) -> int:
-        """Images of a full epoch on one rank, wherever this sampler begins."""
+        """Return the images of a full epoch on one rank, wherever this sampler begins."""
         return self.num_images // self.global_batch_size * (self.global_batch_size // self.world_size)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:

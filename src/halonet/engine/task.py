@@ -4,14 +4,12 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic
+from typing import Any, ClassVar, Generic
 
+from halonet.engine.data import KeyedData
+from halonet.engine.module import TrainingModule
 from halonet.recipes.schema import AnyRecipe, RecipeT
 from halonet.recipes.tasks import TASKS
-
-if TYPE_CHECKING:
-    from halonet.engine.data import KeyedData
-    from halonet.engine.module import TrainingModule
 
 
 class Task(ABC, Generic[RecipeT]):
@@ -56,11 +54,11 @@ class Task(ABC, Generic[RecipeT]):
         """
 
     @abstractmethod
-    def data(self) -> "KeyedData":
+    def data(self) -> KeyedData:
         """Make the data module; nothing is read yet."""
 
     @abstractmethod
-    def module(self, *, initialized: bool = False) -> "TrainingModule":
+    def module(self, *, initialized: bool = False) -> TrainingModule:
         """Make the training module, whose weights are drawn from the recipe's seed.
 
         Args:

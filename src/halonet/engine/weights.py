@@ -1,4 +1,4 @@
-"""Trained weights with all that evaluation and prediction need to know, read without running any code."""
+"""Trained weights with everything that evaluation and prediction need to know; reading them runs no code."""
 
 import dataclasses
 import json
@@ -6,7 +6,7 @@ import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import safetensors
 import safetensors.torch
@@ -23,19 +23,19 @@ from halonet.rules import shown
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 _PREFIX = "network."  # of the network's tensors in a Lightning checkpoint
-_METADATA_KEY = "halonet"  # of the JSON in a safetensors file, and of the dictionary in a Lightning checkpoint
+_METADATA_KEY = "halonet"  # of the description: JSON in a safetensors file, a dictionary in a Lightning checkpoint
 
 
 def describe(network: nn.Module, data: Any = None) -> dict[str, Any]:
-    """Say what weights belong to.
+    """Describe what weights belong to.
 
     Args:
-        network: A HaloNet; of any other module only the class is told.
-        data: A data module of this package that it was trained on, or None.
+        network: A HaloNet or a detector; for any other module only what it has of the following.
+        data: The data module that it was trained on, or None.
 
     Returns:
-        JSON values: `network` (the class), `config` (if it is a dataclass), `num_classes`, `in_chans`, and what the
-        data module says of itself, such as `class_names`, `preprocessing`, `data` and `test_split`.
+        JSON values: `network` (the class), `config` (if it is a dataclass), `num_classes`, `in_chans`, and what a
+        `KeyedData` says of itself, such as `class_names`, `preprocessing`, `data` and `test_split`.
     """
     information: dict[str, Any] = {"network": type(network).__name__}
     if dataclasses.is_dataclass(config := getattr(network, "config", None)) and not isinstance(config, type):
@@ -49,10 +49,10 @@ def describe(network: nn.Module, data: Any = None) -> dict[str, Any]:
 
 
 def save_weights(path: Path, state: dict[str, Tensor], information: dict[str, Any]) -> None:
-    """Write a `model.safetensors`, with a checksum; the same arguments give the same bytes.
+    """Write a safetensors file with a checksum, in one step; equal arguments give equal bytes.
 
     Args:
-        path: Where; a file that exists is replaced in one step.
+        path: The file.
         state: The network's state dictionary.
         information: As `describe` returns it.
 
@@ -67,7 +67,7 @@ def save_weights(path: Path, state: dict[str, Tensor], information: dict[str, An
 
 
 def _with_sorted_metadata(content: bytes) -> tuple[bytes, memoryview]:
-    """Put the metadata of a safetensors file in order, which the library leaves to chance; returns header and data."""
+    """Sort the metadata of a safetensors file, whose order the library leaves to chance; return header and data."""
     size = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + size])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
@@ -77,12 +77,12 @@ def _with_sorted_metadata(content: bytes) -> tuple[bytes, memoryview]:
 
 
 def build_checked(build: Callable[[], ModuleT], state: dict[str, Tensor], source: str) -> ModuleT:
-    """Build a network and load its weights, once they are known to fit: a description alone can take no memory.
+    """Build a network and load its weights, but only if they fit: a description alone must not take memory.
 
     Args:
         build: Makes the network.
-        state: Tensors by name.
-        source: Whose they are, for the message.
+        state: The state dictionary.
+        source: The checkpoint, for the message.
 
     Returns:
         The network, in evaluation mode on the CPU.
@@ -97,38 +97,40 @@ def build_checked(build: Callable[[], ModuleT], state: dict[str, Tensor], source
     return network.eval()
 
 
-def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any], Path]:
-    """Read what a checkpoint holds, without building anything.
+class Weights(NamedTuple):
+    """The content of a checkpoint.
+
+    Attributes:
+        state: The network's state dictionary.
+        information: As `describe` returned it.
+        path: The file.
+    """
+
+    state: dict[str, Tensor]
+    information: dict[str, Any]
+    path: Path
+
+
+def read_weights(path: str | Path) -> Weights:
+    """Read a checkpoint without building anything.
 
     Args:
-        path: A run folder, a `model.safetensors` or a `.ckpt`. Of a checkpoint of a run with EMA, the average.
-
-    Returns:
-        The network's state dictionary, what `describe` knew of it, and the file.
+        path: A run folder, a `model.safetensors` or a `.ckpt`. If the run has an EMA, its average is read.
 
     Raises:
-        UserError: The file is missing, truncated, no checkpoint, or holds pickled code.
+        UserError: The file is missing, truncated, not a checkpoint, or holds pickled code.
     """
     path = Path(path)
     if os.path.isdir(path):
         path = path / "model.safetensors"
-    if not os.path.exists(path):  # which is false for a name that no file can have; pathlib's raises
+    if not os.path.exists(path):  # unlike Path.exists, false for impossible names
         raise UserError(f"there is no checkpoint {path}: give a run folder, a model.safetensors or a .ckpt file")
     state, information = _read_safetensors(path) if path.suffix == ".safetensors" else _read_lightning(path)
-    return state, information, path
+    return Weights(state, information, path)
 
 
 def load_state(network: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Load a state dictionary, or say briefly why it does not fit.
-
-    Args:
-        network: To load into.
-        state: Tensors by name.
-        source: Whose they are, for the message.
-
-    Raises:
-        UserError: Names, shapes or types differ, or a weight is NaN or infinite.
-    """
+    """Load a state dictionary after `check_state`; takes and raises the same."""
     check_state(network, state, source)
     network.load_state_dict(state)
 
@@ -137,9 +139,9 @@ def check_state(network: nn.Module, state: dict[str, Tensor], source: str) -> No
     """Check that a state dictionary fits a network, which may be on the meta device.
 
     Args:
-        network: What it must fit.
-        state: Tensors by name. A shorter floating-point type fits a longer one, whose values include its own.
-        source: Whose they are, for the message.
+        network: The network.
+        state: Tensors by name. A shorter floating-point type fits a longer one, which has all its values.
+        source: The checkpoint, for the message.
 
     Raises:
         UserError: Names, shapes or types differ, or a weight is NaN or infinite.
@@ -174,29 +176,15 @@ def check_state(network: nn.Module, state: dict[str, Tensor], source: str) -> No
 
 
 def network_state(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
-    """Take the network's weights out of a `.ckpt`: the average, if the run kept one.
-
-    Args:
-        checkpoint: As `read_checkpoint` returns it.
-
-    Returns:
-        The network's state dictionary.
-    """
+    """Return the network's state dictionary in a `.ckpt`: the average, if the run has an EMA."""
     return {name.removeprefix(_PREFIX): tensor for name, tensor in checkpoint["state_dict"].items()}
 
 
 def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     """Read a `.ckpt`, tensors and plain values only.
 
-    Args:
-        path: The file.
-        map_location: As in `torch.load`.
-
-    Returns:
-        The checkpoint's dictionary.
-
     Raises:
-        UserError: The file is missing, truncated, no checkpoint, or holds pickled code.
+        UserError: The file is missing, truncated, not a checkpoint, or holds pickled code.
     """
     if not os.path.isfile(path):
         raise UserError(f"there is no checkpoint {path}")
@@ -207,7 +195,7 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
         raise
     except PermissionError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except Exception as error:  # whatever the parser of arbitrary bytes met
+    except Exception as error:  # parsing arbitrary bytes can raise anything
         if isinstance(error, pickle.UnpicklingError) and ("GLOBAL" in str(error) or "allowlisted" in str(error)):
             raise UserError(
                 f"{path} is refused: it holds pickled Python objects, which can run code when read; "
@@ -248,7 +236,7 @@ def _read_lightning(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _check_tensors(state: dict[Any, Any], path: Path) -> None:
-    """Refuse what is no weight, and tensors that claim more memory than there is file."""
+    """Refuse values that are not plain tensors, and tensors that claim more memory than the file has."""
     for name, tensor in state.items():
         if not isinstance(name, str):
             raise UserError(f"{path} has weights without names: it is not a checkpoint of `halonet train`")

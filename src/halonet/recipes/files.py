@@ -1,12 +1,12 @@
-"""Recipes as YAML files state them: found by name, and each put together from its base and what differs from it.
+"""Recipes in YAML files: found by name and merged with their bases, but not checked.
 
-A file is one recipe, or has `variations:`, which are recipes by name that share what stands beside them: the variation
-`b4_h1` in `imagenet/windows.yaml` is the recipe `imagenet/windows/b4_h1`. A recipe may name another as its `base:`;
-sections are merged key by key, any other value replaces that of the base. A variation with a base of its own takes
-nothing from what stands beside `variations:`.
+A file is one recipe, or has `variations:`, which are recipes by name that share the other keys of the file: the
+variation `b4_h1` in `imagenet/windows.yaml` is the recipe `imagenet/windows/b4_h1`. A recipe may name another as its
+`base:`; sections are merged key by key, any other value replaces that of the base. A variation with its own base takes
+nothing from the other keys of the file.
 
-This module imports the standard library and PyYAML alone, so that it can be loaded by its path without importing
-halonet, and with it PyTorch. Keep it so.
+This module imports only the standard library and PyYAML, so that it can be loaded by its path without importing
+halonet, which imports PyTorch. Keep it so.
 """
 
 import copy
@@ -21,23 +21,23 @@ from typing import Any, NamedTuple
 
 import yaml
 
-MOST_BASES = 8  # one upon another
+MOST_BASES = 8  # in a chain
 LONGEST_BASE = 500
-# What a recipe says of itself. Its base says it of another experiment.
+# Keys that describe one experiment, so that a base does not pass them on.
 NOT_INHERITED = ("name", "description", "reproduces", "provenance")
 
 
 class RecipeFileError(ValueError):
-    """A mistake in a recipe file, told on one line."""
+    """A mistake in a recipe file, described in one line."""
 
 
 class UnknownRecipeError(LookupError):
     """There is no such recipe.
 
     Attributes:
-        name: What was asked for.
+        name: The name that was asked for.
         known: The recipes of the package.
-        asked_by: What to call the file that names it as its base; empty where no file does.
+        asked_by: The name in messages of the recipe that has it as its base; empty if it was asked for directly.
     """
 
     def __init__(self, name: str, known: list[str], asked_by: str) -> None:
@@ -47,14 +47,14 @@ class UnknownRecipeError(LookupError):
 
 @dataclass(frozen=True)
 class WrittenRecipe:
-    """A recipe as its file states it, unchecked.
+    """A recipe as its file states it, not checked.
 
     Attributes:
-        name: By its path among the packaged recipes, or the stem of the file.
-        source: What to call it in messages.
+        name: Its path among the packaged recipes, or the stem of the file.
+        source: Its name in messages.
         changes: Its own keys.
-        base: The recipe that these differ from.
-        values: Its nested dictionaries, with what the base adds.
+        base: The recipe that it changes.
+        values: The result of merging both, as nested dictionaries.
     """
 
     name: str
@@ -65,12 +65,7 @@ class WrittenRecipe:
 
 
 def merge(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Lay changes over nested dictionaries, key by key.
-
-    Args:
-        values: The nested dictionaries; they are not changed.
-        changes: Dictionaries are merged with those in `values`; anything else, lists too, replaces what stands there.
-    """
+    """Merge changes into a copy of nested dictionaries, key by key; other values, and lists, are replaced."""
     merged = copy.deepcopy(values)
     for key, change in changes.items():
         below = merged.get(key)
@@ -82,12 +77,7 @@ def merge(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_plainly(file: Traversable, source: str) -> dict[str, Any]:
-    """Read a YAML file that is known to be sound; a number such as 1e-4, without a point, is read as text.
-
-    Args:
-        file: The file.
-        source: What to call it in messages.
-    """
+    """Read a valid YAML file, called `source` in messages; numbers without a point, such as 1e-4, become text."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     values = yaml.load(file.read_text(encoding="utf-8"), loader)
     if not isinstance(values, dict):
@@ -102,15 +92,15 @@ class RecipeFiles:
         """Take a folder.
 
         Args:
-            folder: Its files are named by their paths in it.
-            read: Gives the keys of a file, and takes what to call it in messages.
+            folder: Its recipes are named by their paths in it.
+            read: Returns the keys of a file; its second argument is the name of the file in messages.
         """
         self._folder = folder
         self._read = read
-        self._contents: dict[str, dict[str, Any]] = {}  # the files in the folder stay as they are while we run
+        self._contents: dict[str, dict[str, Any]] = {}  # packaged files do not change
 
     def names(self) -> list[str]:
-        """Name the recipes in the folder, sorted."""
+        """List the names of the recipes in the folder, sorted."""
         names = []
         for file in self._files:
             has_variations = "variations" in self._content(file)
@@ -128,7 +118,7 @@ class RecipeFiles:
         Raises:
             UnknownRecipeError: It, or a base, is neither.
             RecipeFileError: A base is wrong.
-            Exception: What reading a file raises.
+            Exception: Reading a file failed.
         """
         return self._find(name_or_path, Path(), ())
 
@@ -147,7 +137,7 @@ class RecipeFiles:
         return WrittenRecipe(stated.name, stated.source, changes, base, merge(inherited, changes))
 
     def _packaged(self, name: str) -> "_Stated | None":
-        """What the folder states of a recipe, if it has it."""
+        """Look up a recipe in the folder."""
         if name in self._files and "variations" not in self._content(name):
             return _Stated(name, f"recipe {name}", name, None, self._content(name))
         file, _, variation = name.rpartition("/")
@@ -155,7 +145,7 @@ class RecipeFiles:
         return _Stated(name, f"recipe {name}", name, None, variations[variation]) if variation in variations else None
 
     def _elsewhere(self, wanted: str, folder: Path | None, asked_by: str) -> "_Stated | None":
-        """What a file says by its path from a folder, if it is a path; None for the folder stands for the package."""
+        """Read the file that a path names, starting at a folder; bases of packaged recipes have none."""
         if folder is None or Path(wanted).suffix not in (".yaml", ".yml"):
             return None
         path = folder / wanted
@@ -201,12 +191,12 @@ class RecipeFiles:
 
 
 class _Stated(NamedTuple):
-    """What a file says of a recipe, its bases not read yet."""
+    """The content of a file for one recipe, before its bases are read."""
 
     name: str
-    source: str  # what to call it in messages
-    place: str  # where it stands: no two recipes have the same
-    folder: Path | None  # where the path of its base starts; None in the package, whose bases have names
+    source: str  # its name in messages
+    place: str  # unique to this recipe
+    folder: Path | None  # where the path of its base starts; None in the package, whose bases are names
     keys: dict[str, Any]
 
 
@@ -221,7 +211,7 @@ def _base(stated: _Stated) -> str:
 
 
 def _check_descent(stated: _Stated, above: tuple[_Stated, ...]) -> None:
-    """Refuse a recipe that is a base of its own, and too many bases."""
+    """Refuse a recipe that is its own base, and too many bases."""
     places = [each.place for each in above]
     if stated.place in places:
         others = [each.source for each in above[places.index(stated.place) + 1 :]]

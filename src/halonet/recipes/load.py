@@ -1,4 +1,4 @@
-"""Recipes from YAML files in the package or anywhere, with overrides from the command line, checked and typed."""
+"""Recipes from YAML files, with overrides from the command line, checked and typed."""
 
 import copy
 import dataclasses
@@ -21,11 +21,7 @@ from halonet.schemas import check
 
 
 def list_recipes() -> list[str]:
-    """Name the recipes that come with the package.
-
-    Returns:
-        Sorted names such as "fashion_mnist" and "imagenet/h0", each good for `resolve`.
-    """
+    """List the names of the packaged recipes, such as "fashion_mnist" and "imagenet/h0", sorted."""
     return _FILES.names()
 
 
@@ -33,16 +29,16 @@ SchemaT = TypeVar("SchemaT")
 
 
 def resolve(name_or_path: str | Path, overrides: Sequence[str] = (), *, task: str | None = None) -> AnyRecipe:
-    """Read a recipe.
+    """Read a recipe, with its bases and overrides.
 
     Args:
         name_or_path: One of `list_recipes()`, or a YAML file.
         overrides: Such as "--schedule.epochs=10", "schedule.epochs=10" or "--schedule.epochs", "10". Hyphens in a key
             stand for underscores.
-        task: "classification" or "detection", which it must be for; None takes either.
+        task: The task that the recipe must have, "classification" or "detection"; None allows both.
 
     Returns:
-        The recipe, a `Recipe` or a `DetectionRecipe`, complete and checked.
+        The checked recipe, a `Recipe` or a `DetectionRecipe`.
 
     Raises:
         UserError: There is no such recipe, it is for another task, the file is not YAML, a key is unknown or missing,
@@ -70,15 +66,7 @@ def resolve(name_or_path: str | Path, overrides: Sequence[str] = (), *, task: st
 
 
 def build(values: dict[str, Any], source: str, schema: type[SchemaT]) -> SchemaT:
-    """Make a recipe of nested dictionaries.
-
-    Args:
-        values: By key, as YAML gives them.
-        source: What to call them in messages.
-        schema: The recipe's class.
-
-    Returns:
-        The recipe, complete and checked.
+    """Make a recipe from nested dictionaries, called `source` in messages.
 
     Raises:
         UserError: It names all keys that are unknown, missing, of the wrong type or out of their range.
@@ -87,13 +75,14 @@ def build(values: dict[str, Any], source: str, schema: type[SchemaT]) -> SchemaT
 
 
 def derive(base: dict[str, Any], changes: dict[str, Any], source: str, schema: type) -> dict[str, Any]:
-    """Take a recipe that says only what differs from another.
+    """Change values of a recipe that is given as nested dictionaries.
 
     Args:
-        base: The other's nested dictionaries; they are not changed.
-        changes: Values by dotted key, such as "model.overrides.halo_size"; a dictionary is merged with the base's.
-        source: What to call the recipe in messages.
-        schema: The recipe's class.
+        base: The nested dictionaries; not changed.
+        changes: Values by dotted key, such as "model.overrides.halo_size"; a dictionary is merged with that of the
+            base.
+        source: The name of the recipe in messages.
+        schema: The class of the recipe.
 
     Returns:
         Nested dictionaries, for `build`.
@@ -112,13 +101,7 @@ def derive(base: dict[str, Any], changes: dict[str, Any], source: str, schema: t
 
 
 def task_of(name_or_path: str | Path) -> str:
-    """Tell what a recipe is for.
-
-    Args:
-        name_or_path: As for `resolve`.
-
-    Returns:
-        A key of `TASKS`, if it is one of ours.
+    """Return the task of a recipe, unchecked.
 
     Raises:
         UserError: There is no such recipe, or the file is not YAML.
@@ -127,19 +110,12 @@ def task_of(name_or_path: str | Path) -> str:
 
 
 def to_yaml(recipe: Any) -> str:
-    """Write a recipe so that `resolve` reads the same one.
-
-    Args:
-        recipe: Of any task.
-
-    Returns:
-        YAML, every field included.
-    """
+    """Write a recipe of any task as YAML with all its fields, from which `resolve` reads the same one."""
     return dump_yaml(_plain(dataclasses.asdict(recipe)))
 
 
 def completed(recipe: SchemaT, other: SchemaT) -> SchemaT:
-    """Take the values that a recipe, or a section of it, leaves null from another."""
+    """Replace the null values of a recipe, or a section of it, by those of another."""
     values: dict[str, Any] = {}
     for field in dataclasses.fields(recipe):  # pyright: ignore[reportArgumentType] - a recipe is a dataclass
         value, others = getattr(recipe, field.name), getattr(other, field.name)
@@ -150,12 +126,12 @@ def completed(recipe: SchemaT, other: SchemaT) -> SchemaT:
 
 
 def was_edited(text: str, recipe: Any, places: Sequence[str] = ("root",)) -> bool:
-    """Tell whether a recipe is another than the one that a run was begun with.
+    """Whether a recipe differs from the one that a run began with.
 
     Args:
-        text: What `to_yaml` wrote when it began; an older version has fewer fields, which had today's defaults.
-        recipe: Today's.
-        places: Keys of `data` that say where it lies, and may differ.
+        text: The YAML of the old recipe; an older version has fewer fields, which had the current defaults.
+        recipe: The current recipe.
+        places: Keys of `data` that may differ because they say where it is.
     """
     try:
         begun = build(parse_yaml(text, "the recipe of the checkpoint"), "the recipe of the checkpoint", type(recipe))
@@ -176,7 +152,7 @@ _FILES = RecipeFiles(resources.files("halonet") / "recipes", _read)
 
 
 def find(name_or_path: str | Path) -> WrittenRecipe:
-    """Read a recipe and its bases, unchecked; takes and raises what `resolve` does."""
+    """Read a recipe and its bases without checking them; takes and raises what `resolve` does."""
     try:
         return _FILES.find(str(name_or_path))
     except UnknownRecipeError as error:
@@ -192,14 +168,14 @@ def _task(written: WrittenRecipe) -> str:
 
 
 def _check_bases(written: WrittenRecipe, schema: type) -> None:
-    """Check every base as a recipe of its own, so that its mistakes are told with its name."""
+    """Check every base as a recipe of its own, so that messages about its mistakes name it."""
     if written.base is not None:
         _check_bases(written.base, schema)
         check(schema, written.base.values, written.base.source)
 
 
 def split_overrides(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Take overrides apart into keys and values, as text."""
+    """Split overrides into keys and values, as text."""
     words = iter(overrides)
     for word in words:
         key, equals, value = word.partition("=")
@@ -216,7 +192,7 @@ def _override(values: dict[str, Any], key: str, text: str, schema: type) -> None
 
 
 def _find_key(values: dict[str, Any], key: str, schema: type) -> tuple[dict[str, Any], str, Any]:
-    """Find the section that a dotted key lies in (it is made), the key's last part, and the type of its value."""
+    """Find the section of a dotted key (made if missing), the last part of the key, and the type of its value."""
     section: Any = schema
     path = key.split(".")
     for depth, part in enumerate(path):
@@ -232,7 +208,7 @@ def _find_key(values: dict[str, Any], key: str, schema: type) -> tuple[dict[str,
             section = Any
         if depth < len(path) - 1:
             inner = values.setdefault(part, {})
-            # A file that has a value where a section belongs is told so when it is checked.
+            # If the file has a value in place of this section, checking the recipe will say so.
             values = inner if isinstance(inner, dict) else {}
     if dataclasses.is_dataclass(section):
         first = dataclasses.fields(section)[0].name
@@ -245,14 +221,14 @@ def _wrong_key(complaint: Complaint) -> RuleError:
 
 
 def _without_rules(hint: Any) -> Any:
-    """The type that an annotation names, less its rules; that of a value that may be null stays a union."""
+    """Remove the rules from an annotation; a union with None stays."""
     while typing.get_origin(hint) is Annotated:
         hint = typing.get_args(hint)[0]
     return hint
 
 
 def _is_text(hint: Any) -> bool:
-    """Whether a field takes the words as they are, even if they look like a number; null stays null where it may."""
+    """Whether a field takes text as it is, even if it looks like a number; null stays null where that is allowed."""
     parts = [_without_rules(part) for part in typing.get_args(hint)]
     return (
         hint is str
@@ -262,13 +238,13 @@ def _is_text(hint: Any) -> bool:
 
 
 def _note_the_learning_rate(recipe: Any, written: WrittenRecipe) -> None:
-    """Say which learning rate belongs to a batch that was changed alone."""
+    """Suggest a learning rate if only the batch size was changed."""
     while written.base is not None and "learning_rate" not in written.changes.get("optimizer", {}):
         written = written.base
     optimizer = recipe.optimizer
     usual = written.values.get("optimizer", {}).get("batch_size", OptimizerSection.batch_size)
     if not isinstance(usual, int) or None in (optimizer.batch_size, optimizer.learning_rate):
-        return  # what follows from the data will fit
+        return  # values from the data will fit one another
     if usual == optimizer.batch_size:
         return
     scaled = f"{optimizer.learning_rate * optimizer.batch_size / usual:.3g}"
@@ -281,7 +257,7 @@ def _note_the_learning_rate(recipe: Any, written: WrittenRecipe) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Tuples as lists, which YAML has."""
+    """Convert tuples to lists for YAML."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""A recipe is one experiment as a typed record; this is what the recipes of all tasks share."""
+"""The fields that the recipes of all tasks share."""
 
 import dataclasses
 import functools
@@ -26,7 +26,7 @@ LONGEST_NAME, LONGEST_PART = 200, 100
 
 
 def _is_name(name: str) -> bool:
-    """Whether a name is a path that stays below the folder of runs; no name at all is for runs that get a folder."""
+    """Whether a name is a path below the folder of runs; it may be empty if the run folder is given."""
     parts = name.split("/")
     return name == "" or (
         len(name) <= LONGEST_NAME
@@ -51,12 +51,12 @@ Seed = Annotated[int, within(least=0, below=2**63)]
 
 @record
 class ProvenanceSection:
-    """What running the recipe here took and gave.
+    """What a run of the recipe took and gave.
 
     Attributes:
-        hardware: It ran on.
-        time: It took.
-        result: It gave, with the number of seeds; "not yet run" is an honest value.
+        hardware: What it ran on.
+        time: How long it took.
+        result: Its result, with the number of seeds; "not yet run" is an honest value.
     """
 
     hardware: Text = NOT_YET_RUN
@@ -66,15 +66,15 @@ class ProvenanceSection:
 
 @record
 class OptimizerSection:
-    """Nesterov SGD.
+    """SGD with Nesterov momentum.
 
     Attributes:
-        learning_rate: The peak, for the whole batch; null follows from the batch size.
-        momentum: Ours: the paper names no value.
+        learning_rate: The peak, for the whole batch; null takes one that fits the batch size.
+        momentum: Our choice: the paper names no value.
         weight_decay: L2 penalty.
-        decay: On tensors with two axes or more ("matrices"), or on all; ours: the paper does not say.
-        batch_size: Images per optimizer step, over all devices and accumulated micro-batches; null follows from the
-            number of images.
+        decay: Applies it to tensors with two axes or more ("matrices"), or to all; our choice: the paper does not say.
+        batch_size: Images per optimizer step, over all devices and accumulated micro-batches; null takes one that fits
+            the number of images.
         accumulate: Micro-batches per optimizer step.
     """
 
@@ -91,7 +91,7 @@ class EmaSection:
     """The moving average of the weights.
 
     Attributes:
-        decay: What each step keeps of it in the long run (less at first); 0 turns it off.
+        decay: What each step keeps of the average in the long run (less at first); 0 turns it off.
     """
 
     decay: Part = 0.0
@@ -99,18 +99,18 @@ class EmaSection:
 
 @record
 class EngineSection:
-    """How the computer does it; nothing here is part of the experiment, but the seed.
+    """How the training is computed; only the seed is part of the experiment.
 
     Attributes:
-        precision: Of the network's arithmetic; weights are always float32.
+        precision: Precision of the network's arithmetic; weights are always float32.
         accelerator: "cpu", "gpu", ...; "auto" takes what there is.
-        devices: Processes on each node.
+        devices: Processes per node.
         nodes: Machines.
         strategy: Lightning's, such as "ddp".
         compile: Whether to `torch.compile` the network.
         clip_gradient: Largest norm of the gradient; null for none.
-        seed: Of weights, order, augmentation, dropout and stochastic depth.
-        checkpoint_every_steps: Optimizer steps between checkpoints; one more is written as each epoch begins.
+        seed: Seeds weights, order, augmentation, dropout and stochastic depth.
+        checkpoint_every_steps: Optimizer steps between checkpoints; one more is written at the start of each epoch.
         log_every_steps: Optimizer steps between lines of the log.
     """
 
@@ -128,27 +128,27 @@ class EngineSection:
 
 @record
 class AnyRecipe:
-    """One experiment of any task, which gives `model`, `data` and `schedule` sections of its own.
+    """The base of the recipes of all tasks, which add `model`, `data` and `schedule` sections of their own.
 
     Attributes:
         name: Its path among the recipes, without suffix; a file elsewhere is named by its stem.
-        task: What is trained.
+        task: The task to train.
         description: What is trained, and how.
-        reproduces: Which figure of the paper, or that it is our own.
-        provenance: What it took and gave here.
-        model: The network; `name`, `num_classes` and `in_chans` are among its fields.
-        data: The images; `source`, `augmentation` and `test_split` are among its fields.
-        optimizer: Nesterov SGD.
+        reproduces: The figure of the paper that it reproduces, or that it is our own.
+        provenance: What a run took and gave.
+        model: The network, with `name`, `num_classes` and `in_chans`.
+        data: The images, with `source`, `augmentation` and `test_split`.
+        optimizer: SGD with Nesterov momentum.
         schedule: The learning rate over the run.
         ema: The average of the weights.
-        engine: How the computer does it.
+        engine: How the training is computed.
 
     Raises:
         RuleError: Values break rules; it names all of them.
     """
 
     follow_from_data: ClassVar[tuple[str, ...]] = ()
-    """Dotted keys of values that may be null, and then follow from the data."""
+    """Dotted keys of values that may be null, to be filled in from the data."""
 
     name: Name = ""
     task: str = ""
@@ -178,15 +178,15 @@ class AnyRecipe:
         check_together(self, rules | self._rules())
 
     def _rules(self) -> dict[str, tuple[bool, str]]:
-        """What else must fit together, see `halonet.rules.check_together`."""
+        """More rules for fields together, see `halonet.rules.check_together`."""
         return {}
 
     def missing_values(self) -> list[str]:
-        """Dotted keys of the values that still have to follow from the data."""
+        """List the dotted keys of values that still have to be filled in from the data."""
         return [key for key in self.follow_from_data if value_of(self, key) is None]
 
     def require_complete(self) -> None:
-        """Refuse to go on with values that still have to follow from the data.
+        """Refuse a recipe with values that still have to be filled in from the data.
 
         Raises:
             UserError: It names them.
@@ -217,9 +217,6 @@ def check_model(section: Any) -> HaloNetConfig:
 
     Args:
         section: With the fields `name` and `overrides`.
-
-    Returns:
-        The network's config.
 
     Raises:
         RuleError: There is no such network, or overrides break the rules of `HaloNetConfig`.

@@ -1,4 +1,4 @@
-"""The tasks that there are, by name; each is imported when it is needed."""
+"""The tasks by name, each imported only when it is needed."""
 
 from typing import NamedTuple
 
@@ -6,12 +6,12 @@ from halonet.errors import UserError
 
 
 class Entry(NamedTuple):
-    """Where a task is found; it is imported when it is needed.
+    """Where to find a task, as names to import.
 
     Attributes:
         recipe: The class of its recipes.
         task: Its subclass of `Task`.
-        command: What trains its recipes.
+        command: Trains its recipes.
     """
 
     recipe: str
@@ -30,11 +30,7 @@ TASKS = {
 
 
 def require_task(name: str, source: str) -> Entry:
-    """Find a task by its name.
-
-    Args:
-        name: Such as "classification".
-        source: What names it, for the message.
+    """Find a task by its name; `source` names the recipe in the message.
 
     Raises:
         UserError: There is no such task.

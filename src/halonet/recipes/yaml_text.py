@@ -1,11 +1,11 @@
-"""YAML 1.2 as recipes and plans hold it: read within limits, whatever the text is, and written."""
+"""Reads and writes YAML 1.2; input is limited in size, so that any text can be read safely."""
 
 import errno
 import re
 from collections.abc import Hashable
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from yaml.composer import ComposerError
@@ -16,23 +16,19 @@ from halonet.rules import shown
 
 # Our longest file has 200 lines. PyYAML takes a second for every 100,000 letters.
 MOST_LETTERS = 200_000
-DEEPEST = 32  # sections within sections
-MOST_VALUES = 20_000  # with every alias written out
+DEEPEST = 32  # nested sections
+MOST_VALUES = 20_000  # with all aliases expanded
 
 
 def read_text(path: Traversable, what: str) -> str:
-    """Read a short text file.
-
-    Args:
-        path: The file.
-        what: What to call it in messages, such as "recipe mine.yaml".
+    """Read a short text file, called `what` in messages, such as "recipe mine.yaml".
 
     Raises:
-        UserError: It is no file, is too long, or is not UTF-8.
+        UserError: It is not a file, is too long, or is not UTF-8.
     """
     try:
         if not (path.is_file() or path.is_dir()) and isinstance(path, Path) and path.exists():
-            raise OSError(errno.EINVAL, "it is neither a file nor a folder")  # a pipe would keep us waiting
+            raise OSError(errno.EINVAL, "it is neither a file nor a folder")  # reading a pipe could block
         with path.open("rb") as file:
             content = file.read(4 * MOST_LETTERS + 1)
         _check_length(content, what, 4 * MOST_LETTERS)
@@ -41,22 +37,18 @@ def read_text(path: Traversable, what: str) -> str:
         raise
     except UnicodeDecodeError as error:
         raise UserError(f"cannot read {what}: byte {error.start} is not UTF-8; save it as UTF-8") from error
-    except (OSError, ValueError) as error:  # a ValueError is of a path that holds NUL
+    except (OSError, ValueError) as error:  # a ValueError if the path holds NUL
         raise UserError(f"cannot read {what}: {getattr(error, 'strerror', None) or error}") from error
     _check_length(text, what)
     return text
 
 
 def parse_yaml(text: str, source: str) -> dict[str, Any]:
-    """Read YAML that holds keys.
-
-    Args:
-        text: The YAML.
-        source: What to call it in messages.
+    """Read YAML that holds keys; messages call it `source`.
 
     Raises:
-        UserError: It is not valid YAML, holds no keys or one of them twice, or is longer, deeper or, with its aliases
-            written out, larger than any recipe is.
+        UserError: It is not valid YAML, holds no keys or a key twice, or is longer, deeper or, with aliases expanded,
+            larger than any recipe.
     """
     _check_length(text, source)
     values = _load(text, f"{source} is not valid YAML")
@@ -66,7 +58,11 @@ def parse_yaml(text: str, source: str) -> dict[str, Any]:
 
 
 def parse_value(text: str, key: str) -> Any:
-    """Read the YAML of one value; raises UserError, naming the key, for anything else."""
+    """Read a single value as YAML.
+
+    Raises:
+        UserError: The text is not a value; the message names the key.
+    """
     _check_length(text, key)
     return _load(text, f"{key}: {shown(text)} is not a value")
 
@@ -77,7 +73,7 @@ def dump_yaml(values: dict[str, Any]) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML reads 1e-4 as text, as YAML 1.1 said; YAML 1.2 reads a number, and so does everybody else."""
+    """PyYAML reads 1e-4 as text, as in YAML 1.1; this reads a number, as in YAML 1.2 and everywhere else."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -129,13 +125,20 @@ def _check_length(text: str | bytes, source: str, most: int = MOST_LETTERS) -> N
 def _load(text: str, complaint: str) -> Any:
     try:
         return yaml.load(text, _Loader)
-    except Exception as error:  # PyYAML's constructors raise whatever an odd number, date or tag makes them raise
+    except Exception as error:  # PyYAML raises all kinds of errors for odd numbers, dates and tags
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{complaint}: {reason}") from error
 
 
-def _measure(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple[int, int]:
-    """Count the values below a node, every alias written out, and how deep they lie."""
+class _Size(NamedTuple):
+    """The number of values in a node, and how deeply they are nested."""
+
+    values: int
+    depth: int
+
+
+def _measure(node: yaml.Node, known: dict[int, _Size | None]) -> _Size:
+    """Measure a node with all aliases expanded."""
     if id(node) in known:
         measured = known[id(node)]
         if measured is None:
@@ -147,10 +150,10 @@ def _measure(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple
         children = node.value
     elif isinstance(node, yaml.MappingNode):
         children = [each for pair in node.value for each in pair]
-    measures = [_measure(child, known) for child in children]
-    count, depth = 1 + sum(each[0] for each in measures), 1 + max((each[1] for each in measures), default=0)
-    if count > MOST_VALUES or depth > DEEPEST:
+    sizes = [_measure(child, known) for child in children]
+    size = _Size(1 + sum(each.values for each in sizes), 1 + max((each.depth for each in sizes), default=0))
+    if size.values > MOST_VALUES or size.depth > DEEPEST:
         message = f"its aliases written out, it has over {MOST_VALUES:,} values or is nested over {DEEPEST} deep"
         raise ComposerError(None, None, message, node.start_mark)
-    known[id(node)] = count, depth
-    return count, depth
+    known[id(node)] = size
+    return size

@@ -40,7 +40,7 @@ def test_clear_differences_and_clear_equality_hold(plan):
     assert found["gap"].estimate.value == pytest.approx((60 - 50) - (40 - 60))
 
 
-def test_a_verdict_that_may_be_chance_does_not_hold(plan):
+def test_a_verdict_likely_by_chance_does_not_hold(plan):
     found = judge(plan, step=0.22, first=60.0, second=59.9, third=60.1, fourth=60.0)["fourth"]
     assert found.verdict == "seen"
     assert found.estimate is not None
@@ -48,7 +48,7 @@ def test_a_verdict_that_may_be_chance_does_not_hold(plan):
     assert not found.holds
 
 
-def test_an_undecided_one_does_not_hold_however_small_its_p_value(plan):
+def test_an_undecided_finding_never_holds(plan):
     # Two one-sided tests at 5 % are an interval of 90 %: one of 95 % may reach beyond the margin.
     found = judge(plan, step=0.295, first=60.0, fourth=60.0)["fourth"]
     assert found.estimate is not None

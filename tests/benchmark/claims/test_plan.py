@@ -36,9 +36,9 @@ def test_a_row_says_only_what_differs_from_its_base(tmp_path):
 
 def test_claims_compare_rows(tmp_path):
     family, windows = write_plan(tmp_path).claims
-    assert family.comparisons == (Comparison("halonet", "resnet", "higher", "+1.0"),)
+    assert family.comparisons == (Comparison(row="halonet", base="resnet", effect="higher", paper="+1.0"),)
     assert windows.rows == ("no_halo", "small")
-    assert windows.comparisons[1] == Comparison("small", "no_halo", "none", "the same")
+    assert windows.comparisons[1] == Comparison(row="small", base="no_halo", effect="none", paper="the same")
     assert windows.contrasts == (Contrast("both", ("halonet", "no_halo", "resnet", "small"), "higher", "more"),)
 
 
@@ -111,7 +111,7 @@ def test_halonet_and_its_twins_had_the_same_trials_with_seeds_of_their_own():
     assert changes["halonet_few"] == changes["resnet_few"]
 
 
-def test_no_two_rows_are_the_same_experiment():
+def test_every_row_is_another_experiment():
     assert len({experiment_hash(row.recipe) for row in PLAN.rows.values()}) == len(PLAN.rows)
 
 

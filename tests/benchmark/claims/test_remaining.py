@@ -26,6 +26,6 @@ def test_the_time_of_a_run_is_its_rows_or_the_plans_or_its_bases(plan):
     assert minutes_of(plan, "first", some) == 30.0, "a diverged run ended early"
 
 
-def test_a_time_that_nobody_knows_is_none(plan):
+def test_an_unknown_time_is_none(plan):
     rows = {name: dataclasses.replace(row, minutes=None) for name, row in plan.rows.items()}
     assert minutes_of(dataclasses.replace(plan, rows=rows), "fourth", {name: [] for name in rows}) is None

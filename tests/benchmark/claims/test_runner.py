@@ -83,7 +83,7 @@ def test_shards_share_the_runs(plan, data, tmp_path, execution):
     assert execution.runs[:2] == ["halonet 0", "resnet 0"]
 
 
-def test_no_run_is_begun_that_would_not_end_in_time(plan, data, tmp_path, execution):
+def test_a_run_that_would_not_end_in_time_is_not_begun(plan, data, tmp_path, execution):
     lines: list[str] = []
     run(plan, data, tmp_path / "records", minutes=3.0, report=lines.append)
     assert execution.runs == ["no_halo 0", "no_halo 1", "no_halo 2", "small 0", "small 1", "small 2", "small 3"]
@@ -97,7 +97,7 @@ def test_a_busy_machine_makes_runs_longer(plan, data, tmp_path, monkeypatch):
     assert execution.runs == ["no_halo 0"]
 
 
-def test_a_run_that_is_killed_loses_itself_alone(plan, data, tmp_path, monkeypatch):
+def test_a_killed_run_loses_no_other_record(plan, data, tmp_path, monkeypatch):
     execution = Execution(plan)
 
     def interrupt(row: Row, seed: int, root: Path, code: dict[str, Any]) -> dict[str, Any]:
@@ -157,7 +157,7 @@ def test_a_shard_is_a_part_of_a_number():
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, plan: Plan, execution: Execution) -> None:
-    monkeypatch.setattr("halonet.benchmark.claims.plan.read_plan", lambda: plan)
+    monkeypatch.setattr("halonet_cli.run.claims.read_plan", lambda: plan)
     monkeypatch.setattr(runner, "require_committed_code", lambda: None)
     monkeypatch.setattr(runner, "run_quietly", lambda: None)
 
@@ -199,7 +199,7 @@ def test_a_mistake_is_one_line_and_status_2(data, tmp_path, capsys, words, messa
         ({"commit": None}, "the code is in no git checkout"),
     ],
 )
-def test_code_that_no_commit_names_is_refused(monkeypatch, run, message):
+def test_uncommitted_code_is_refused(monkeypatch, run, message):
     monkeypatch.setattr(runner, "describe_run", lambda words: run)
     with pytest.raises(UserError, match=message):
         runner.require_committed_code()
@@ -220,7 +220,7 @@ def test_no_run_is_begun_after_the_checkout_changed(plan, data, tmp_path, monkey
     assert execution.runs == ["halonet 0"]
 
 
-def test_a_run_that_another_process_did_meanwhile_is_left_out(plan, data, tmp_path, monkeypatch):
+def test_a_run_of_another_process_is_not_repeated(plan, data, tmp_path, monkeypatch):
     execution = Execution(plan)
 
     def execute(row: Row, seed: int, root: Path, code: dict[str, Any]) -> dict[str, Any]:

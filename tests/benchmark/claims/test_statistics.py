@@ -10,7 +10,6 @@ from halonet.benchmark.claims.statistics import (
     difference,
     holm,
     mean,
-    prediction_interval,
     t_quantile,
     two_sided_p_value,
     verdict,
@@ -115,12 +114,6 @@ def test_groups_that_do_not_vary_have_an_interval_without_width():
     assert (other.interval, other.p_value) == ((1.0, 1.0), 0.0)
     one = difference([4.0, 4.0], A)
     assert one.degrees == pytest.approx(4.0)
-
-
-def test_a_prediction_interval_is_wider_than_the_interval_of_the_mean():
-    low, high = prediction_interval(A)
-    assert (low + high) / 2 == pytest.approx(3.0)
-    assert (high - low) / 2 == pytest.approx(2.776445 * math.sqrt(2.5) * math.sqrt(6 / 5), rel=1e-6)
 
 
 @pytest.mark.parametrize(

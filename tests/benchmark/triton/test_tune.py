@@ -51,7 +51,7 @@ def test_the_command_prints_proposals_and_keeps_what_it_measured(
 ) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     monkeypatch.setattr("halonet.benchmark.triton.tune.candidates", other)
-    monkeypatch.setattr("halonet.benchmark.sizes.find_sizes", lambda names: {"tiny": SIZE})
+    monkeypatch.setattr("halonet_cli.run.tune.find_sizes", lambda names: {"tiny": SIZE})
     output = tmp_path / "tune.json"
     words = ["--device", "cpu", "--batch", "1", "--repeats", "2", "--dtype", "float32", "--output", str(output)]
     assert main(["benchmark", "tune", *words]) == 0
@@ -72,7 +72,7 @@ def test_every_kernel_is_tried_in_its_configuration_and_in_others(monkeypatch: p
 
 
 @interpreted
-def test_a_candidate_that_computes_something_else_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_candidate_with_wrong_results_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     from halonet.ops.attention.triton import launch
 

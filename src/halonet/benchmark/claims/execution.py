@@ -34,11 +34,7 @@ SPLITS = ("train", "validation", "test")
 def execute(row: Row, seed: int, root: Path, code: dict[str, Any]) -> dict[str, Any]:
     """Train a row with one seed in this process, and return its record, see `halonet.benchmark.claims.schema`.
 
-    Args:
-        row: Of the plan.
-        seed: Of weights, order and augmentation.
-        root: The folder that holds CIFAR-10.
-        code: As `describe_code` returns it.
+    `root` is the folder that holds CIFAR-10, and `code` what `describe_code` returns.
 
     Raises:
         UserError: The data cannot be read, or the disk is full.

@@ -1,4 +1,4 @@
-"""What of a recipe is part of the experiment, and a short name for it that outlives other changes of recipes."""
+"""Which fields of a recipe define the experiment, and a hash of them that new fields do not change."""
 
 import copy
 import dataclasses
@@ -11,9 +11,9 @@ from halonet.classification.recipe import Recipe
 from halonet.models.config import HaloNetConfig
 from halonet.models.registry import configure
 
-# What describes a recipe, or changes how its run proceeds but not what it computes. The seed is in the record's name,
-# and the network is told by its whole config.
-NO_PART_OF_THE_EXPERIMENT = (
+# Fields that describe a recipe, or how its run proceeds, but do not change the result. The seed is in the record's
+# name, and the whole network in `model.config`.
+IGNORED_FIELDS = (
     "name",
     "description",
     "reproduces",
@@ -37,23 +37,23 @@ def resolved_recipe(recipe: Recipe) -> dict[str, Any]:
 
 
 def experiment_hash(recipe: Recipe) -> str:
-    """Name the experiment of a recipe by 16 hexadecimal digits, which do not depend on `NO_PART_OF_THE_EXPERIMENT`.
+    """Hash a recipe without `IGNORED_FIELDS` to 16 hexadecimal digits.
 
-    A field that recipes or networks get later changes nothing as long as it has its default.
+    A field that is added to recipes or networks later does not change the hash while it has its default.
     """
     return hash_recipe(resolved_recipe(recipe))
 
 
 def hash_recipe(values: dict[str, Any]) -> str:
-    """Compute the hash of what `resolved_recipe` wrote."""
+    """Hash what `resolved_recipe` returned."""
     part = _without_defaults(experiment_of(values), Recipe)
     return hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def experiment_of(values: dict[str, Any]) -> dict[str, Any]:
-    """Leave out of what `resolved_recipe` wrote what is no part of the experiment."""
+    """Drop `IGNORED_FIELDS` from what `resolved_recipe` returned."""
     part = copy.deepcopy(values)
-    for key in NO_PART_OF_THE_EXPERIMENT:
+    for key in IGNORED_FIELDS:
         *sections, name = key.split(".")
         section = part
         for each in sections:

@@ -1,4 +1,4 @@
-"""What the records say of each comparison of the plan."""
+"""The result of each comparison in the plan."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -20,8 +20,6 @@ class Finding:
     """The result of a comparison or a contrast.
 
     Attributes:
-        claim: Name of its claim.
-        subject: From the plan.
         values: In percent, by seed, of each of its two or four rows.
         planned: Number of seeds that the plan has for each row.
         estimate: None where a row has fewer than two values.
@@ -44,7 +42,7 @@ def rows_of(subject: Comparison | Contrast) -> tuple[str, ...]:
 
 
 def complete(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Keep those that did not diverge."""
+    """Drop the records of diverged runs."""
     return [record for record in records if record["status"] == COMPLETE]
 
 

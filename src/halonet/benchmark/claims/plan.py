@@ -22,15 +22,13 @@ EFFECTS: tuple[str, ...] = get_args(Effect)
 
 @dataclass(frozen=True)
 class Row:
-    """A recipe that is trained with several seeds.
+    """A recipe that is trained with the seeds from 0 to num_seeds - 1.
 
     Attributes:
-        name: Unique in the plan.
-        base: The row that it differs from, or None.
+        base: The row that it differs from.
         changes: The differences, by the recipe's dotted keys.
         recipe: With seed 0 and without the folder of the data.
-        num_seeds: Its seeds are 0 to num_seeds - 1.
-        minutes: Process time of one run on one thread, or None if it was not measured.
+        minutes: Process time of one run on one thread, if it was measured.
     """
 
     name: str
@@ -41,7 +39,7 @@ class Row:
     minutes: float | None
 
 
-@dataclass(frozen=True)
+@record
 class Comparison:
     """A row against its base: the effect that we expect by what the paper found.
 
@@ -49,10 +47,10 @@ class Comparison:
     or "lost_by_shifts" (points of accuracy that shifts cost).
     """
 
-    row: str
-    base: str
+    row: FilledText
+    base: FilledText
     effect: Effect
-    paper: str
+    paper: FilledText
     measure: Measure = "top1"
 
 
@@ -80,13 +78,11 @@ class Claim:
 
 @dataclass(frozen=True)
 class Plan:
-    """The whole plan.
+    """The whole plan: `rows` and `claims` in the order in which they are trained.
 
     Attributes:
         variant: The variant of the data set that all rows are trained on.
         bases: Names of the rows that others are compared with.
-        rows: All rows by name, in the order in which they are trained.
-        claims: In the same order.
         absent: Claims of the paper that are not tested, and why.
         notes: What else a reader of the results must know, such as that the code changed between records.
     """
@@ -122,25 +118,12 @@ class _BaseEntry:
 
 
 @record
-class _RowEntry:
+class _RowEntry(_BaseEntry):
     """A row of a claim, which is compared with its base."""
 
     base: FilledText
-    set: dict[str, Any] | None = None
-    recipe: dict[str, Any] | None = None
-    seeds: Seeds
-    minutes: Minutes | None = None
     effect: Effect
     paper: FilledText
-
-
-@record
-class _ComparisonEntry:
-    row: FilledText
-    base: FilledText
-    effect: Effect
-    paper: FilledText
-    measure: Measure = "top1"
 
 
 @record
@@ -155,7 +138,7 @@ class _ClaimEntry:
     title: FilledText
     source: FilledText
     rows: dict[str, _RowEntry] = field(default_factory=dict)
-    comparisons: tuple[_ComparisonEntry, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
     contrasts: dict[str, _ContrastEntry] = field(default_factory=dict)
 
 
@@ -212,10 +195,11 @@ class _Reader:
         return derive(self._recipe(entry.base, (*above, name)), entry.set or {}, f"{self.source}, row {name}", Recipe)
 
     def _claim(self, name: str, claim: _ClaimEntry) -> Claim:
-        comparisons = [Comparison(row, entry.base, entry.effect, entry.paper) for row, entry in claim.rows.items()]
-        comparisons += [
-            Comparison(entry.row, entry.base, entry.effect, entry.paper, entry.measure) for entry in claim.comparisons
+        comparisons = [
+            Comparison(row=row, base=entry.base, effect=entry.effect, paper=entry.paper)
+            for row, entry in claim.rows.items()
         ]
+        comparisons += claim.comparisons
         contrasts = [Contrast(each, entry.of, entry.effect, entry.paper) for each, entry in claim.contrasts.items()]
         named = [row for each in comparisons for row in (each.row, each.base)]
         named += [row for each in contrasts for row in each.rows]

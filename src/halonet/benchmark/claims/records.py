@@ -30,11 +30,7 @@ def write_record(folder: Path, record: dict[str, Any]) -> Path:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Read a record and check all of it.
-
-    Raises:
-        UserError: The file cannot be read, is damaged, or is named like another run.
-    """
+    """Read a record; raise a `UserError` if it cannot be read, is damaged, or is named like another run."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     except OSError as error:
@@ -50,11 +46,7 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def read_records(folder: Path, plan: Plan) -> dict[str, list[dict[str, Any]]]:
-    """Read the records of each row of a plan, by seed, from a folder that need not exist.
-
-    Raises:
-        UserError: As `read_record`; or a record is not of this plan.
-    """
+    """Read the records of each row of a plan, by seed, from a folder that need not exist; raises as `read_record`."""
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in plan.rows}
     for path in sorted(folder.glob("*.json")):
         record = read_record(path)

@@ -1,4 +1,4 @@
-"""What of a plan has not run yet, and how long it would take."""
+"""Which runs of a plan are missing, and how long they would take."""
 
 from halonet.benchmark.claims.findings import Records, complete
 from halonet.benchmark.claims.plan import Plan

@@ -18,9 +18,9 @@ from halonet.benchmark.record import describe_run
 from halonet.engine.files import check_output_folder
 from halonet.errors import UserError, unknown_name
 
-# A run is begun only if the time left exceeds its estimate by so much: machines are not equally busy.
+# A run begins only if its estimate times this fits into the remaining time: machines are not equally busy.
 MARGIN = 1.15
-# Minutes that a row is taken for if nothing is known of it.
+# Minutes assumed for a row without an estimate.
 UNKNOWN = 18.0
 
 
@@ -46,9 +46,6 @@ def run_claims(
         row: Train only this one.
         shard: (i, n) takes every n-th run from the i-th on, so that n processes share the work.
         report: Takes a line about each run.
-
-    Returns:
-        The files written.
 
     Raises:
         UserError: The row is unknown, or data or records cannot be read or written, or are of something else.
@@ -97,7 +94,7 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def run_quietly() -> None:
-    """Let this process use one thread, and only what other processes leave of the processor."""
+    """Use one thread at the lowest priority."""
     torch.set_num_threads(1)
     if hasattr(os, "nice"):
         os.nice(19)

@@ -34,11 +34,7 @@ class DamageError(Exception):
 
 
 def check_record(record: Any) -> None:
-    """Check the keys of a record, the type and the range of each value, and that they agree with one another.
-
-    Raises:
-        DamageError: It names the keys that break rules.
-    """
+    """Check the keys of a record, the type and the range of each value, and that they agree; raise a `DamageError`."""
     _refuse(_complaints(record, _SCHEMA, ""))
     is_complete = record["status"] == COMPLETE
     _refuse(_complaints(record, _COMPLETE if is_complete else _DIVERGED, ""))

@@ -1,4 +1,4 @@
-"""What a classifier answers when images move: translation equivariance, by a measure of our own."""
+"""How predictions change when images are shifted: our own measure of translation equivariance."""
 
 from collections.abc import Callable
 from typing import Any
@@ -49,15 +49,7 @@ def measure_shifts(
     unshifted: list[int],
     labels: list[int],
 ) -> dict[str, Any]:
-    """Measure accuracy on moved images, and how many predictions the movement changes.
-
-    Args:
-        network: In evaluation mode, on the CPU.
-        source: The images, every fifth of which is used.
-        transform: Makes the network's input of an image.
-        unshifted: The predictions for the images as they are.
-        labels: The true labels.
-    """
+    """Measure accuracy on every fifth image, moved, and the share of the `unshifted` predictions that this changes."""
     before, right = unshifted[::EVERY], labels[::EVERY]
     top1, changed = [], []
     for pixels in PIXELS:

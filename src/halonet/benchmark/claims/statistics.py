@@ -1,4 +1,4 @@
-"""What a few runs of each row say of the difference between rows; all values are in percent, differences in points."""
+"""Differences between rows of a few runs each, and their tests; values are in percent, differences in points."""
 
 import math
 import statistics
@@ -31,7 +31,7 @@ class Estimate:
 
     @property
     def p_value(self) -> float:
-        """The two-sided one, of no difference."""
+        """The two-sided p-value of no difference."""
         return two_sided_p_value(self._t(abs(self.value)), self.degrees)
 
     def p_value_of(self, effect: str) -> float:
@@ -71,13 +71,6 @@ def difference(first: Sequence[float], second: Sequence[float]) -> Estimate:
 def contrast(a: Sequence[float], b: Sequence[float], c: Sequence[float], d: Sequence[float]) -> Estimate:
     """Estimate (a - b) - (c - d), each of at least two values."""
     return _estimate([(1, a), (-1, b), (-1, c), (1, d)])
-
-
-def prediction_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Say where one more value of a group of at least two lies with a probability of 95 %."""
-    count = len(values)
-    reach = t_quantile(1 - LEVEL / 2, float(count - 1)) * deviation(values) * math.sqrt(1 + 1 / count)
-    return mean(values) - reach, mean(values) + reach
 
 
 def verdict(interval: tuple[float, float], effect: str) -> str:
@@ -152,7 +145,7 @@ def _check_effect(effect: str) -> None:
 
 
 def _incomplete_beta(x: float, rest: float, a: float, b: float) -> float:
-    """The regularized one, I_x(a, b); rest is 1 - x, given so that neither loses digits."""
+    """The regularized incomplete beta function I_x(a, b); `rest` is 1 - x, passed so that neither loses digits."""
     if x <= 0 or rest <= 0:
         return 0.0 if x <= 0 else 1.0
     # The fraction converges fast below the mean; beyond, the other side is computed.

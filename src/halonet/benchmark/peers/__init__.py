@@ -16,7 +16,7 @@ from halonet.benchmark.peers.neighborhood import NATTEN
 from halonet.benchmark.peers.ours import COMPOSITE, CPU, REFERENCE, TRITON
 from halonet.benchmark.peers.timm import TIMM, TIMM_COMPILED
 from halonet.benchmark.peers.variants import VARIANTS
-from halonet.errors import UserError, unknown_name
+from halonet.benchmark.settings import check_names
 
 # Ratios are over the first of these that runs.
 OURS = {"cpu": CPU, "triton": TRITON, "composite": COMPOSITE, "reference": REFERENCE}
@@ -35,15 +35,8 @@ FUSED_BACKENDS = {"cpu": "cpu", "cuda": "triton"}  # by device type
 def find_peers(names: list[str] | None, device: str) -> list[str]:
     """List our fused backend for the device (`composite` where there is none), then the named implementations.
 
-    Args:
-        names: Backends of ours and peers; None takes all but `reference`, which is slow on purpose.
-        device: As in `Settings`.
-
-    Raises:
-        UserError: If a name is unknown.
+    None names all but `reference`, which is slow on purpose; an unknown name raises a `UserError`.
     """
-    for name in names or ():
-        if name not in OURS | PEERS:
-            raise UserError(unknown_name("peer", name, OURS | PEERS))
+    check_names("peer", names, OURS | PEERS)
     own = FUSED_BACKENDS.get(torch.device(device).type, "composite")
     return list(dict.fromkeys([own, *(DEFAULT_PEERS if names is None else names)]))

@@ -18,7 +18,6 @@ class Inputs:
     """Random tensors of one size, all of them leaves that require gradients.
 
     Attributes:
-        size: Geometry and channels.
         query: [batch, query_rows, query_columns, heads, d_qk].
         key: [batch, rows, columns, heads, d_qk].
         value: [batch, rows, columns, heads, d_v].
@@ -100,10 +99,7 @@ def make_inputs(size: Size, settings: Settings) -> Inputs:
 def disagreement(actual: Tensor, expected: Tensor, tolerance: float | None = None) -> str | None:
     """Describe how a result differs from the expected one, or return None if it agrees.
 
-    Args:
-        actual: The result.
-        expected: The expected result.
-        tolerance: Largest error relative to the norm of the expected result; None takes that of its dtype.
+    The tolerance is the largest error relative to the norm of the expected result; None takes that of its dtype.
     """
     if actual.shape != expected.shape:
         return f"it gives shape {list(actual.shape)}, not {list(expected.shape)}"

@@ -16,11 +16,7 @@ from halonet.ops.attention.backends import BACKENDS, select_backend
 def attend(inputs: Inputs, backend: str = "auto", *, tables: Sequence[Tensor] | None = None, **changes: Any) -> Tensor:
     """Compute attention on a backend of ours: [batch, query_rows, query_columns, heads, d_v].
 
-    Args:
-        inputs: Size and tensors.
-        backend: As in `halonet.halo_attention`.
-        tables: Replace those of the inputs; an empty sequence means no tables.
-        **changes: Options of `halonet.halo_attention` in which a peer differs.
+    `tables` replace those of the inputs (an empty sequence means none), `changes` are options in which a peer differs.
     """
     tensors = (inputs.query, inputs.key, inputs.value, *(inputs.tables if tables is None else tables))
     return halo_attention(*tensors, backend=backend, **inputs.size.options, **changes)

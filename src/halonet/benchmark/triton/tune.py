@@ -36,14 +36,9 @@ from halonet.ops.attention.triton.problem import make_problem
 
 @dataclass(frozen=True)
 class Trial:
-    """A candidate for a cell of the table.
+    """A candidate for a cell of the table, `current` if it is the table's configuration.
 
-    Attributes:
-        cell: Its kernel is "forward", "queries" or "keys".
-        configuration: The candidate.
-        milliseconds: Lower quartile, median and upper quartile; None where it did not run.
-        reason: Why it did not run, or None.
-        current: Whether it is the table's configuration.
+    Milliseconds are the lower quartile, median and upper quartile; where it did not run, there is a reason instead.
     """
 
     cell: Cell
@@ -74,16 +69,8 @@ def candidates(cell: Cell, stages: Sequence[int] = (1, 2)) -> list[Configuration
 def tune(size: Size, settings: Settings, tried: Callable[[Cell], list[Configuration]] | None = None) -> Iterator[Trial]:
     """Time the candidates of the three kernels at one size, with tables in fp32, as parameters are under autocast.
 
-    Args:
-        size: See `Size`.
-        settings: See `Settings`.
-        tried: Lists the candidates for a cell of the table; None takes `candidates`.
-
-    Yields:
-        One trial for each, kernel by kernel.
-
-    Raises:
-        UserError: If the Triton backend cannot run here.
+    Yields one trial for each, kernel by kernel; raises a `UserError` if the Triton backend cannot run here. `tried`
+    lists the candidates for a cell of the table; None takes `candidates`.
     """
     given = make_inputs(size, settings)
     tables = [each.detach().float() for each in given.tables]

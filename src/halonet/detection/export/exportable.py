@@ -1,4 +1,4 @@
-"""A detector's inference in a form that an exporter can follow."""
+"""A detector's inference in a form that exporters can trace."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,15 +11,15 @@ from torchvision.ops import MultiScaleRoIAlign
 from halonet.detection.export.parts import align, clip, keep_best, paste, prepare, suppress
 from halonet.detection.mask_rcnn import SIZE_DIVISOR, FasterRCNN
 
-OUTPUTS = ("boxes", "labels", "scores", "masks")  # a detector of boxes lacks the last
+OUTPUTS = ("boxes", "labels", "scores", "masks")  # a Faster R-CNN lacks the last
 THRESHOLD = "score_threshold"
 SMALLEST_DETECTION = 1e-2  # torchvision's, in pixels of the scaled image
 
 
 class ExportableDetector(nn.Module):
-    """What a detector does in evaluation to one image, with no branch or loop that depends on the data.
+    """The inference of a detector for one image, without branches or loops that depend on the data.
 
-    It computes with the detector's own modules: the weights are shared.
+    It computes with the detector's own modules, so it shares their weights.
 
     Args:
         detector: In evaluation mode whenever this is called.
@@ -47,7 +47,7 @@ class ExportableDetector(nn.Module):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """The names of what is returned."""
+        """The names of the outputs."""
         return OUTPUTS if self.detector.has_masks else OUTPUTS[:3]
 
     def forward(
@@ -62,8 +62,8 @@ class ExportableDetector(nn.Module):
             image: float32, of any size, with values in [0, 1].
 
         Returns:
-            Boxes (x0, y0, x1, y1 in pixels of the image), labels (int64, from 1), scores and, if the detector draws
-            any, masks (probabilities), from the highest score to the lowest.
+            Boxes (x0, y0, x1, y1 in pixels of the image), labels (int64, from 1), scores and, for a Mask R-CNN, masks
+            (probabilities), by descending score.
         """
         transform: Any = self.detector.transform
         height, width = image.shape[1:]
@@ -81,7 +81,7 @@ class ExportableDetector(nn.Module):
         return boxes, labels, scores, paste(masks, boxes, height, width)[:, None]
 
     def _propose(self, features: list[Tensor], padded_size: Sequence[int], size: Float[Tensor, "2"]) -> Tensor:
-        """The proposals [n, 4] of all levels."""
+        """Compute the proposals [n, 4] of all levels."""
         rpn: Any = self.detector.rpn
         grids = [list(level.shape[-2:]) for level in features]
         strides: Any = [[side // cells for side, cells in zip(padded_size, grid, strict=True)] for grid in grids]
@@ -91,12 +91,12 @@ class ExportableDetector(nn.Module):
         ):
             logits = logits[0].permute(1, 2, 0).flatten()
             deltas = deltas[0].unflatten(0, (-1, 4)).permute(2, 3, 0, 1).flatten(0, 2)
-            # Stable, for a runtime to find the same: where the image is padded, many are equal.
-            logits, places = (each[: rpn.pre_nms_top_n()] for each in logits.sort(descending=True, stable=True))
-            boxes = clip(rpn.box_coder.decode_single(deltas[places], anchors[places]), size)
+            # Stable, so that runtimes agree: where the image is padded, many logits are equal.
+            logits, indices = (each[: rpn.pre_nms_top_n()] for each in logits.sort(descending=True, stable=True))
+            boxes = clip(rpn.box_coder.decode_single(deltas[indices], anchors[indices]), size)
             scores = logits.sigmoid()
             valid = _has_sides(boxes, rpn.min_size) & (scores >= rpn.score_thresh)
-            # By rank, since a runtime may round probabilities near 1 so that their order changes.
+            # By rank, because rounding in a runtime may change the order of probabilities near 1.
             ranks = logits.shape[0] - torch.arange(logits.shape[0], device=logits.device)
             ranks = torch.where(valid, ranks.to(logits), -1.0)
             kept = suppress(boxes[None], ranks[None], rpn.nms_thresh, rpn.post_nms_top_n())[:, 1]
@@ -106,7 +106,7 @@ class ExportableDetector(nn.Module):
         return torch.cat(all_boxes)[order[: rpn.post_nms_top_n()]]
 
     def _judge(self, features: list[Tensor], proposals: Tensor, size: Float[Tensor, "2"]) -> tuple[Tensor, ...]:
-        """Boxes [n, 4], scores [n] and labels [n] of what the proposals hold."""
+        """Compute boxes [n, 4], scores [n] and labels [n] from the proposals."""
         heads: Any = self.detector.roi_heads
         logits, deltas = heads.box_predictor(heads.box_head(self._pool(features, proposals, heads.box_roi_pool)))
         boxes = clip(heads.box_coder.decode_single(deltas, proposals).unflatten(1, (-1, 4)), size)
@@ -119,16 +119,16 @@ class ExportableDetector(nn.Module):
     def _draw(self, features: list[Tensor], boxes: Tensor, labels: Tensor) -> Float[Tensor, "n side side"]:
         heads: Any = self.detector.roi_heads
         logits = heads.mask_predictor(heads.mask_head(self._pool(features, boxes, heads.mask_roi_pool)))
-        places = labels[:, None, None, None].expand(-1, 1, *logits.shape[2:])
-        return logits.gather(1, places)[:, 0].sigmoid()
+        classes = labels[:, None, None, None].expand(-1, 1, *logits.shape[2:])
+        return logits.gather(1, classes)[:, 0].sigmoid()
 
     def _pool(self, features: list[Tensor], boxes: Tensor, pool: MultiScaleRoIAlign) -> Tensor:
         assert pool.map_levels is not None  # `make_pool` has set it
-        # The last level is for proposals alone.
+        # The last level is only for proposals.
         reductions = self.detector.pyramid.reductions[:-1]
         return align(features[:-1], reductions, boxes, pool.map_levels, pool.output_size[0], pool.sampling_ratio)
 
 
 def _has_sides(boxes: Float[Tensor, "*boxes 4"], smallest: float) -> Tensor:
-    """Whether a box [...] is at least so wide and so high."""
+    """Whether a box is at least this wide and high."""
     return (boxes[..., 2:] - boxes[..., :2] >= smallest).all(-1)

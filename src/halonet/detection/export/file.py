@@ -1,4 +1,4 @@
-"""Detectors as ONNX files."""
+"""Exports detectors as ONNX files."""
 
 import copy
 import json
@@ -27,23 +27,23 @@ def export_detector(
 ) -> Path:
     """Write a detector as one ONNX file that takes images of any size.
 
-    The file's input is `image`, float32 [channels, height, width] with values in [0, 1]; it normalizes and scales by
-    itself. Its outputs are `boxes` [detections, 4], `labels` [detections], `scores` [detections] and, of a Mask R-CNN,
-    `masks` [detections, 1, height, width], as the detector returns them. Metadata holds `class_names` (JSON: label 1
-    first), `preprocessing` (JSON: what the file expects and does) and `halonet_version`.
+    The input is `image`, float32 [channels, height, width] with values in [0, 1]; the file normalizes and scales it.
+    The outputs are `boxes` [detections, 4], `labels` [detections], `scores` [detections] and, for a Mask R-CNN, `masks`
+    [detections, 1, height, width], as the detector returns them. Metadata holds `class_names` (JSON, in the order of
+    the labels), `preprocessing` (JSON: what the file expects and does) and `halonet_version`.
 
     Args:
-        detector: Neither it nor its mode is changed; the work is done on a copy on the CPU.
+        detector: Not changed; the work is done on a copy on the CPU.
         path: The file; replaced in one step.
-        class_names: In the order of the labels; none, or one a class.
-        verify: Whether onnxruntime must first find what the detector finds, at three sizes.
+        class_names: In the order of the labels; none, or one per class.
+        verify: Whether to check first that onnxruntime finds what the detector finds, at three sizes.
 
     Returns:
         The path.
 
     Raises:
-        UserError: The file cannot be written, which is found out first; a package is missing, the number of names is
-            not that of the classes, or the disk is full.
+        UserError: The file cannot be written, which is checked first; a package is missing, the number of names is not
+            that of the classes, or the disk is full.
         RuntimeError: onnxruntime finds something else.
     """
     path = Path(path)
@@ -85,7 +85,7 @@ def export_detector(
 
 
 def _translate(detector: FasterRCNN) -> Any:
-    """The detector as an `onnx.ModelProto`."""
+    """Export the detector as an `onnx.ModelProto`."""
     image = torch.zeros(detector.in_chans, *EXAMPLE_SIZE)
     exportable = ExportableDetector(detector).eval()
     program = torch.onnx.export(
@@ -100,7 +100,7 @@ def _translate(detector: FasterRCNN) -> Any:
         custom_translation_table=make_translations(),
     )
     assert program is not None
-    # The exporter notes where in whose source each node comes from.
+    # The exporter adds the source locations of all nodes, which have paths of this machine.
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()
         for value in node.outputs:

@@ -1,4 +1,4 @@
-"""Whether a runtime finds in an image what the detector finds."""
+"""Compares what a runtime finds in an image with what the detector finds."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,21 +10,21 @@ from torch import Tensor, nn
 from halonet.detection.export.exportable import OUTPUTS, THRESHOLD, ExportableDetector
 from halonet.detection.mask_rcnn import FasterRCNN
 
-# How far a runtime's own rounding may move a detection, and what share of them it may turn over.
+# How far rounding in a runtime may move a detection, and what share of them it may add or remove.
 BOX_TOLERANCE = 1e-3  # of the image's longer side
 SCORE_TOLERANCE = 1e-2
 MASK_TOLERANCE = 5e-2  # of the mask's area
-OVERTURNED = 0.05
+DIFFERENT = 0.05
 
 
 def verify_detector(detector: FasterRCNN, model: Any) -> None:
     """Compare at three sizes: enlarged, reduced, and as far as `max_size` allows.
 
-    Both lose their threshold, since a trained detector may find nothing in blobs.
+    Both score thresholds are set to 0, because a trained detector may find nothing in the test images.
 
     Args:
-        detector: On the CPU, in evaluation mode; its threshold stays lost.
-        model: The `onnx.ModelProto`, likewise.
+        detector: On the CPU, in evaluation mode; its threshold stays 0.
+        model: The `onnx.ModelProto`; likewise.
 
     Raises:
         RuntimeError: onnxruntime finds something else.
@@ -48,16 +48,16 @@ def verify_detector(detector: FasterRCNN, model: Any) -> None:
         (shorter * 9 // 8 + 1, shorter * 5 // 4 + 1),
         (shorter // 4 + 1, longer // 2 + 1),
     ):
-        # Blobs with noise: what is quite flat has many equal scores, which are in no order.
+        # Blobs with noise, because flat areas have many equal scores, whose order is arbitrary.
         cells = torch.rand(1, detector.in_chans, height // 32 + 2, width // 32 + 2, generator=generator)
         noise = torch.rand(detector.in_chans, height, width, generator=generator)
         image = 0.9 * nn.functional.interpolate(cells, (height, width), mode="bilinear")[0] + 0.1 * noise
         expected = detector([image])[0]
         found = _name(torch.as_tensor(each) for each in session.run(None, {"image": image.numpy()}))
         different = compare_detections(expected, found, max(height, width))
-        allowed = OVERTURNED * len(expected["boxes"])
+        allowed = DIFFERENT * len(expected["boxes"])
         if different > allowed:
-            # Equal scores, of padding for one, are in any order in the detector, and in the runtime's in this form.
+            # Equal scores, as in padding, have an arbitrary order in the detector, but not in its exportable form.
             again = _name(ExportableDetector(detector)(image))
             different = min(different, compare_detections(again, found, max(height, width)))
         if different > allowed:
@@ -69,19 +69,18 @@ def verify_detector(detector: FasterRCNN, model: Any) -> None:
 
 
 def _name(outputs: Iterable[Tensor]) -> dict[str, Tensor]:
-    return dict(zip(OUTPUTS, outputs, strict=False))  # a detector of boxes gives no masks
+    return dict(zip(OUTPUTS, outputs, strict=False))  # a Faster R-CNN has no masks
 
 
 def compare_detections(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], longer_side: int) -> int:
     """Count the detections of either side that the other lacks.
 
-    Two are the same if their labels are equal and their boxes, scores and masks nearly so: within 1/1,000 of the
-    image's longer side, 0.01 and 5 % of the mask.
+    Two detections are equal if their labels are equal and their boxes, scores and masks are nearly so: within 1/1,000
+    of the longer side of the image, 0.01, and 5 % of the area of the mask.
 
     Args:
-        expected: What a detector returns for an image, a dictionary of `boxes`, `labels`, `scores` and, if there are
-            any, `masks`.
-        found: Likewise.
+        expected: What a detector returns for an image: `boxes`, `labels`, `scores` and, for a Mask R-CNN, `masks`.
+        found: The same from a runtime.
         longer_side: Of the image, in pixels.
     """
     if not len(expected["boxes"]) or not len(found["boxes"]):

@@ -1,0 +1,1 @@
+"""What each command does, with `halonet` imported. The parsers name these functions as text."""

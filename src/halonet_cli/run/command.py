@@ -1,0 +1,67 @@
+"""Run a command with `halonet` imported, and tell its mistakes, notes and interruptions on one line each."""
+
+import argparse
+import pkgutil
+import re
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from halonet.errors import UserError, UserNote
+from halonet.installation import command_for_extra
+from halonet.interrupts import Interrupted, interruptible
+from halonet_cli.console import printable, tell
+from halonet_cli.parser import Parser
+
+TRAIN_MODULES = ("lightning", "matplotlib", "pydantic", "tensorboard", "torchmetrics", "torchvision")
+
+
+def run_command(options: argparse.Namespace) -> int:
+    """Import and run the function of a command, and return the exit status, see `main`."""
+    with interruptible():
+        try:
+            with _notes_on_stderr():
+                return pkgutil.resolve_name(options.run)(options) or 0
+        except KeyboardInterrupt as error:
+            stop = error if isinstance(error, Interrupted) else Interrupted("interrupted")
+            if str(stop):  # of several processes of a run, the first speaks
+                with suppress(OSError):  # the terminal may be gone
+                    print(f"halonet: {stop}", file=sys.stderr, flush=True)
+            return stop.status
+        except UserError as error:
+            tell(_message(error, options.parser))
+            return 2
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.partition(".")[0] not in TRAIN_MODULES:
+                raise
+            extra = "detection" if options.command == "detect" else "train"
+            tell(f"{options.command} needs {error.name}: {command_for_extra(extra)}")
+            return 2
+
+
+def _message(error: Exception, parser: Parser) -> str:
+    """What to tell of a `UserError`; an argument of a call is named by the flag that it comes from."""
+    complaints = getattr(error, "complaints", ())
+    dests = {action.dest for action in parser._actions}
+    if complaints and dests.issuperset(each.key for each in complaints):
+        return "; ".join(f"{parser.flag_of(each.key)} {each.text}" for each in complaints)
+    # From a process that loads images, the message comes at the end of that process's traceback.
+    return re.split(r"halonet\.(?:errors|rules)\.\w+: ", str(error))[-1].rstrip()
+
+
+@contextmanager
+def _notes_on_stderr() -> Iterator[None]:
+    show = warnings.showwarning
+
+    def show_note(message: Warning | str, category: type[Warning], *place: Any) -> None:
+        if issubclass(category, UserNote):
+            print(f"halonet: note: {printable(str(message))}", file=sys.stderr)
+        else:
+            show(message, category, *place)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserNote)
+        warnings.showwarning = show_note
+        yield
