@@ -194,7 +194,7 @@ class StepCheckpoint(lightning.Callback):
 
 
 class BestCheckpoint(lightning.Callback):
-    """Keeps the checkpoint with the best validation (the first of equals), to be chosen and not to be resumed.
+    """Keeps the checkpoint with the best validation score (of ties the first): to choose from, not to resume.
 
     Args:
         path: The checkpoint; each one replaces the one before.

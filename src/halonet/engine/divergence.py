@@ -10,7 +10,7 @@ from halonet.errors import DivergedError
 # Limits in multiples of the loss of a uniform guess: for the training loss over a stretch of steps, for any at the end.
 _STRETCH_FACTOR, _END_FACTOR = 10, 100
 _STRETCH = 100  # optimizer steps
-_REMEDY = "lower optimizer.learning_rate, lengthen schedule.warmup_epochs or set engine.clip_gradient"
+_REMEDY = "lower optimizer.learning_rate, lengthen the warm-up or set engine.clip_gradient"
 
 
 class Divergence:

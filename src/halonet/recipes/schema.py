@@ -51,7 +51,7 @@ Seed = Annotated[int, within(least=0, below=2**63)]
 
 @record
 class ProvenanceSection:
-    """What a run of the recipe took and gave.
+    """What a run of the recipe cost, and its result.
 
     Attributes:
         hardware: What it ran on.

@@ -54,7 +54,7 @@ class Implementation:
         unsupported_reason: Why it cannot run a size, with settings, in training or not; None if it can.
         prepare: Makes it ready to run on given inputs.
         compiles: Whether its first run compiles it; its memory is not measured, because the compiler's is part of it.
-        computes: The size that it really computes, of the size that it is given.
+        computes: Maps the requested size to the size that it actually computes.
     """
 
     unsupported_reason: Callable[[Size, Settings, bool], str | None]
