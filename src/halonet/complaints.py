@@ -44,6 +44,7 @@ class RuleError(UserError):
     """Values break rules; the message names the source and every complaint."""
 
     complaints: tuple[Complaint, ...] = ()
+    source = ""
 
     @classmethod
     def of(cls, source: str, complaints: Sequence[Complaint]) -> "RuleError":
@@ -56,7 +57,7 @@ class RuleError(UserError):
             if len(complaints) > MOST_SHOWN:
                 lines.append(f"  and {len(complaints) - MOST_SHOWN} more")
             error = cls("\n".join([f"{prefix}{len(complaints)} mistakes", *lines]))
-        error.complaints = tuple(complaints)
+        error.complaints, error.source = tuple(complaints), source
         return error
 
 

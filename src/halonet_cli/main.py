@@ -5,7 +5,9 @@ import os
 import pkgutil
 import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -28,8 +30,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         and 130, 143 or 129 after Ctrl-C, SIGTERM or SIGHUP (one line too).
     """
     survive_any_encoding()
-    if "halonet" not in sys.modules:  # its import takes seconds, in which a signal may come
-        _end_at_signals()
+    with _ending_at_signals():
+        return _run(argv)
+
+
+def _run(argv: Sequence[str] | None) -> int:
     try:
         options = parse(sys.argv[1:] if argv is None else list(argv))
         needs_halonet = options.run.startswith("halonet_cli.run.")
@@ -82,12 +87,21 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def _end_at_signals() -> None:
-    """End with one line at a signal, until `halonet.interrupts` is there to handle it."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)  # Windows has no SIGHUP
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _end)
+@contextmanager
+def _ending_at_signals() -> Iterator[None]:
+    """End with one line at a signal, until `halonet.interrupts` is there to handle it: the import takes seconds."""
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    if "halonet" in sys.modules or threading.current_thread() is not threading.main_thread():
+        numbers = []
+    before = {number: signal.getsignal(number) for number in numbers}
+    before = {number: handler for number, handler in before.items() if handler not in (None, signal.SIG_IGN)}
+    for number in before:
+        signal.signal(number, _end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _end(number: int, frame: FrameType | None) -> None:

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -191,3 +192,22 @@ def test_drops_must_ascend_from_one(drops):
 def test_a_linear_warm_up_rises_to_the_peak():
     schedule = dataclasses.replace(tiny_recipe("data").schedule, warmup_steps=4, warmup_fraction=0.2, drops=(6,))
     assert [schedule.factor(step) for step in range(7)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1, 0.1])
+
+
+def test_a_finished_run_whose_initial_weights_moved_is_the_same_run(
+    scenes: Path, finished_run: Path, tmp_path: Path
+) -> None:
+    # A link at the old place leads to the new one.
+    weights = tmp_path / "moved.safetensors"
+    shutil.copy(finished_run / "model.safetensors", weights)
+    init = tmp_path / "weights.safetensors"
+    shutil.copy(weights, init)
+    train(tiny_recipe(scenes, init=str(init)), tmp_path / "run")
+    init.unlink()
+    init.symlink_to(weights)
+    assert resume(tmp_path / "run") == tmp_path / "run"
+
+
+def test_the_description_of_a_detector_begins_with_its_backbone(finished_run: Path) -> None:
+    information = read_weights(finished_run)[1]
+    assert next(iter(information["config"])) == "backbone"

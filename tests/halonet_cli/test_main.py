@@ -4,10 +4,13 @@ import runpy
 import signal
 import subprocess
 import sys
+import threading
 import warnings
+from pathlib import Path
 
 import pytest
 
+from halonet.complaints import RuleError, must_be
 from halonet.errors import UserError, UserNote
 from halonet.installation import command_for_extra
 from halonet_cli.console import print_json
@@ -190,3 +193,33 @@ def test_a_closed_pipe_is_no_error():
     program = f"{sys.executable} -m halonet_cli recipes | true; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", program], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("0\n", "")
+
+
+def test_a_missing_module_of_detection_names_its_extra(capsys, monkeypatch):
+    for name in [each for each in sys.modules if each.startswith("halonet_cli.run.benchmark_detection")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, "halonet.benchmark.average_precision", raising=False)
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
+    assert main(["benchmark", "average-precision"]) == 2
+    assert f"halonet: benchmark needs pycocotools: {command_for_extra('detection')}" in capsys.readouterr().err
+
+
+def test_a_mistake_in_a_file_is_not_blamed_on_a_flag_of_the_same_name(capsys, monkeypatch):
+    def fail(options):
+        raise RuleError.of("the description in model.safetensors", [must_be("split", 3, "text")])
+
+    monkeypatch.setattr("halonet_cli.run.evaluate.run_evaluate", fail)
+    assert main(["evaluate", str(Path(__file__).with_name("__init__.py"))]) == 2
+    assert "halonet: the description in model.safetensors: split is 3" in capsys.readouterr().err
+
+
+def test_signal_handlers_are_put_back(monkeypatch, default_signals):
+    monkeypatch.delitem(sys.modules, "halonet")
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(["nonsense"]) == 2
+    assert signal.getsignal(signal.SIGTERM) is before
+    results = []
+    thread = threading.Thread(target=lambda: results.append(main(["nonsense"])))
+    thread.start()
+    thread.join()
+    assert results == [2]

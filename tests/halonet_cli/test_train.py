@@ -1,10 +1,12 @@
 import re
+from dataclasses import replace
 
 import pytest
 import torch
 
 from halonet.training import to_yaml
 from halonet_cli.main import main
+from tests.detection.tiny import tiny_recipe as tiny_detection_recipe
 from tests.engine.tiny import make_images, tiny_recipe
 
 
@@ -58,3 +60,26 @@ def test_a_run_is_started_or_resumed_by_one_command_line(recipe, tmp_path, capsy
     assert capsys.readouterr().out.splitlines() == first
     assert main([*words, "schedule.epochs=2"]) == 2
     assert "holds a run of another recipe (schedule.epochs 1 -> 2)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "task", "command"),
+    [(["train"], "detection", "halonet detect train"), (["detect", "train"], "classification", "halonet train")],
+)
+def test_a_run_of_another_task_is_not_resumed(words, task, command, images, tmp_path, capsys):
+    recipe = tiny_recipe(images) if task == "classification" else tiny_detection_recipe(images)
+    (tmp_path / "recipe.yaml").write_text(to_yaml(recipe), encoding="utf-8")
+    assert main([*words, "--resume", str(tmp_path)]) == 2
+    assert f"is a recipe of {task}, which is for {command}\n" in capsys.readouterr().err
+
+
+def test_a_run_that_is_continued_downloads_no_data_that_only_its_folder_names(images, tmp_path, capsys):
+    recipe = tiny_recipe(images)
+    held = replace(recipe, data=replace(recipe.data, source="hfds/someone/something"))
+    mine = replace(recipe, data=replace(recipe.data, source=None))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.yaml").write_text(to_yaml(held), encoding="utf-8")
+    (tmp_path / "mine.yaml").write_text(to_yaml(mine), encoding="utf-8")
+    words = ["train", str(tmp_path / "mine.yaml"), "--run-dir", str(tmp_path / "run"), "--resume-or-start"]
+    assert main(words) == 2
+    assert "names the data set hfds/someone/something, which is fetched: say so with --data" in capsys.readouterr().err

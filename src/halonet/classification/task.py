@@ -32,7 +32,7 @@ class Classification(Task[Recipe]):
             raise UserError(f"run {run_dir} was trained on {trained_on}: it cannot go on with {source}")
         if root is None:
             return self
-        return Classification(replaced(self.recipe, "data", root=str(root)))
+        return Classification(replaced(self.recipe, "data", root=absolute(str(root))))
 
     def with_absolute_paths(self) -> "Classification":
         """Make the folder of the data absolute."""

@@ -67,7 +67,12 @@ class DetectorSettings:
 
 
 @record
-class DetectorConfig(DetectorSettings):
+class _Backbone:
+    backbone: Annotated[HaloNetConfig, Plain()]
+
+
+@record
+class DetectorConfig(DetectorSettings, _Backbone):  # the fields of the last base come first
     """Everything that a Faster or Mask R-CNN is built from, see `DetectorSettings`.
 
     Attributes:
@@ -76,8 +81,6 @@ class DetectorConfig(DetectorSettings):
     Raises:
         RuleError: Values break rules; it names all of them.
     """
-
-    backbone: Annotated[HaloNetConfig, Plain()]
 
     def __post_init__(self) -> None:
         check_together(self, fitting_stages(self.frozen_stages, self.backbone))

@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning
 
+from halonet.data.classification.sources import require_asked_for
 from halonet.engine.checkpoints import LAST, BestCheckpoint, callback_state, find_checkpoint
 from halonet.engine.divergence import Divergence
 from halonet.engine.files import explain_full_disk, remove_partial_files, write_atomically
@@ -66,7 +67,9 @@ def train(
     task = task_for(recipe).with_absolute_paths()
     is_begun = or_resume and os.path.isfile(folder / "recipe.yaml")
     if is_begun:
+        asked_for = task.recipe.data.source
         task = task_for(as_begun(task.recipe, folder))
+        require_asked_for(task.recipe.data.source, asked_for, f"run {folder}")
         require_same_recipe(folder, task.recipe, task.command)
         if (folder / "result.json").is_file():
             return folder
@@ -82,6 +85,7 @@ def resume(
     *,
     root: str | Path | None = None,
     source: str | None = None,
+    task: str | None = None,
     callbacks: Sequence[lightning.Callback] = (),
 ) -> Path:
     """Complete an interrupted run; on a CPU, with the same bits as an uninterrupted one.
@@ -95,27 +99,29 @@ def resume(
         root: Where a named data set is now; by default where it was when the run began.
         source: The name of the data set, which is required if it has to be downloaded: the run folder may come from
             someone else.
+        task: "classification" or "detection", which the run must be of; None takes either.
         callbacks: As in `train`.
 
     Returns:
         The run folder.
 
     Raises:
-        UserError: The folder holds no run, `source` is not its data set or is missing, or any error of `train`.
+        UserError: The folder holds no run, or one of another task, `source` is not its data set or is missing, or any
+            error of `train`.
         Interrupted: A signal ended the run; this is a KeyboardInterrupt.
     """
     folder = Path(run_dir)
     if not os.path.isfile(folder / "recipe.yaml"):
         raise UserError(f"{folder} holds no run to resume: it has no recipe.yaml; start one with --run-dir {folder}")
-    task = task_for(resolve(folder / "recipe.yaml")).moved(root, source, run_dir).with_absolute_paths()
+    begun = task_for(resolve(folder / "recipe.yaml", task=task)).moved(root, source, run_dir)
     if (folder / "result.json").is_file():
         checkpoint = {}
         with suppress(UserError):  # a finished run needs no checkpoint any more
             checkpoint = read_checkpoint(folder / "checkpoints" / LAST)
-        _refuse_edited(folder, checkpoint, task.recipe)
+        _refuse_edited(folder, checkpoint, begun.recipe)
         return folder
-    with session(folder, task.command) as interrupts:
-        return _run(folder, task, callbacks, interrupts)
+    with session(folder, begun.command) as interrupts:
+        return _run(folder, begun, callbacks, interrupts)
 
 
 def run_folder(recipe: AnyRecipe, run_dir: str | Path | None) -> Path:

@@ -16,6 +16,7 @@ from halonet_cli.console import printable, tell
 from halonet_cli.parser import Parser
 
 TRAIN_MODULES = ("lightning", "matplotlib", "pydantic", "tensorboard", "torchmetrics", "torchvision")
+DETECTION_MODULES = ("faster_coco_eval", "pycocotools")
 
 
 def run_command(options: argparse.Namespace) -> int:
@@ -34,9 +35,10 @@ def run_command(options: argparse.Namespace) -> int:
             tell(_message(error, options.parser))
             return 2
         except ModuleNotFoundError as error:
-            if error.name is None or error.name.partition(".")[0] not in TRAIN_MODULES:
+            module = (error.name or "").partition(".")[0]
+            if module not in TRAIN_MODULES + DETECTION_MODULES:
                 raise
-            extra = "detection" if options.command == "detect" else "train"
+            extra = "detection" if options.command == "detect" or module in DETECTION_MODULES else "train"
             tell(f"{options.command} needs {error.name}: {command_for_extra(extra)}")
             return 2
 
@@ -45,10 +47,11 @@ def _message(error: Exception, parser: Parser) -> str:
     """What to tell of a `UserError`; an argument of a call is named by the flag that it comes from."""
     complaints = getattr(error, "complaints", ())
     dests = {action.dest for action in parser._actions}
-    if complaints and dests.issuperset(each.key for each in complaints):
+    is_about_a_call = not getattr(error, "source", "")
+    if complaints and is_about_a_call and dests.issuperset(each.key for each in complaints):
         return "; ".join(f"{parser.flag_of(each.key)} {each.text}" for each in complaints)
     # From a process that loads images, the message comes at the end of that process's traceback.
-    return re.split(r"halonet\.(?:errors|rules)\.\w+: ", str(error))[-1].rstrip()
+    return re.split(r"halonet\.(?:errors|complaints)\.\w+: ", str(error))[-1].rstrip()
 
 
 @contextmanager

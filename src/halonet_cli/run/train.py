@@ -30,7 +30,7 @@ def run_training(
 ) -> None:
     """Train what `read` gives, or resume, then say what was written, in the first of several processes."""
     if options.resume is not None:
-        folder = resume(options.resume, **options.changes_on_resume)
+        folder = resume(options.resume, task=options.parser.task, **options.changes_on_resume)
     else:
         folder = train(read(), options.run_dir, or_resume=options.resume_or_start)
     if not is_first_process():
