@@ -54,6 +54,11 @@ def test_a_few_images_are_repeated_for_ten_validations(box_scenes):
     assert len(data.train_dataset()) // 4 == pytest.approx(40, abs=2)
 
 
+def test_an_epoch_holds_a_batch_however_few_the_steps(box_scenes):
+    recipe, _ = fill(box_scenes, "schedule.steps=4", "optimizer.batch_size=8")
+    assert len(DetectionData.of(recipe).train_dataset()) >= 8
+
+
 def test_masks_are_learned_if_every_object_has_one(scenes, tmp_path):
     assert fill(scenes)[0].model.masks is True
     assert fill(scenes, "model.masks=false")[0].model.masks is False

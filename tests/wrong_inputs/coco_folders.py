@@ -123,7 +123,7 @@ LAYOUTS = [
     Layout(
         "one image to hold out",
         lambda folder: (folder / ANNOTATIONS).write_text(ONE_IMAGE),
-        ("1 images are too few to hold out a fraction of 0.5", "add images"),
+        ("1 image is too few to hold out a fraction of 0.5", "add images"),
         options={"hold_out": 0.5},
     ),
     *(

@@ -80,7 +80,7 @@ def _with_numbers(recipe: DetectionRecipe, source: CocoImages, splits: tuple[str
     batch = optimizer.batch_size or max(parts, BATCH // parts * parts)
     rate = round(RATE_PER_IMAGE * batch, 4) if optimizer.learning_rate is None else optimizer.learning_rate
     steps = schedule.steps or max(FEWEST_STEPS, min(MOST_STEPS, round(EPOCHS * len(source) / batch)))
-    repeats = recipe.data.repeats or math.ceil(steps * batch / VALIDATIONS / len(source))
+    repeats = recipe.data.repeats or math.ceil(max(steps / VALIDATIONS, 1) * batch / len(source))
     most = max(Counter(entry["image_id"] for entry in source.ground_truth["annotations"]).values(), default=0)
     found = recipe.model.detections_per_image or max(100, math.ceil(2 * most / 100) * 100)
     test_split = recipe.data.test_split or ("test" if "test" in splits else "validation")

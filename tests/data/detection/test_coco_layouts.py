@@ -142,7 +142,7 @@ def test_hold_out_needs_images_and_no_validation_split(tmp_path):
         write_coco(tmp_path, content_of([instance(1, 1)], num_images=4), name=name, images=name)
     assert len(load_detection_source(str(tmp_path), "train", hold_out=0.5)) == 4
     assert len(load_detection_source(str(tmp_path), "validation", hold_out=0.5)) == 4
-    with pytest.raises(UserError, match="1 images are too few to hold out a fraction of 0.5"):
+    with pytest.raises(UserError, match="1 image is too few to hold out a fraction of 0.5"):
         load_detection_source(make_unsplit(tmp_path / "one", num_images=1), "validation", hold_out=0.5)
     with pytest.raises(UserError, match="To hold some training images out, set data.hold_out to 0.2, say"):
         load_detection_source(make_unsplit(tmp_path / "two"), "validation")

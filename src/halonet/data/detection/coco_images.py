@@ -94,7 +94,9 @@ def choose_part(images: dict[int, dict[str, Any]], part: Part, hold_out: float) 
         return set(images)
     chosen = choose_held_out(images, hold_out)
     if len(chosen) == len(images):
+        count = f"{len(images)} images are" if len(images) != 1 else "1 image is"
         raise UserError(
-            f"{len(images)} images are too few to hold out a fraction of {hold_out}: add images, or a validation split"
+            f"{count} too few to hold out a fraction of {hold_out}: add images, or hold none out with --data.hold-out "
+            "null and measure on another split with --data.validation-split"
         )
     return chosen if part == "validation" else set(images) - chosen
