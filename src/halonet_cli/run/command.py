@@ -47,7 +47,8 @@ def _message(error: Exception, parser: Parser) -> str:
     """What to tell of a `UserError`; an argument of a call is named by the flag that it comes from."""
     complaints = getattr(error, "complaints", ())
     dests = {action.dest for action in parser._actions}
-    is_about_a_call = not getattr(error, "source", "")
+    source = getattr(error, "source", "")
+    is_about_a_call = not source or source.isidentifier()  # a call, or the class that holds its arguments, not a file
     if complaints and is_about_a_call and dests.issuperset(each.key for each in complaints):
         return "; ".join(f"{parser.flag_of(each.key)} {each.text}" for each in complaints)
     # From a process that loads images, the message comes at the end of that process's traceback.
