@@ -196,9 +196,10 @@ def test_a_closed_pipe_is_no_error():
 
 
 def test_a_missing_module_of_detection_names_its_extra(capsys, monkeypatch):
-    for name in [each for each in sys.modules if each.startswith("halonet_cli.run.benchmark_detection")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delitem(sys.modules, "halonet.benchmark.average_precision", raising=False)
+    for name in ("halonet_cli.run.benchmark_detection", "halonet.benchmark.average_precision"):
+        package, _, attribute = name.rpartition(".")
+        monkeypatch.delattr(sys.modules.get(package), attribute, raising=False)
+        monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "pycocotools", None)
     assert main(["benchmark", "average-precision"]) == 2
     assert f"halonet: benchmark needs pycocotools: {command_for_extra('detection')}" in capsys.readouterr().err
