@@ -3,7 +3,8 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
-from halonet.rules import FilledText, RuleError, Text, build, check_arguments, check_fields, length, one_of, within
+from halonet.complaints import RuleError
+from halonet.rules import FilledText, Text, build, check_arguments, check_fields, length, one_of, within
 
 HUGE = 10**5000  # Python refuses to print it
 pytestmark = pytest.mark.usefixtures("untyped")

@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
-from halonet.rules import Count, Probability, RuleError, Text, check_fields, check_together, within
+from halonet.complaints import RuleError
+from halonet.rules import Count, Probability, Text, check_fields, check_together, within
 from halonet.schemas import Plain, check, record
 
 pytestmark = pytest.mark.usefixtures("untyped")

@@ -13,16 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, Union
 
-from halonet.complaints import (
-    Complaint as Complaint,
-    RuleError as RuleError,
-    alternatives,
-    missing as missing,
-    must_be as must_be,
-    must_be_one_of as must_be_one_of,
-    shown as shown,
-    wrong as wrong,
-)
+from halonet.complaints import Complaint, RuleError, alternatives, missing, must_be, must_be_one_of
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from halonet.complaints import shown
 from halonet.data.detection.dataset import DetectionAugmentation
 from halonet.detection.mask_rcnn import DetectorConfig, FasterRCNN, MaskRCNN
 from halonet.engine.metadata import Metadata, read_metadata, saved_from, without_nulls
@@ -11,7 +12,7 @@ from halonet.engine.weights import build_checked, load_state, read_weights
 from halonet.errors import UserError, UserNote
 from halonet.models import HaloNet
 from halonet.models.config import Classes
-from halonet.rules import Text, shown, within
+from halonet.rules import Text, within
 from halonet.schemas import record
 
 # The layers whose shape depends on the classes.

@@ -13,12 +13,12 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from halonet.complaints import shown
 from halonet.engine.checksums import KEY, DamagedFileError, check_file, check_tensors, checksum
 from halonet.engine.data import KeyedData
 from halonet.engine.files import write_atomically
 from halonet.errors import UserError
 from halonet.layers import fit_state
-from halonet.rules import shown
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 

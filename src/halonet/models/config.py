@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
+from halonet.complaints import Complaint, RuleError, must_be
 from halonet.layers.bottleneck import ACTIVATIONS
 from halonet.layers.halo_attention import EMBEDDINGS, POSITIONS
 from halonet.ops.attention.geometry import BORDERS
-from halonet.rules import Channels, Complaint, RuleError, Side, check_fields, length, must_be, one_of, within
+from halonet.rules import Channels, Side, check_fields, length, one_of, within
 
 
 class Stem(NamedTuple):

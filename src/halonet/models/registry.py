@@ -8,10 +8,11 @@ from typing import Any
 from timm.models import build_model_with_cfg, register_model
 from torch import nn
 
+from halonet.complaints import RuleError
 from halonet.errors import UserError, unknown_name
 from halonet.models.config import HALONETS, STEMS, DropRate, HaloNetConfig, InChans, NumClasses
 from halonet.models.halonet import HaloNet
-from halonet.rules import RuleError, check_arguments, check_values
+from halonet.rules import check_arguments, check_values
 
 TIMM_PREFIX = "halonet_paper_"
 CONFIG_FIELDS = tuple(field.name for field in dataclasses.fields(HaloNetConfig))

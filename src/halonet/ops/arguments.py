@@ -1,6 +1,6 @@
 """Checks of plain arguments, fast enough for every call of the operator.
 
-Each raises `UserError` in the words of `halonet.rules`.
+Each raises `UserError` in the words of `halonet.complaints`.
 """
 
 import math
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
 
-from halonet.rules import must_be_one_of, wrong
+from halonet.complaints import must_be_one_of, wrong
 
 MOST = 2**60  # sums of a few such numbers fit into 64 bits
 PAIR = "a whole number or a pair of them (rows, columns)"

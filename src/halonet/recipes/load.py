@@ -11,12 +11,13 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
+from halonet.complaints import Complaint, RuleError, shown
 from halonet.errors import LONGEST_NAME, UserError, UserNote, unknown_name
 from halonet.recipes.files import RecipeFileError, RecipeFiles, UnknownRecipeError, WrittenRecipe, merge
 from halonet.recipes.schema import AnyRecipe, OptimizerSection
 from halonet.recipes.tasks import require_task
 from halonet.recipes.yaml_text import dump_yaml, parse_value, parse_yaml, read_text
-from halonet.rules import Complaint, RuleError, hints_of, shown
+from halonet.rules import hints_of
 from halonet.schemas import check
 
 
@@ -65,15 +66,6 @@ def resolve(name_or_path: str | Path, overrides: Sequence[str] = (), *, task: st
     return recipe
 
 
-def build(values: dict[str, Any], source: str, schema: type[SchemaT]) -> SchemaT:
-    """Make a recipe from nested dictionaries, called `source` in messages.
-
-    Raises:
-        UserError: It names all keys that are unknown, missing, of the wrong type or out of their range.
-    """
-    return check(schema, values, source)
-
-
 def derive(base: dict[str, Any], changes: dict[str, Any], source: str, schema: type) -> dict[str, Any]:
     """Change values of a recipe that is given as nested dictionaries.
 
@@ -85,7 +77,7 @@ def derive(base: dict[str, Any], changes: dict[str, Any], source: str, schema: t
         schema: The class of the recipe.
 
     Returns:
-        Nested dictionaries, for `build`.
+        Nested dictionaries, unchecked.
 
     Raises:
         UserError: A key is unknown, or names a section.
@@ -134,7 +126,8 @@ def was_edited(text: str, recipe: Any, places: Sequence[str] = ("root",)) -> boo
         places: Keys of `data` that may differ because they say where it is.
     """
     try:
-        begun = build(parse_yaml(text, "the recipe of the checkpoint"), "the recipe of the checkpoint", type(recipe))
+        source = "the recipe of the checkpoint"
+        begun = check(type(recipe), parse_yaml(text, source), source)
     except UserError:
         return True
     versions = [dataclasses.asdict(each) for each in (begun, recipe)]

@@ -5,19 +5,11 @@ import functools
 import re
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
+from halonet.complaints import Complaint, RuleError
 from halonet.data.nullable import OrNull
 from halonet.errors import UserError, unknown_name
 from halonet.models import HALONETS, HaloNetConfig, configure
-from halonet.rules import (
-    Complaint,
-    Count,
-    FilledText,
-    Rule,
-    RuleError,
-    Text,
-    check_together,
-    within,
-)
+from halonet.rules import Count, FilledText, Rule, Text, check_together, within
 from halonet.schemas import record
 
 NOT_YET_RUN = "not yet run"

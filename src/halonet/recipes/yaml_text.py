@@ -11,8 +11,8 @@ import yaml
 from yaml.composer import ComposerError
 from yaml.constructor import ConstructorError
 
+from halonet.complaints import shown
 from halonet.errors import UserError
-from halonet.rules import shown
 
 # Our longest file has 200 lines. PyYAML takes a second for every 100,000 letters.
 MOST_LETTERS = 200_000

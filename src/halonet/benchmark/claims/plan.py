@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from halonet.classification.recipe import Recipe
 from halonet.errors import UserError, unknown_name
-from halonet.recipes.load import build, derive
+from halonet.recipes.load import derive
 from halonet.recipes.yaml_text import parse_yaml, read_text
 from halonet.rules import FilledText, within
 from halonet.schemas import check, record
@@ -184,7 +184,7 @@ class _Reader:
 
     def _row(self, name: str) -> Row:
         entry = self.entries[name]
-        recipe = build({"name": name} | self._recipe(name, ()), f"{self.source}, row {name}", Recipe)
+        recipe = check(Recipe, {"name": name} | self._recipe(name, ()), f"{self.source}, row {name}")
         return Row(name, entry.base, entry.set or {}, recipe, entry.seeds, entry.minutes)
 
     def _recipe(self, name: str, above: tuple[str, ...]) -> dict[str, Any]:

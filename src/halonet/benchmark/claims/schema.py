@@ -22,7 +22,8 @@ import re
 from typing import Annotated, Any, Literal
 
 from halonet.benchmark.claims.experiment import hash_recipe
-from halonet.rules import Complaint, Count, Rule, check_value, missing, must_be, shown, within
+from halonet.complaints import Complaint, missing, must_be, shown
+from halonet.rules import Count, Rule, check_value, within
 
 BENCHMARK = "claims"
 COMPLETE, DIVERGED = "complete", "diverged"
