@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import json
 import os
 from pathlib import Path
@@ -6,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 import halonet
 from halonet.classification import task as classification
@@ -181,3 +183,20 @@ def test_every_recipe_builds_its_network(name: str):
     with torch.device("meta"):
         network = Classifier.of(resolve(name)).network
     assert isinstance(network, halonet.HaloNet)
+
+
+def test_a_disk_that_fills_in_a_thread_is_reported_once(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    write, written = RecordWriter.write, []
+
+    def fail_later(self: RecordWriter, data: bytes) -> None:
+        written.append(data)
+        if len(written) > 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(self, data)
+
+    monkeypatch.setattr(RecordWriter, "write", fail_later)
+    with pytest.raises(UserError, match="no space left to write .*tensorboard: make room, then "):
+        train(tiny_recipe(images, epochs=1), tmp_path / "run")
+    assert "Traceback" not in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import errno
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -94,6 +95,22 @@ def explain_full_disk(path: Path, remedy: str | Callable[[], str] = AGAIN) -> It
         elif not is_disk_full(error):
             raise
         raise DiskFullError(path, remedy if isinstance(remedy, str) else remedy()) from error
+
+
+@contextmanager
+def silence_full_disk_in_threads() -> Iterator[None]:
+    """Keep threads from printing disk-full errors: TensorBoard's raises them again at the next write or flush."""
+    before = threading.excepthook
+
+    def report(failure: threading.ExceptHookArgs) -> None:
+        if failure.exc_value is None or not is_disk_full(failure.exc_value):
+            before(failure)
+
+    threading.excepthook = report
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def check_output_file(path: str | Path, suffixes: Sequence[str] = ()) -> None:

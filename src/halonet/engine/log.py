@@ -173,6 +173,7 @@ class RunLog(lightning.Callback):
     def _close(self) -> None:
         if self._writer is not None:
             with explain_full_disk(self.folder / "tensorboard"):
+                self._writer.flush()  # raises what its thread could not write; close() alone would not
                 self._writer.close()
 
     def _write(self, trainer: lightning.Trainer, kind: str, step: int, metrics: dict[str, float]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from halonet.engine.checkpoints import differences
-from halonet.engine.files import explain_full_disk
+from halonet.engine.files import explain_full_disk, silence_full_disk_in_threads
 from halonet.engine.lock import locked
 from halonet.errors import UserError
 from halonet.interrupts import Interrupted, Interrupts, interruptible, name_of
@@ -50,6 +50,7 @@ def session(folder: Path, command: str, advice: str | None = None) -> Iterator[I
         interruptible() as interrupts,
         locked(folder) if is_first_process() else nullcontext(),
         explain_full_disk(folder, lambda: f"make room, then {how_to_continue()}"),
+        silence_full_disk_in_threads(),
     ):
         interrupts.last_words = lambda: advice or f"the last saved state stands, {how_to_continue()}"
         try:
