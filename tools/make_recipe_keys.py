@@ -1,4 +1,4 @@
-"""Write the keys of recipes where the command line finds them without importing halonet.
+"""Write the tasks and the keys of their recipes where the command line finds them without importing halonet.
 
 From the root of a checkout:
 
@@ -7,19 +7,22 @@ From the root of a checkout:
 
 import dataclasses
 import json
+import pkgutil
 import typing
 from typing import Any
 
-from halonet.detection import DetectionRecipe
 from halonet.models import HaloNetConfig
+from halonet.recipes.tasks import TASKS
 from halonet.rules import hints_of
 from halonet.schemas import bare
-from halonet.training import Recipe
-from halonet_cli.recipe_check import KEYS
+from halonet_cli.recipe_check import TASKS as FILE
 
 
 def make_keys() -> dict[str, Any]:
-    return {"classification": _keys(Recipe), "detection": _keys(DetectionRecipe)}
+    return {
+        name: {"command": entry.command, "keys": _keys(pkgutil.resolve_name(entry.recipe))}
+        for name, entry in TASKS.items()
+    }
 
 
 def _keys(section: type) -> dict[str, Any]:
@@ -35,8 +38,8 @@ def _below(name: str, hint: Any) -> dict[str, Any] | None:
 
 
 def main() -> None:
-    KEYS.write_text(json.dumps(make_keys(), indent=1) + "\n")
-    print(f"written to {KEYS}")
+    FILE.write_text(json.dumps(make_keys(), indent=1) + "\n")
+    print(f"written to {FILE}")
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ marked "ours" in them.
 
 A file holds one recipe, or the recipes of one study under `variations:`, so that a study is read on one page:
 `imagenet/windows/b4_h1` is the variation `b4_h1` in `imagenet/windows.yaml`. What stands beside `variations:` holds for
-all of them. A recipe with a `base:` is that other recipe, but for the values that it states; a recipe of your own can
+all of them. A recipe with a `base:` is that other recipe except for the values that it states; a recipe of your own can
 have one too, see [training](training.md#recipes-and-overrides).
 
 The recipes for ImageNet take `data/imagenet`, a folder with the folders `train` and `val`, each with a folder a class;

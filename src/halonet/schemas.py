@@ -25,7 +25,7 @@ def record(cls: type[RecordT]) -> type[RecordT]:
 
     Types are strict: text is not accepted for a number, a bool for an int, or NaN and infinity for a float. Ints are
     converted to floats, lists (from YAML or JSON) to tuples, and dictionaries to nested records. Rules that involve
-    several fields belong into `__post_init__`, which runs after every field was checked.
+    several fields belong in `__post_init__`, which runs after every field was checked.
 
     Returns:
         A dataclass with keyword-only fields, whose constructor raises a `RuleError` that names all fields that break a

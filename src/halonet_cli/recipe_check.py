@@ -14,11 +14,11 @@ from typing import Any
 from halonet_cli.hints import unknown_name
 from halonet_cli.parser import UsageError
 
-# The keys of each task's recipes, nested: null is a value, and "*" a section that takes any key.
+# The command and the keys of each task's recipes; of the nested keys, null is a value, and "*" a section that takes
+# any key.
 # Written by tools/make_recipe_keys.py.
-KEYS = Path(__file__).with_name("recipe_keys.json")
+TASKS = Path(__file__).with_name("recipe_keys.json")
 NOT_YET_RUN = "not yet run"  # the default of `halonet.recipes.schema`
-COMMANDS = {"classification": "halonet train", "detection": "halonet detect train"}
 MOST_LETTERS = 20_000  # of a user's file that is read here, which PyYAML does in 0.2 s
 
 
@@ -50,9 +50,9 @@ def packaged() -> Any:
 
 
 @functools.cache
-def keys_of(task: str) -> dict[str, Any]:
-    """The keys of a task's recipes, nested."""
-    return json.loads(KEYS.read_text(encoding="utf-8"))[task]
+def tasks() -> dict[str, dict[str, Any]]:
+    """The tasks by name, each with its `command` and the nested `keys` of its recipes."""
+    return json.loads(TASKS.read_text(encoding="utf-8"))
 
 
 def fields_of(task: str) -> list[str]:
@@ -65,7 +65,7 @@ def fields_of(task: str) -> list[str]:
             else:
                 yield from walk(below, f"{prefix}{key}.")
 
-    return [field for field in walk(keys_of(task), "") if "." in field and "*" not in field]
+    return [field for field in walk(tasks()[task]["keys"], "") if "." in field and "*" not in field]
 
 
 def check_recipe(name_or_path: str, changes: Sequence[str], task: str) -> None:
@@ -77,10 +77,10 @@ def check_recipe(name_or_path: str, changes: Sequence[str], task: str) -> None:
         recipe = _find(name_or_path)
         other = recipe.values.get("task", "classification")
         if other != task:
-            if command := COMMANDS.get(other):
-                raise UsageError(f"{recipe.source} is a recipe of {other}, which is for {command}")
+            if entry := tasks().get(other):
+                raise UsageError(f"{recipe.source} is a recipe for {other}: train it with {entry['command']}")
             return
-        wrong = [*_unknown_keys(_dotted(recipe.changes, keys_of(task)), task)]
+        wrong = [*_unknown_keys(_dotted(recipe.changes, tasks()[task]["keys"]), task)]
     except UsageError:
         raise
     except Exception:  # an odd file: not for this reader
@@ -146,7 +146,7 @@ def _unknown_keys(paths: Any, task: str) -> list[str]:
     """Describe each path with an unknown key."""
     wrong = []
     for path in paths:
-        keys: Any = keys_of(task)
+        keys: Any = tasks()[task]["keys"]
         for depth, part in enumerate(path):
             if keys is None or "*" in keys:
                 break

@@ -89,7 +89,7 @@ def _changes_on_resume(options: argparse.Namespace) -> dict[str, str]:
         **dict.fromkeys(changes, True),
     }
     if surplus := [name for name, is_given in given.items() if is_given]:
-        exception = ", but for data.root" if has_root else ""
+        exception = ", except data.root" if has_root else ""
         raise UsageError(
             f"--resume takes the recipe of the run as it is{exception}: leave out {', '.join(surplus)}, or train into "
             "another folder without --resume"

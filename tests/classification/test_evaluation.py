@@ -86,7 +86,7 @@ def test_data_named_only_by_a_checkpoint_is_not_downloaded(finished_run: Path, t
     state, information, _ = read_weights(finished_run)
     save_weights(tmp_path / "other.safetensors", state, information | {"data": "hfds/owner/name"})
     monkeypatch.setattr("halonet.classification.evaluation.load_source", lambda *_, **__: pytest.fail("opened"))
-    with pytest.raises(UserError, match=r"hfds/owner/name, which is fetched: say so with --data hfds"):
+    with pytest.raises(UserError, match=r"hfds/owner/name, which would be downloaded: allow it with --data hfds"):
         evaluate(tmp_path / "other.safetensors")
 
 

@@ -71,7 +71,7 @@ def test_the_root_is_made_absolute(data, tmp_path, monkeypatch):
 
 def test_only_the_root_may_change_on_resume(capsys):
     assert main(["train", "--resume", "run", "--data.root", "here", "--schedule.epochs", "3"]) == 2
-    assert "but for data.root: leave out schedule.epochs" in capsys.readouterr().err
+    assert "except data.root: leave out schedule.epochs" in capsys.readouterr().err
     assert main(["detect", "train", "--resume", "run", "--data.root", "here"]) == 2
     assert "--resume takes the recipe of the run as it is: leave out data.root" in capsys.readouterr().err
     assert main(["train", "--resume", "run", "--run-dir", "other"]) == 2

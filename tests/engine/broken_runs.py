@@ -3,7 +3,7 @@
     python -m tests.engine.broken_runs --kills 20 --double-resumes 5 --damages 12 --full-disks 9
 
 Each training is forked from this process, which has already imported everything. A broken training is continued by the
-command that began it, with `--resume-or-start`, and must end with the bits of an uninterrupted one.
+command that began it, with `--resume-or-start`, and must end with exactly the files of an uninterrupted one.
 """
 
 import argparse
@@ -72,7 +72,7 @@ class Trial:
             met += killed
             if not killed or met % 3 == 0 or met == count:
                 self.end_well(name)
-        print(f"{count} kills: all ended with the bits of the uninterrupted run", flush=True)
+        print(f"{count} kills: all ended with exactly the files of the uninterrupted run", flush=True)
 
     def resume_twice(self, count: int) -> None:
         """Resume a run that is already being resumed."""

@@ -172,9 +172,9 @@ def test_metadata_must_be_a_dictionary(text: str, tmp_path: Path):
 def test_a_checkpoint_does_not_lead_to_the_network(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = saved(tmp_path, {"data": data})
     monkeypatch.setattr("halonet.classification.evaluation.load_source", lambda *_, **__: pytest.fail("opened"))
-    with pytest.raises(UserError, match=f"which is fetched: say so with --data {data}"):
+    with pytest.raises(UserError, match=f"which would be downloaded: allow it with --data {data}"):
         evaluate(path)
-    with pytest.raises(UserError, match="which is fetched"):
+    with pytest.raises(UserError, match="which would be downloaded"):
         evaluate(tmp_path, root=str(tmp_path))
 
 

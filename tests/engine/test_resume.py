@@ -205,9 +205,10 @@ def test_a_data_set_named_only_by_a_file_is_not_downloaded(images: Path, tmp_pat
         path.write_text(to_yaml(recipe))
     for words in (["--resume", str(tmp_path / "run")], [str(tmp_path / "mine.yaml")]):
         assert main(["train", *words]) == 2
-        assert "hfds/owner/name, which is fetched: say so with --data.source hfds/owner/name" in capsys.readouterr().err
+        refusal = "hfds/owner/name, which would be downloaded: allow it with --data.source hfds/owner/name"
+        assert refusal in capsys.readouterr().err
     assert main(["train", "--resume", str(tmp_path / "run"), "--data.source", "elsewhere"]) == 2
-    assert "hfds/owner/name, which is fetched" in capsys.readouterr().err
+    assert "hfds/owner/name, which would be downloaded" in capsys.readouterr().err
 
 
 def test_a_data_set_named_by_the_user_is_downloaded(images: Path, tmp_path: Path, monkeypatch):

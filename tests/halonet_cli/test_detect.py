@@ -89,7 +89,7 @@ def test_a_detector_of_boxes_is_trained_from_a_folder_alone_and_measured(box_sce
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["train", "imagenet/h0"], "recipe imagenet/h0 is a recipe of classification, which is for halonet train"),
+        (["train", "imagenet/h0"], "recipe imagenet/h0 is a recipe for classification: train it with halonet train"),
         (["train", "--schedule.step", "3"], "unknown key 'schedule.step'. Did you mean 'schedule.steps'"),
         (["train", "--init", "nowhere"], "there is no checkpoint .*nowhere"),
         (["train", "--data.source", "nowhere"], "nowhere"),

@@ -57,7 +57,7 @@ def test_every_command_has_help(name, capsys):
         (["train", "--resume", "nowhere", "schedule.epochs=3"], "--resume takes the recipe of the run as it is"),
         (
             ["train", "imagenet/h0", "--resume", "nowhere", "schedule.epochs=3"],
-            "but for data.root: leave out the recipe imagenet/h0, schedule.epochs, or train into another folder",
+            "except data.root: leave out the recipe imagenet/h0, schedule.epochs, or train into another folder",
         ),
         (["train", "--resume", "nowhere", "--resume-or-start"], "--resume and --resume-or-start exclude each other"),
         (["train", "--run-dir", "/proc/run"], "cannot write into run folder /proc/run"),

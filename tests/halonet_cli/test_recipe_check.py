@@ -5,12 +5,12 @@ import pytest
 from halonet.training import list_recipes, resolve, to_yaml
 from halonet_cli.hints import unknown_name
 from halonet_cli.parser import UsageError
-from halonet_cli.recipe_check import KEYS, MOST_LETTERS, NOT_YET_RUN, check_recipe, fields_of, find_recipe
+from halonet_cli.recipe_check import MOST_LETTERS, NOT_YET_RUN, TASKS, check_recipe, fields_of, find_recipe
 from tools.make_recipe_keys import make_keys
 
 
 def test_the_keys_are_those_of_the_recipes():
-    assert json.loads(KEYS.read_text()) == make_keys(), "run `python tools/make_recipe_keys.py`"
+    assert json.loads(TASKS.read_text()) == make_keys(), "run `python tools/make_recipe_keys.py`"
 
 
 def test_fields_are_values_with_a_section():
@@ -39,7 +39,7 @@ def test_a_missing_result_is_worded_as_in_a_recipe():
         ),
         ("fashion_mnist", ["shedule.epochs=3"], "unknown key 'shedule'. Did you mean 'schedule'? Known: name, task"),
         ("fashion_mnist", ["model.overrides.halo=3"], "unknown key 'model.overrides.halo'. Did you mean 'model.over"),
-        ("detection/r50", [], "recipe detection/r50 is a recipe of detection, which is for halonet detect train"),
+        ("detection/r50", [], "recipe detection/r50 is a recipe for detection: train it with halonet detect train"),
         ("fashion_mnist", ["a.b=1", "c.d=2"], "recipe fashion_mnist: 2 mistakes\n  unknown key 'a'. "),
     ],
 )

@@ -70,7 +70,7 @@ def test_a_run_of_another_task_is_not_resumed(words, task, command, images, tmp_
     recipe = tiny_recipe(images) if task == "classification" else tiny_detection_recipe(images)
     (tmp_path / "recipe.yaml").write_text(to_yaml(recipe), encoding="utf-8")
     assert main([*words, "--resume", str(tmp_path)]) == 2
-    assert f"is a recipe of {task}, which is for {command}\n" in capsys.readouterr().err
+    assert f"is a recipe for {task}: train it with {command}\n" in capsys.readouterr().err
 
 
 def test_a_run_that_is_continued_downloads_no_data_that_only_its_folder_names(images, tmp_path, capsys):
@@ -82,4 +82,5 @@ def test_a_run_that_is_continued_downloads_no_data_that_only_its_folder_names(im
     (tmp_path / "mine.yaml").write_text(to_yaml(mine), encoding="utf-8")
     words = ["train", str(tmp_path / "mine.yaml"), "--run-dir", str(tmp_path / "run"), "--resume-or-start"]
     assert main(words) == 2
-    assert "names the data set hfds/someone/something, which is fetched: say so with --data" in capsys.readouterr().err
+    refusal = "names the data set hfds/someone/something, which would be downloaded: allow it with --data"
+    assert refusal in capsys.readouterr().err

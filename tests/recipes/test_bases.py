@@ -75,7 +75,10 @@ def test_a_mistake_names_its_file(text: str, file: str, message: str, tmp_path: 
         ("imagenet/h9", "unknown base 'imagenet/h9'. Did you mean 'imagenet/h"),
         ("gone.yaml", "gone.yaml, but there is no such file"),
         ("mine.yaml", "mine.yaml is its own base"),
-        ("detection/r50se", "is a recipe of classification, but its base, recipe detection/r50se, is one of detection"),
+        (
+            "detection/r50se",
+            "is a recipe for classification, but its base, recipe detection/r50se, is one for detection",
+        ),
         ("[imagenet/h0]", "base is ['imagenet/h0'], but must be the name of a recipe, such as imagenet/h0"),
     ],
 )
@@ -90,7 +93,7 @@ def test_a_wrong_base_is_refused(base: str, message: str, tmp_path: Path):
 def test_a_base_determines_the_task(tmp_path: Path):
     path = mine(tmp_path, "base: detection/r50se")
     assert task_of(path) == "detection"
-    with pytest.raises(UserError, match="mine.yaml is a recipe of detection, which is for halonet detect train"):
+    with pytest.raises(UserError, match="mine.yaml is a recipe for detection: train it with halonet detect train"):
         resolve(path, task="classification")
 
 

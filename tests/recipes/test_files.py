@@ -170,11 +170,11 @@ def test_a_base_of_another_task_is_refused(tmp_path: Path):
     with pytest.raises(RecipeFileError) as caught:
         package.find("a")
     assert (
-        str(caught.value) == "recipe a is a recipe of detection, but its base, recipe whole, is one of classification"
+        str(caught.value) == "recipe a is a recipe for detection, but its base, recipe whole, is one for classification"
     )
     assert package.find("b").values["task"] == "detection"
     with pytest.raises(
-        RecipeFileError, match="recipe c is a recipe of classification, but its base, recipe b, is one of"
+        RecipeFileError, match="recipe c is a recipe for classification, but its base, recipe b, is one for"
     ):
         package.find("c")
 

@@ -135,7 +135,7 @@ def test_a_wrong_override_names_key_and_rule(override: str, message: str, read: 
         ("a: &a [*a]", "an alias stands for what holds it"),
         ("a: \0", "is not valid YAML: unacceptable character"),
         pytest.param("a: 1\n" * 100_000, "has over 200,000 letters: no recipe is so long", id="long"),
-        ("task: {a: b}", "is a recipe of {'a': 'b'}, which is no task"),
+        ("task: {a: b}", "is a recipe for {'a': 'b'}, which is not a task"),
     ],
 )
 def test_a_wrong_file_is_named(text: str, message: str, tmp_path: Path):
@@ -233,13 +233,13 @@ def test_an_unknown_recipe_gets_a_suggestion():
 
 
 def test_a_recipe_of_another_task_is_refused():
-    with pytest.raises(UserError, match="recipe detection/r50se is a recipe of detection.*halonet detect train"):
+    with pytest.raises(UserError, match="recipe detection/r50se is a recipe for detection.*halonet detect train"):
         resolve("detection/r50se", task="classification")
 
 
 def test_an_unknown_task_is_refused(tmp_path: Path):
     (tmp_path / "odd.yaml").write_text("task: juggling")
-    with pytest.raises(UserError, match="is a recipe of juggling, which is no task: known are classification"):
+    with pytest.raises(UserError, match="is a recipe for juggling, which is not a task: choose one of classification"):
         resolve(tmp_path / "odd.yaml")
 
 

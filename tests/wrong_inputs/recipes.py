@@ -30,7 +30,7 @@ TEXTS = {
     "base: gone.yaml": "but there is no such file",
     "base: mine.yaml": "is its own base",
     "base: imagenet/h0\nvariations: {a: {}}": "has variations, which only recipes of the package have",
-    "base: detection/r50se\ntask: classification": "is one of detection",
+    "base: detection/r50se\ntask: classification": "is one for detection",
 }
 
 

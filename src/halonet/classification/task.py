@@ -15,6 +15,7 @@ from halonet.engine.files import absolute
 from halonet.engine.task import Task
 from halonet.errors import UserError
 from halonet.recipes.schema import replaced
+from halonet.recipes.tasks import TASKS
 
 MEASURED = ("top1", "top1_interval", "top5", "loss", "parameters", "images", "classes", "variant")
 
@@ -22,7 +23,7 @@ MEASURED = ("top1", "top1_interval", "top5", "loss", "parameters", "images", "cl
 class Classification(Task[Recipe]):
     """Trains a classifier of images."""
 
-    command = "halonet train"
+    command = TASKS["classification"].command
 
     def moved(self, root: str | Path | None, source: str | None, run_dir: str | Path) -> "Classification":
         """Use a named data set in another folder."""

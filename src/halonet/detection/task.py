@@ -15,6 +15,7 @@ from halonet.engine.files import absolute
 from halonet.engine.task import Task
 from halonet.errors import UserError
 from halonet.recipes.schema import replaced
+from halonet.recipes.tasks import TASKS
 
 # What the engine adds to `result.json` for every task.
 OF_THE_RUN = ("images_per_second", "seconds", "checkpoint", "data", "split", "device")
@@ -23,14 +24,13 @@ OF_THE_RUN = ("images_per_second", "seconds", "checkpoint", "data", "split", "de
 class Detection(Task[DetectionRecipe]):
     """Trains a Mask R-CNN, or a Faster R-CNN where there are no masks."""
 
-    command = "halonet detect train"
+    command = TASKS["detection"].command
 
     def moved(self, root: str | Path | None, source: str | None, run_dir: str | Path) -> "Detection":
         """Refuse: the data of a detector is one folder."""
-        if (root, source) != (None, None):
-            raise UserError(
-                f"run {run_dir} takes its data from {self.recipe.data.source}: give neither root nor source"
-            )
+        trained_on = self.recipe.data.source
+        if root is not None or source not in (None, trained_on):
+            raise UserError(f"run {run_dir} takes its data from {trained_on}: give neither root nor source")
         return self
 
     def with_absolute_paths(self) -> "Detection":

@@ -222,7 +222,7 @@ class BestCheckpoint(lightning.Callback):
 
 
 def environment(world_size: int, device: torch.device) -> dict[str, str | int]:
-    """Everything that the bits of a run depend on, other than the recipe and the data."""
+    """Everything that the exact result of a run depends on, besides the recipe and the data."""
     if device.type == "cuda":
         hardware = torch.cuda.get_device_name(device)
     else:

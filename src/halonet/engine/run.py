@@ -11,7 +11,6 @@ from typing import Any
 
 import lightning
 
-from halonet.data.classification.sources import require_asked_for
 from halonet.engine.checkpoints import LAST, BestCheckpoint, callback_state, find_checkpoint
 from halonet.engine.divergence import Divergence
 from halonet.engine.files import explain_full_disk, remove_partial_files, write_atomically
@@ -67,9 +66,7 @@ def train(
     task = task_for(recipe).with_absolute_paths()
     is_begun = or_resume and os.path.isfile(folder / "recipe.yaml")
     if is_begun:
-        asked_for = task.recipe.data.source
-        task = task_for(as_begun(task.recipe, folder))
-        require_asked_for(task.recipe.data.source, asked_for, f"run {folder}")
+        task = task_for(as_begun(task.recipe, folder)).moved(None, task.recipe.data.source, folder)
         require_same_recipe(folder, task.recipe, task.command)
         if (folder / "result.json").is_file():
             return folder

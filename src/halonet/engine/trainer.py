@@ -128,7 +128,7 @@ def _warn_of_differences(begun_with: dict[str, Any], recipe: AnyRecipe, trainer:
     if was_edited(begun_with["recipe"], recipe):
         changes.append("recipe.yaml was edited")
     if changes and trainer.is_global_zero:
-        note = "the resumed run will not end with the bits of an uninterrupted one: " + "; ".join(changes)
+        note = "the resumed run will not end with exactly the weights of an uninterrupted one: " + "; ".join(changes)
         warnings.warn(UserNote(note), stacklevel=4)
 
 

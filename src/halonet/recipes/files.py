@@ -228,7 +228,8 @@ def _check_task(stated: _Stated, base: WrittenRecipe) -> None:
     task = stated.keys.get("task", base_task)
     if task != base_task:
         raise RecipeFileError(
-            f"{stated.source} is a recipe of {_shown(task)}, but its base, {base.source}, is one of {_shown(base_task)}"
+            f"{stated.source} is a recipe for {_shown(task)}, but its base, {base.source}, is one for "
+            f"{_shown(base_task)}"
         )
 
 

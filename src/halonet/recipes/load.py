@@ -49,7 +49,7 @@ def resolve(name_or_path: str | Path, overrides: Sequence[str] = (), *, task: st
     found = _task(written)
     entry = require_task(found, written.source)
     if task not in (None, found):
-        raise UserError(f"{written.source} is a recipe of {found}, which is for {entry.command}")
+        raise UserError(f"{written.source} is a recipe for {found}: train it with {entry.command}")
     schema = pkgutil.resolve_name(entry.recipe)
     _check_bases(written, schema)
     values, complaints, keys = copy.deepcopy(written.values), [], set()
@@ -196,7 +196,7 @@ def _find_key(values: dict[str, Any], key: str, schema: type) -> tuple[dict[str,
                 raise _wrong_key(Complaint(".".join(path[: depth + 1]), known=tuple(hints)))
             section = _without_rules(hints[part])
         elif typing.get_origin(section) is not dict:
-            raise _wrong_key(Complaint(key, f"is no key: {within} is a value without keys of its own"))
+            raise _wrong_key(Complaint(key, f"is not a key: {within} is a value without keys of its own"))
         else:
             section = Any
         if depth < len(path) - 1:

@@ -36,5 +36,5 @@ def require_task(name: str, source: str) -> Entry:
         UserError: There is no such task.
     """
     if name not in TASKS:
-        raise UserError(f"{source} is a recipe of {name}, which is no task: known are {', '.join(TASKS)}")
+        raise UserError(f"{source} is a recipe for {name}, which is not a task: choose one of {', '.join(TASKS)}")
     return TASKS[name]

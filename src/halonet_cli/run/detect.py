@@ -1,4 +1,4 @@
-"""`halonet detect` and its commands, but for `export`."""
+"""The commands of `halonet detect`."""
 
 import argparse
 import json

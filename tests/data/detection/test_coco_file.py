@@ -42,18 +42,18 @@ def test_other_files_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"image_id": 9}, "annotation 5 is of image 9, which the file does not list"),
-        ({"category_id": 8}, "annotation 5 is of category 8, which the file does not list"),
+        ({"image_id": 9}, "annotation 5 has the image_id 9, but the file lists no such image"),
+        ({"category_id": 8}, "annotation 5 has the category_id 8, but the file lists no such category"),
         ({"category_id": None}, "of annotation 5, category_id is missing, but must be of type int"),
         ({"image_id": "one"}, "of annotation 5, image_id is 'one', but must be of type int"),
         ({"image_id": [1]}, "of annotation 5, image_id is [1], but must be of type int"),
         ({"id": 2**60}, "annotation 1152921504606846976 has too large an id: it must be at most 2^53"),
-        ({"iscrowd": 2}, "annotation 5 has the iscrowd 2, but must be 0 or 1"),
-        ({"iscrowd": "no"}, "annotation 5 has the iscrowd 'no', but must be 0 or 1"),
-        ({"bbox": None}, "annotation 5 has the bbox None, but must have four numbers"),
-        ({"bbox": [1, 2, "wide", 4]}, "annotation 5 has the bbox [1, 2, 'wide', 4], but must have four numbers"),
-        ({"bbox": [1, 2, 3]}, "annotation 5 has the bbox [1, 2, 3], but must have four numbers"),
-        ({"bbox": [1, 2, True, 4]}, "annotation 5 has the bbox [1, 2, True, 4], but must have four numbers"),
+        ({"iscrowd": 2}, "annotation 5 has the iscrowd 2, but it must be 0 or 1"),
+        ({"iscrowd": "no"}, "annotation 5 has the iscrowd 'no', but it must be 0 or 1"),
+        ({"bbox": None}, "annotation 5 has the bbox None, but it must be four numbers"),
+        ({"bbox": [1, 2, "wide", 4]}, "annotation 5 has the bbox [1, 2, 'wide', 4], but it must be four numbers"),
+        ({"bbox": [1, 2, 3]}, "annotation 5 has the bbox [1, 2, 3], but it must be four numbers"),
+        ({"bbox": [1, 2, True, 4]}, "annotation 5 has the bbox [1, 2, True, 4], but it must be four numbers"),
     ],
 )
 def test_contradictory_annotation_is_refused(tmp_path, changes, message):
@@ -91,8 +91,8 @@ def test_faults_are_counted_and_three_quoted(tmp_path):
     annotations = [instance(3, 9), instance(4, 1, category=5), instance(5, 1, bbox=[])]
     assert refused(tmp_path, content_of(annotations, images=images)).endswith(
         "train2017.json: 5 faults: image 1 has the file_name '../1.png', but it must lead to a file below the images' "
-        "folder; image 2 has 0 x 9 pixels, but must have from 1 to 89,478,485: scale it down; annotation 3 is "
-        "of image 9, which the file does not list; and 2 more"
+        "folder; image 2 has 0 x 9 pixels, but must have from 1 to 89,478,485: scale it down; annotation 3 "
+        "has the image_id 9, but the file lists no such image; and 2 more"
     )
 
 

@@ -102,7 +102,9 @@ def require_asked_for(source: str | None, asked: str | None, where: str, flag: s
         UserError: The data would be downloaded, and the user did not name it.
     """
     if source is not None and source != asked and is_remote(source):
-        raise UserError(f"{where} names the data set {source}, which is fetched: say so with {flag} {source}")
+        raise UserError(
+            f"{where} names the data set {source}, which would be downloaded: allow it with {flag} {source}"
+        )
 
 
 def available_splits(data: str, *, root: Path | None = None) -> tuple[str, ...]:

@@ -218,17 +218,17 @@ class _Fields:
         for kind, known in (("image", images), ("category", categories)):
             number = annotation.get(f"{kind}_id")
             if type(number) is int and number not in known:  # other types are already a fault
-                return f"is of {kind} {str(number)[:40]}, which the file does not list"
+                return f"has the {kind}_id {str(number)[:40]}, but the file lists no such {kind}"
         crowd = annotation.setdefault("iscrowd", 0)
         if type(crowd) is not int or crowd not in (0, 1):
             if not (isinstance(crowd, bool) or self._mend(annotation, "iscrowd", int)):
-                return f"has the iscrowd {crowd!r:.40}, but must be 0 or 1"
+                return f"has the iscrowd {crowd!r:.40}, but it must be 0 or 1"
             annotation["iscrowd"] = int(annotation["iscrowd"])
             if annotation["iscrowd"] not in (0, 1):
-                return f"has the iscrowd {crowd!r:.40}, but must be 0 or 1"
+                return f"has the iscrowd {crowd!r:.40}, but it must be 0 or 1"
         box = annotation.get("bbox")
         if type(box) is not list or len(box) != 4 or not self._numbers(box):
-            return f"has the bbox {box!r:.80}, but must have four numbers: x, y, width and height in pixels"
+            return f"has the bbox {box!r:.80}, but it must be four numbers: x, y, width and height in pixels"
         return None
 
     def _mend(self, entry: Entry, field: str, expected: type) -> bool:

@@ -1,6 +1,6 @@
 """Sizes of tiles and warps for the Triton kernels: a pure function of shape, dtype and GPU.
 
-Nothing is tuned while a program runs: a kernel that is chosen by a clock gives other bits on another day.
+Nothing is tuned at run time: kernels chosen by timing could differ from run to run, and so could their results.
 """
 
 from functools import cache
@@ -13,14 +13,14 @@ from halonet.ops.attention.triton.problem import Problem
 
 
 class Configuration(NamedTuple):
-    """How one kernel is cut.
+    """How one kernel divides its work.
 
     Attributes:
         queries: Queries of a block at a time; a power of 2, at least 16.
         key_rows: Rows of keys at a time; a power of 2.
         key_columns: Columns of keys at a time; a power of 2. Rows times columns are at least 16.
         num_warps: Warps of a program.
-        num_stages: Tiles under way at once, loads included.
+        num_stages: Stages of the software pipeline: how many tiles are loaded or computed at once.
     """
 
     queries: int
@@ -31,13 +31,13 @@ class Configuration(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """What a row of the table is for.
+    """The calls that a row of the table serves.
 
     Attributes:
         kernel: "forward", "queries" or "keys".
-        itemsize: Bytes of a number: 2, or 4, which fp64 shares as fp32 of twice the channels.
-        queries: The most queries of a block: 16, as in strided layers, or 64, which stands for more too.
-        channels: Of the widest head that is computed; a power of 2 from 16 to 256.
+        itemsize: Bytes of an element: 2 or 4. fp64 uses the row of fp32 with twice the channels.
+        queries: Queries of a block: 16 for up to 16 (strided layers), 64 for all larger blocks.
+        channels: Channels of the widest head; a power of 2 from 16 to 256.
     """
 
     kernel: str
@@ -47,14 +47,14 @@ class Cell(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """The fastest configuration of a kernel that a GPU was timed with.
+    """The fastest configuration of a kernel that was measured on a GPU.
 
     Attributes:
         cut: The fields of a `Configuration`.
-        layer: Of H1, 256 pixels, batch 256, bfloat16 with tables in float32, that it was timed at.
-        milliseconds: Of the device, with this cut.
-        milliseconds_of_table: With the cut of `TABLE`.
-        spilled: Registers of a thread that the compiler (Triton 3.6) spilled. A measured cut may spill and still win.
+        layer: The layer of H1 that was timed: 256 pixels, batch 256, bfloat16 with float32 tables.
+        milliseconds: GPU time with this cut.
+        milliseconds_of_table: GPU time with the cut of `TABLE`.
+        spilled: Registers per thread that the compiler (Triton 3.6) spilled; a cut may spill and still be the fastest.
     """
 
     cut: tuple[int, int, int, int, int]
