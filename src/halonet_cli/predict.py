@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from halonet_cli.files import add_root, check_images
+from halonet_cli.files import add_checkpoint, add_root, check_images
 from halonet_cli.parser import add_command
 
 
 def add(commands: Any) -> None:
     """Add the command."""
     predict = add_command(commands, "predict", "predict:run_predict", "label images", check=check_images)
-    predict.add_argument("checkpoint", help="a run folder, a model.safetensors or a .ckpt")
+    add_checkpoint(predict)
     predict.add_argument("images", nargs="+", help="image files and folders")
     add_root(predict, "the folder that relative paths of images start from")
     predict.add_argument("--top-k", type=int, default=5, help="guesses for each image")

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from torch import nn
-
 import halonet
 from halonet.data import AugmentationConfig
 from halonet.engine.metadata import Metadata, read_metadata, saved_from, without_nulls
@@ -36,7 +34,7 @@ class ClassifierMetadata(Metadata):
         return () if self.preprocessing is None else (self.preprocessing.image_size, self.preprocessing.train_crop)
 
 
-def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+def load_checkpoint(path: str | Path) -> tuple[halonet.HaloNet, dict[str, Any]]:
     """Build the network of a checkpoint, in evaluation mode on the CPU.
 
     Args:
@@ -58,7 +56,7 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         )
     metadata = read_metadata(ClassifierMetadata, information, str(path))
 
-    def build() -> nn.Module:
+    def build() -> halonet.HaloNet:
         return halonet.HaloNet(metadata.config, num_classes=metadata.num_classes, in_chans=metadata.in_chans)
 
     return build_checked(build, state, str(path)), without_nulls(information)

@@ -1,6 +1,7 @@
 """Labels image files with a checkpoint."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,35 @@ from halonet.data.images import open_image
 from halonet.engine.device import choose_device
 from halonet.engine.files import check_output_folder, explain_full_disk, picture_name
 from halonet.errors import UserError
+from halonet.models import HaloNet
 from halonet.rules import Count, check_arguments
 from halonet.visual.attention_map import draw_attention
+
+
+@dataclass(frozen=True)
+class TrainedClassifier:
+    """A trained network, ready to use.
+
+    Attributes:
+        model: In evaluation mode, on the CPU.
+        labels: Names of the classes, in the order of the outputs; numbers if the checkpoint has no names.
+        transform: Turns a PIL image of any mode and size into a float32 tensor [in_chans, image_size, image_size], as
+            evaluation does.
+        information: What else the checkpoint says, such as `data`, `config` and `preprocessing`.
+    """
+
+    model: HaloNet
+    labels: list[str]
+    transform: Callable[[Image.Image], Tensor]
+    information: dict[str, Any]
+
+
+def load_classifier(checkpoint: str | Path) -> TrainedClassifier:
+    """Load a checkpoint for use, see `halonet.load`."""
+    network, information = load_checkpoint(checkpoint)
+    transform = build_transform(preprocessing(information, str(checkpoint)), train=False)
+    labels = information.get("class_names") or [str(label) for label in range(information["num_classes"])]
+    return TrainedClassifier(network, list(labels), transform, information)
 
 
 def predict(
@@ -45,15 +73,13 @@ def predict(
         UserError: The checkpoint cannot be read, or `top_k` or `batch_size` is not positive.
     """
     check_arguments(top_k=(top_k, Count), batch_size=(batch_size, Count))
-    network, information = load_checkpoint(checkpoint)
-    transform = build_transform(preprocessing(information, str(checkpoint)), train=False)
+    trained = load_classifier(checkpoint)
     target = choose_device(device)
-    network.to(target)
-    class_names = information.get("class_names") or [str(label) for label in range(information["num_classes"])]
+    network = trained.model.to(target)
     rows = []
     for start in range(0, len(images), batch_size):
         files = images[start : start + batch_size]
-        read, errors = _read(files, transform)
+        read, errors = _read(files, trained.transform)
         probabilities = {}
         if read:
             with torch.inference_mode():
@@ -63,7 +89,7 @@ def predict(
             if index in errors:
                 rows.append({"file": file, "error": errors[index]})
             else:
-                rows.append(_row(file, probabilities[index], class_names, top_k))
+                rows.append(_row(file, probabilities[index], trained.labels, top_k))
     return rows
 
 
@@ -105,13 +131,12 @@ def save_maps(checkpoint: str | Path, rows: Sequence[dict[str, Any]], folder: st
             missing.
     """
     check_output_folder(folder)
-    network, information = load_checkpoint(checkpoint)
-    transform = build_transform(preprocessing(information, str(checkpoint)), train=False)
+    trained = load_classifier(checkpoint)
     paths = []
     for number, row in enumerate(rows):
         picture = open_image(row["file"])
         path = Path(folder) / picture_name(number, row["file"])
         title = f"{row['label']} {100 * row['probability']:.1f} %"
         with explain_full_disk(path):
-            paths.append(draw_attention(network, transform(picture)[None], picture, path, title=title))
+            paths.append(draw_attention(trained.model, trained.transform(picture)[None], picture, path, title=title))
     return paths

@@ -17,8 +17,10 @@ from halonet.complaints import shown
 from halonet.engine.checksums import KEY, DamagedFileError, check_file, check_tensors, checksum
 from halonet.engine.data import KeyedData
 from halonet.engine.files import write_atomically
+from halonet.engine.hub_config import CONFIG, read_hub_config
 from halonet.errors import UserError
 from halonet.layers import fit_state
+from halonet.models.pretrained import TRAINED, weights_path
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -115,17 +117,24 @@ def read_weights(path: str | Path) -> Weights:
     """Read a checkpoint without building anything.
 
     Args:
-        path: A run folder, a `model.safetensors` or a `.ckpt`. If the run has an EMA, its average is read.
+        path: A run folder, a folder for the Hugging Face Hub, a `model.safetensors`, a `.ckpt`, or the name of weights
+            that come with the package. If the run has an EMA, its average is read.
 
     Raises:
         UserError: The file is missing, truncated, not a checkpoint, or holds pickled code.
     """
-    path = Path(path)
+    named = None if os.path.exists(path) else weights_path(str(path))  # unlike Path.exists, false for impossible names
+    path = Path(path) if named is None else named
     if os.path.isdir(path):
         path = path / "model.safetensors"
-    if not os.path.exists(path):  # unlike Path.exists, false for impossible names
-        raise UserError(f"there is no checkpoint {path}: give a run folder, a model.safetensors or a .ckpt file")
+    if not os.path.exists(path):
+        raise UserError(
+            f"there is no checkpoint {path}: give a run folder, a model.safetensors, a .ckpt file or one of "
+            f"{', '.join(TRAINED)}"
+        )
     state, information = _read_safetensors(path) if path.suffix == ".safetensors" else _read_lightning(path)
+    if not information and (config := path.with_name(CONFIG)).is_file():
+        information = read_hub_config(config)
     return Weights(state, information, path)
 
 
