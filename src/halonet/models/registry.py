@@ -3,13 +3,15 @@
 import dataclasses
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
+import torch
 from timm.models import PretrainedCfg, build_model_with_cfg, register_model
 from torch import nn
 
 from halonet.complaints import RuleError
-from halonet.errors import UserError, unknown_name
+from halonet.errors import UnknownArgumentError, UserError, unknown_name
 from halonet.models.config import HALONETS, DropRate, HaloNetConfig, InChans, NumClasses
 from halonet.models.halonet import HaloNet
 from halonet.models.pretrained import TIMM_PREFIX, default_cfg, pretrained_cfg, tags_of, trained_cfg
@@ -27,9 +29,11 @@ def create_model(
     in_chans: int | None = None,
     features_only: bool = False,
     pretrained: bool = False,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
     **overrides: Any,
 ) -> nn.Module:
-    """Build a model of the family; without trained weights it works under `torch.device("meta")` too.
+    """Build a model of the family.
 
     Args:
         name: A row of `halonet.HALONETS`, e.g. "h0", or a row and the tag of its trained weights, e.g.
@@ -40,6 +44,8 @@ def create_model(
             is adapted to any other number as timm does.
         features_only: Return feature maps of all levels (or of `out_indices`) instead of logits, as timm does.
         pretrained: Load the trained weights of the tag; without a tag, the first ones of the row.
+        device: Where to build it; "meta" works for networks without weights.
+        dtype: Type of its floating-point parameters and buffers.
         **overrides: `drop_rate`, `drop_path_rate`, `global_pool`, `out_indices`, and any field of
             `halonet.HaloNetConfig`, e.g. `block_size=12`; lists, as YAML and JSON give them, serve as tuples.
 
@@ -56,7 +62,7 @@ def create_model(
     known = (*CONFIG_FIELDS, *MODEL_ARGUMENTS, *FEATURE_ARGUMENTS, *TIMM_ARGUMENTS)
     for keyword in overrides:
         if keyword not in known:
-            raise UserError(unknown_name("model argument", keyword, known))
+            raise UnknownArgumentError(unknown_name("model argument", keyword, known))
     given = {
         key: (value, rule)
         for key, value, rule in (("num_classes", num_classes, NumClasses), ("in_chans", in_chans, InChans))
@@ -76,15 +82,16 @@ def create_model(
         overrides = {"features_only": True, "out_indices": levels, "feature_cls": "getter"} | overrides
     cfg = _find_cfg(row, config, overrides.pop("pretrained_cfg", None) or tag, pretrained)
     try:
-        model = build_model_with_cfg(
-            HaloNet,
-            TIMM_PREFIX + row,
-            pretrained,
-            pretrained_cfg=cfg,
-            config=config,
-            **{key: value for key, (value, _) in given.items()},
-            **overrides,
-        )
+        with nullcontext() if device is None else torch.device(device):
+            model = build_model_with_cfg(
+                HaloNet,
+                TIMM_PREFIX + row,
+                pretrained,
+                pretrained_cfg=cfg,
+                config=config,
+                **{key: value for key, (value, _) in given.items()},
+                **overrides,
+            ).to(dtype=dtype)
     except RuntimeError as error:
         if pretrained and "Error(s) in loading state_dict" in str(error):
             raise UserError(f"the trained weights of {name!r} do not fit {', '.join(changes) or 'this row'}") from error
