@@ -27,6 +27,7 @@ ORDER = {
     "detection": 7,
     "training": 8,
     "benchmark": 9,
+    "demo": 9,
 }
 
 

@@ -25,6 +25,7 @@ OPTIONS = {
     "info": {"--help", "--image-size", "--json"},
     "recipes": {"--help", "--json"},
     "detect": {"--help"},
+    "demo": {"--help", "--port"},
     "benchmark": {"--help"},
 }
 

@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from halonet.console import printable
-from halonet.visual.attention import LayerAttention, PixelAttention, rollout
+from halonet.visual.attention import Box, LayerAttention, PixelAttention, rollout
 from halonet.visual.curves import GRID, INK, set_style
 
 QUERY, BLOCK, WINDOW, BORDER = "#ffffff", "#16e0bd", "#ffd166", "#2b2f36"
@@ -31,6 +31,15 @@ QUERY, BLOCK, WINDOW, BORDER = "#ffffff", "#16e0bd", "#ffd166", "#2b2f36"
 _HEAT_STOPS = {0.0: (120, 20, 90, 0.0), 0.35: (225, 40, 80, 0.62), 0.7: (255, 130, 40, 0.82), 1.0: (255, 240, 90, 0.95)}
 MOST_COLUMNS = 5
 FURTHEST = 0.5  # beyond the border, in sides of the image, that a figure shows
+
+
+class Area(NamedTuple):
+    """A part of the plane in pixels of the network's input; it may reach beyond the image."""
+
+    top: float
+    left: float
+    bottom: float
+    right: float
 
 
 class NotebookFigure(Figure):
@@ -124,19 +133,11 @@ def draw_distances(layers: Sequence[LayerAttention]) -> NotebookFigure:
 def _draw(
     look: PixelAttention, picture: Image.Image, panels: list[tuple[str, Tensor | None]], title: str
 ) -> NotebookFigure:
-    visible = _visible(look)
+    visible = visible_area(look.image_size, look.window, look.cell)
     figure, all_axes = _figure(len(panels), (visible.bottom - visible.top) / (visible.right - visible.left), title)
     largest = max(heat.max().item() for _, heat in panels if heat is not None)
     for axes, (name, heat) in zip(all_axes, panels, strict=True):
-        _show(axes, picture, look.image_size)
-        if heat is not None:
-            _shade(axes, look)
-            height, width = look.image_size
-            extent = (0, width, height, 0)
-            axes.imshow(heat.numpy(), cmap=_heat(), extent=extent, vmin=0, vmax=largest, interpolation="nearest")
-        _draw_boxes(axes, look)
-        axes.set_xlim(visible.left, visible.right)
-        axes.set_ylim(visible.bottom, visible.top)
+        draw_panel(axes, look, picture, heat, largest, visible)
         axes.set_title(name, fontsize=9, color=INK)
     _add_scale(figure, ScalarMappable(Normalize(0, largest), _heat()), all_axes)
     figure.legend(
@@ -158,6 +159,34 @@ def _draw(
     return figure
 
 
+def draw_panel(
+    axes: Axes, look: PixelAttention, picture: Image.Image, heat: Tensor | None, largest: float, visible: Area
+) -> None:
+    """Draw one panel: the picture, the probabilities `heat` on a scale from 0 to `largest`, and the boxes."""
+    height, width = look.image_size
+    _show(axes, picture, look.image_size)
+    if heat is not None:
+        _shade(axes, look)
+        extent = (0, width, height, 0)
+        axes.imshow(heat.numpy(), cmap=_heat(), extent=extent, vmin=0, vmax=largest, interpolation="nearest")
+    _draw_boxes(axes, look)
+    axes.set_xlim(visible.left, visible.right)
+    axes.set_ylim(visible.bottom, visible.top)
+
+
+def visible_area(image_size: tuple[int, int], box: Box, cell: tuple[float, float]) -> Area:
+    """The part of the plane to show: the image, and a box of pixels of `cell` where it reaches beyond."""
+    (height, width), (cell_height, cell_width) = image_size, cell
+    down, right = FURTHEST * height, FURTHEST * width
+    margin = 0.015 * max(height, width)
+    return Area(
+        max(-down, min(0, box.top * cell_height)) - margin,
+        max(-right, min(0, box.left * cell_width)) - margin,
+        min(height + down, max(height, box.bottom * cell_height)) + margin,
+        min(width + right, max(width, box.right * cell_width)) + margin,
+    )
+
+
 def _figure(panels: int, aspect: float, title: str) -> tuple[NotebookFigure, list[Axes]]:
     columns = min(panels, MOST_COLUMNS)
     rows = math.ceil(panels / columns)
@@ -170,26 +199,6 @@ def _figure(panels: int, aspect: float, title: str) -> tuple[NotebookFigure, lis
         # Class names such as "$5" or "\x1b" are not formulas or terminal commands.
         figure.suptitle(printable(title), fontsize=10, color=INK, parse_math=False)
     return figure, all_axes[:panels]
-
-
-class _Area(NamedTuple):
-    top: float
-    left: float
-    bottom: float
-    right: float
-
-
-def _visible(look: PixelAttention) -> _Area:
-    """The part of the plane to show, in pixels of the input: the image, and the window where it reaches beyond."""
-    (height, width), (cell_height, cell_width) = look.image_size, look.cell
-    down, right = FURTHEST * height, FURTHEST * width
-    margin = 0.015 * max(height, width)
-    return _Area(
-        max(-down, min(0, look.window.top * cell_height)) - margin,
-        max(-right, min(0, look.window.left * cell_width)) - margin,
-        min(height + down, max(height, look.window.bottom * cell_height)) + margin,
-        min(width + right, max(width, look.window.right * cell_width)) + margin,
-    )
 
 
 def _show(axes: Axes, picture: Image.Image, image_size: tuple[int, int]) -> None:
@@ -206,7 +215,7 @@ def _shade(axes: Axes, look: PixelAttention) -> None:
     """Dim the part of the image that the pixel cannot see."""
     height, width = look.image_size
     shade = np.ones((*look.probabilities.shape[1:], 4), np.float32)
-    shade[..., 3] = 0.6
+    shade[..., 3] = 0.45
     window = look.window
     shade[max(0, window.top) : window.bottom, max(0, window.left) : window.right, 3] = 0
     axes.imshow(shade, extent=(0, width, height, 0), interpolation="nearest")
