@@ -20,10 +20,12 @@ from tests.halonet_cli.mistakes import assert_a_users_mistake
 OPTIONS = {
     "train": {"--help", "--resume", "--resume-or-start", "--run-dir"},
     "evaluate": {"--batch-size", "--data", "--data.root", "--device", "--help", "--json", "--split", "--workers"},
-    "predict": {"--batch-size", "--csv", "--data.root", "--device", "--help", "--json", "--save-maps", "--top-k"},
+    "predict": {"--batch-size", "--csv", "--data.root", "--device", "--head", "--help", "--json", "--layer", "--pixel"}
+    | {"--save-maps", "--top-k"},
     "info": {"--help", "--image-size", "--json"},
     "recipes": {"--help", "--json"},
     "detect": {"--help"},
+    "demo": {"--help", "--port"},
     "benchmark": {"--help"},
 }
 
