@@ -20,7 +20,7 @@ def add(commands: Any) -> None:
     form = predict.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")
     form.add_argument("--csv", action="store_true", help="print comma-separated values")
-    predict.add_argument("--save-maps", type=Path, metavar="DIR", help="write a picture of where pixels look")
+    predict.add_argument("--save-maps", type=Path, metavar="DIR", help="write an attention map of each image")
     which = predict.add_argument_group(
         "what --save-maps shows",
         "Numbers count from 0. With none of these: three pixels in the last layer of each stage.",

@@ -152,12 +152,12 @@ def check_map_choice(checkpoint: str | Path, choice: MapChoice) -> None:
 def save_maps(
     checkpoint: str | Path, rows: Sequence[dict[str, Any]], folder: str | Path, choice: MapChoice | None = None
 ) -> list[Path]:
-    """Draw where pixels look, one picture for each labeled image.
+    """Draw the attention maps of a few pixels, one picture for each labeled image.
 
     Args:
         checkpoint: As for `predict`.
         rows: What `predict` returned for images that could be read.
-        folder: Takes the pictures, NUMBER_STEM.png; made if it does not exist.
+        folder: Where to write the pictures, NUMBER_STEM.png; made if it does not exist.
         choice: The layer, the head and the pixel; None draws an overview, three pixels in the last layer of each stage.
 
     Returns:

@@ -225,7 +225,7 @@ class HaloAttention(nn.Module):
         refuse_torchscript()
 
     def extra_repr(self) -> str:
-        """Show what the projections do not."""
+        """Show the settings that the projections do not show."""
         return (
             f"num_heads={self.num_heads}, block_size={self.block_size}, halo_size={self.halo_size}, "
             f"stride={self.stride}, position={self.position}, border={self.border}, centered={self.centered}"
