@@ -14,6 +14,7 @@ import torch
 
 from halonet.classification.checkpoint import load_checkpoint
 from halonet.classification.evaluation import evaluate
+from halonet.classification.hub import FIGURES, RUN
 from halonet.data.classification.sources import is_named
 from halonet.engine.run import read_result
 from halonet.engine.weights import read_weights, save_weights
@@ -21,8 +22,6 @@ from halonet.errors import UserError
 
 FOLDER = Path(__file__).parents[1] / "src/halonet/models/weights"
 MOST_BYTES = 2 * 10**6
-FIGURES = ("top1", "top5", "loss", "images", "split")
-KEPT = ("recipe", "seed", "epochs", "best", "hardware", "threads", "versions")
 
 
 def make_weights(run: Path, name: str, root: Path | None, folder: Path = FOLDER) -> Path:
@@ -40,7 +39,7 @@ def make_weights(run: Path, name: str, root: Path | None, folder: Path = FOLDER)
     half = {
         key: tensor.half() if tensor.is_floating_point() else tensor for key, tensor in network.state_dict().items()
     }
-    information = information | {"root": None, "run": {key: result[key] for key in KEPT}}
+    information = information | {"root": None, "run": {key: result[key] for key in RUN}}
     with tempfile.TemporaryDirectory() as place:
         draft = Path(place) / "model.safetensors"
         save_weights(draft, half, information)

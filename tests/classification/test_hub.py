@@ -17,6 +17,7 @@ from transformers import (
 
 import halonet
 from halonet.classification import hub
+from halonet.engine.weights import read_weights, save_weights
 from halonet.errors import UserError
 from halonet.models.registry import nearest_row
 
@@ -46,6 +47,31 @@ def test_a_folder_holds_config_weights_and_card(folder):
         "vaswani2021",
     ):
         assert fact in card
+
+
+@pytest.fixture(scope="module")
+def run_of_somebody(tmp_path_factory):
+    """A run on a folder of this machine, measured at its end."""
+    run = tmp_path_factory.mktemp("private") / "run"
+    run.mkdir()
+    state, information, _ = read_weights("mini32.cifar10")
+    own = {key: value for key, value in information.items() if key not in ("run", "figures")}
+    data = str(run.parent / "photos")
+    save_weights(run / "model.safetensors", state, own | {"data": data, "root": str(run.parent)})
+    result = {"recipe": "mine", "seed": 3, "epochs": 5, "top1": 91.5, "top5": 99.0, "loss": 0.25, "images": 400}
+    (run / "result.json").write_text(json.dumps(result | {"split": "validation", "data": data, "variant": None}))
+    return run
+
+
+def test_a_run_takes_its_results_along_but_not_its_paths_nor_our_license(run_of_somebody, tmp_path):
+    folder = hub.save_to_hub_folder(run_of_somebody, tmp_path / "mine")
+    card = (folder / "README.md").read_text()
+    assert "Trained on `photos` by halonet's recipe `mine` (5 epochs, seed 3)." in card
+    assert "Accuracy on 400 images of photos (validation): top-1 91.50 %" in card
+    assert "license: apache-2.0" not in card
+    assert "license" not in json.loads((folder / "config.json").read_text())["pretrained_cfg"]
+    for file in folder.iterdir():
+        assert str(run_of_somebody.parent).encode() not in file.read_bytes(), file
 
 
 def test_timm_reads_the_folder(folder, own):

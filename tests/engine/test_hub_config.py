@@ -68,6 +68,17 @@ def test_preprocessing_is_taken_if_our_transforms_do_the_same(write, prepared, e
     assert found == (None if expected is None else expected | {"train_crop": "none"})
 
 
+def test_names_by_number_are_listed_in_order(write):
+    names = {str(number): f"class {number}" for number in range(11)}
+    assert read_hub_config(write(OURS | {"label_names": names}))["class_names"] == list(names.values())
+
+
+def test_pickled_weights_are_refused_with_the_remedy(tmp_path):
+    save_for_hf(halonet.create_model("micro32"), str(tmp_path))
+    with pytest.raises(UserError, match="holds pytorch_model.bin, .* with safe_serialization=True"):
+        read_weights(tmp_path)
+
+
 def test_a_folder_that_timm_wrote_is_a_checkpoint(tmp_path):
     torch.manual_seed(0)
     model = halonet.create_model("mini32.cifar10", pretrained=True, centered=True).eval()

@@ -136,6 +136,18 @@ def test_what_has_no_weights_says_which_have(untyped):
     assert tags_of("mini3") == []
 
 
+def test_weights_of_the_user_are_loaded_as_timm_does(tmp_path):
+    torch.manual_seed(0)
+    own = halonet.create_model("micro32", num_classes=4).eval()
+    torch.save(own.state_dict(), tmp_path / "own.pth")
+    again = timm.create_model(
+        "halonet_paper_micro32",
+        pretrained=True,
+        pretrained_cfg_overlay={"file": str(tmp_path / "own.pth"), "num_classes": 4},
+    )
+    assert torch.equal(again.eval()(images(own)), own(images(own)))
+
+
 def test_overrides_that_the_weights_do_not_fit_are_named():
     with pytest.raises(UserError, match="the trained weights of 'mini32' do not fit block_size"):
         halonet.create_model("mini32", pretrained=True, block_size=5)

@@ -14,11 +14,17 @@ from torch import nn
 import halonet
 from halonet.classification.checkpoint import load_checkpoint
 from halonet.classification.evaluation import describe_accuracy, preprocessing
+from halonet.data import AugmentationConfig
+from halonet.data.classification.sources import is_named
 from halonet.engine.files import explain_full_disk
+from halonet.engine.run import read_result
 from halonet.engine.weights import save_weights
 from halonet.errors import UserError
+from halonet.models.pretrained import weights_path
 from halonet.models.registry import nearest_row
 
+FIGURES = ("top1", "top5", "loss", "images", "split")  # of a run's result
+RUN = ("recipe", "seed", "epochs", "best", "hardware", "threads", "versions")
 CITATION = """\
 @inproceedings{vaswani2021scaling,
   title     = {Scaling Local Self-Attention for Parameter Efficient Visual Backbones},
@@ -46,6 +52,8 @@ def save_to_hub_folder(checkpoint: str | Path, folder: str | Path) -> Path:
     """
     network, information = load_checkpoint(checkpoint)
     prepared = preprocessing(information, str(checkpoint))
+    information = _for_others(information, Path(checkpoint))
+    is_ours = weights_path(str(checkpoint)) is not None
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} already holds files: choose a new folder, or empty it")
@@ -61,6 +69,8 @@ def save_to_hub_folder(checkpoint: str | Path, folder: str | Path) -> Path:
         "crop_mode": "center",
     }
     model_config: dict[str, Any] = {"pretrained_cfg": described}
+    if is_ours:
+        described["license"] = "apache-2.0"
     if "class_names" in information:
         model_config["label_names"] = information["class_names"]
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -69,10 +79,23 @@ def save_to_hub_folder(checkpoint: str | Path, folder: str | Path) -> Path:
         save_for_hf(model, str(draft), model_config, safe_serialization=True)
         _drop_num_classes(draft / "config.json")
         save_weights(draft / "model.safetensors", model.state_dict(), information)
-        (draft / "README.md").write_text(model_card(row, information, model), encoding="utf-8")
+        (draft / "README.md").write_text(model_card(row, information, prepared, model, is_ours), encoding="utf-8")
         _verify(draft, network)
         os.replace(draft, folder)
     return folder
+
+
+def _for_others(information: dict[str, Any], checkpoint: Path) -> dict[str, Any]:
+    """Add the results of a run, and leave out where its data was on this machine."""
+    information = {name: value for name, value in information.items() if name != "root"}
+    if "data" in information and not is_named(information["data"]):
+        information["data"] = Path(information["data"]).name
+    if "figures" not in information and (checkpoint / "result.json").is_file():
+        result = read_result(checkpoint)
+        data = result.get("variant") or information.get("data", result["data"])
+        information["run"] = {key: result[key] for key in RUN if key in result}
+        information["figures"] = {key: result[key] for key in FIGURES} | {"data": data}
+    return information
 
 
 def _drop_num_classes(path: Path) -> None:
@@ -91,34 +114,42 @@ def _verify(folder: Path, network: halonet.HaloNet) -> None:
             raise UserError("timm reads another network from the folder than was written: nothing was kept")
 
 
-def model_card(row: str, information: dict[str, Any], model: nn.Module) -> str:
-    """Write the README.md of a Hub folder: what it is, its figures, how to use it, licence and citation."""
-    run, figures = information.get("run", {}), information.get("figures", {})
-    trained = f"Trained on `{information['data']}`" if "data" in information else "Where it was trained is not recorded"
+def model_card(
+    row: str, information: dict[str, Any], prepared: AugmentationConfig, model: nn.Module, is_ours: bool
+) -> str:
+    """Write the README.md of a Hub folder: what it is, its figures, how to use it, license and citation."""
+    run, figures = information.get("run"), information.get("figures")
+    trained = f"Trained on `{information['data']}`" if "data" in information else "Its training data are not recorded"
     if run:
         trained += f" by halonet's recipe `{run['recipe']}` ({run['epochs']} epochs, seed {run['seed']})"
     measured = "It was not measured when this card was written."
     if figures:
-        measured = f"{describe_accuracy(figures | {'classes': information['num_classes']})}, on {figures['images']:,} "
-        measured += f"images of {figures['data']} ({figures['split']})."
-    prepared = information["preprocessing"]
+        accuracy = describe_accuracy(figures | {"classes": information["num_classes"]})
+        measured = f"Accuracy on {figures['images']:,} images of {figures['data']} ({figures['split']}): {accuracy}."
     names = information.get("class_names", [])
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    classes = f"Classes: {', '.join(names[:100])}{', ...' if len(names) > 100 else ''}." if names else ""
+    license_text = (
+        "The weights are under the Apache License 2.0. The data have a license of their own."
+        if is_ours
+        else "State the license of the weights here, and as `license:` at the top."
+    )
     return f"""\
 ---
-license: apache-2.0
+{"license: apache-2.0" if is_ours else "# license: state yours"}
 library_name: timm
 pipeline_tag: image-classification
 tags: [image-classification, halonet, timm, transformers]
 ---
 # HaloNet `{row}`
 
-A network of blocked local self-attention with {parameters:,} parameters. {trained}.
+A network of blocked local self-attention with {sum(each.numel() for each in model.parameters()):,} parameters.
+{trained}.
+
 {measured}
 
-Images: {prepared["in_chans"]} channels, {prepared["image_size"]} x {prepared["image_size"]} pixels, mean
-{prepared["mean"]}, standard deviation {prepared["std"]}.
-{"Classes: " + ", ".join(names[:100]) + (", ..." if len(names) > 100 else "") + "." if names else ""}
+Images: {prepared.in_chans} channels, {prepared.image_size} x {prepared.image_size} pixels, mean
+{list(prepared.mean)}, standard deviation {list(prepared.std)}.
+{classes}
 
 ```python
 import halonet  # registers the architecture; pip install halonet
@@ -132,7 +163,7 @@ model = timm.create_model("local-dir:FOLDER", pretrained=True).eval()  # or hf-h
 
 ## License
 
-The weights are under the Apache License 2.0. The data have a license of their own.
+{license_text}
 
 ## Citation
 

@@ -41,7 +41,7 @@ def read_hub_config(path: Path) -> dict[str, Any]:
         "config": dataclasses.asdict(config),
         "num_classes": arguments.get("num_classes", values.get("num_classes", prepared.get("num_classes"))),
         "in_chans": arguments.get("in_chans", 3),
-        "class_names": values.get("label_names", prepared.get("label_names")),
+        "class_names": _in_order(values.get("label_names", prepared.get("label_names"))),
         "preprocessing": _preprocessing(prepared),
     }
     return json.loads(json.dumps(information))
@@ -57,6 +57,13 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"{path} holds {shown(values)}, but must hold the configuration of a network")
     return values
+
+
+def _in_order(names: Any) -> Any:
+    """List names that are given by their numbers, as timm allows."""
+    if isinstance(names, dict) and set(names) == {str(number) for number in range(len(names))}:
+        return [names[str(number)] for number in range(len(names))]
+    return names
 
 
 def _preprocessing(prepared: dict[str, Any]) -> dict[str, Any] | None:

@@ -128,6 +128,11 @@ def read_weights(path: str | Path) -> Weights:
     if os.path.isdir(path):
         path = path / "model.safetensors"
     if not os.path.exists(path):
+        if path.name == "model.safetensors" and path.with_name("pytorch_model.bin").is_file():
+            raise UserError(
+                f"{path.parent} holds pytorch_model.bin, which can run code when it is read: save the network with "
+                "safe_serialization=True"
+            )
         raise UserError(
             f"there is no checkpoint {path}: give a run folder, a model.safetensors, a .ckpt file or one of "
             f"{', '.join(TRAINED)}"

@@ -101,6 +101,7 @@ def trained_cfg(row: str, tag: str) -> dict[str, Any]:
         "mean": trained.mean,
         "std": trained.std,
         "description": trained.description,
+        "license": "apache-2.0",
     }
 
 
@@ -120,5 +121,4 @@ def _data_cfg(config: HaloNetConfig, image_size: int) -> dict[str, Any]:
         "interpolation": "bicubic",
         "first_conv": "stem.conv",
         "classifier": "classifier",
-        "license": "apache-2.0",
     }

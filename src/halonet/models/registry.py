@@ -20,6 +20,7 @@ from halonet.rules import check_arguments, check_values
 CONFIG_FIELDS = tuple(field.name for field in dataclasses.fields(HaloNetConfig))
 MODEL_ARGUMENTS = ("num_classes", "in_chans", "drop_rate", "drop_path_rate", "global_pool")
 FEATURE_ARGUMENTS = ("features_only", "out_indices", "feature_cls", "output_stride")
+WEIGHTS_OF_THE_USER = ("file", "url", "hf_hub_id", "state_dict")  # in timm's pretrained_cfg_overlay
 TIMM_ARGUMENTS = ("pretrained_cfg", "pretrained_cfg_overlay", "pretrained_model_args", "cache_dir")
 
 
@@ -80,7 +81,8 @@ def create_model(
     if features_only:
         levels = tuple(range(len(config.depths) + 1))
         overrides = {"features_only": True, "out_indices": levels, "feature_cls": "getter"} | overrides
-    cfg = _find_cfg(row, config, overrides.pop("pretrained_cfg", None) or tag, pretrained)
+    has_own_file = any((overrides.get("pretrained_cfg_overlay") or {}).get(key) for key in WEIGHTS_OF_THE_USER)
+    cfg = _find_cfg(row, config, overrides.pop("pretrained_cfg", None) or tag, pretrained and not has_own_file)
     try:
         with nullcontext() if device is None else torch.device(device):
             model = build_model_with_cfg(
