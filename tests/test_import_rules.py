@@ -28,6 +28,7 @@ ORDER = {
     "training": 8,
     "loading": 8,
     "benchmark": 9,
+    "demo": 9,
 }
 
 

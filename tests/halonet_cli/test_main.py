@@ -20,10 +20,12 @@ from tests.halonet_cli.mistakes import assert_a_users_mistake
 OPTIONS = {
     "train": {"--help", "--resume", "--resume-or-start", "--run-dir"},
     "evaluate": {"--batch-size", "--data", "--data.root", "--device", "--help", "--json", "--split", "--workers"},
-    "predict": {"--batch-size", "--csv", "--data.root", "--device", "--help", "--json", "--save-maps", "--top-k"},
+    "predict": {"--batch-size", "--csv", "--data.root", "--device", "--head", "--help", "--json", "--layer", "--pixel"}
+    | {"--save-maps", "--top-k"},
     "info": {"--help", "--image-size", "--json"},
     "recipes": {"--help", "--json"},
     "detect": {"--help"},
+    "demo": {"--help", "--port"},
     "benchmark": {"--help"},
 }
 
@@ -160,7 +162,7 @@ def test_a_nan_in_json_is_a_mistake_on_one_line(monkeypatch, capsys):
     assert main(["info", "--json"]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err == "halonet: a figure is NaN or infinite, which JSON cannot say: look at it without --json\n"
+    assert captured.err == "halonet: a figure is NaN or infinite, which JSON cannot express: run it without --json\n"
 
 
 @pytest.mark.parametrize("package", ["halonet", "halonet_cli"])

@@ -19,8 +19,8 @@ class ClassifierMetadata(Metadata):
     """What a checkpoint says of a classifier, see `Metadata`; one that was not trained here may say less.
 
     Attributes:
-        root: The folder that a named data set lay in.
-        seed: What the held-out images were drawn with.
+        root: The folder that a named data set was in.
+        seed: The seed that the held-out images were drawn with.
     """
 
     network: Literal["HaloNet"]

@@ -31,7 +31,7 @@ CITATION = """\
 
 
 def save_to_hub_folder(checkpoint: str | Path, folder: str | Path) -> Path:
-    """Write `config.json`, `model.safetensors` and a model card, and read them back by timm.
+    """Write `config.json`, `model.safetensors` and a model card, and read them back with timm.
 
     Args:
         checkpoint: A run folder, a `model.safetensors`, a `.ckpt` or the name of weights.

@@ -32,7 +32,7 @@ def describe(network: nn.Module, data: Any = None) -> dict[str, Any]:
     """Describe what weights belong to.
 
     Args:
-        network: A HaloNet or a detector; for any other module only what it has of the following.
+        network: A HaloNet or a detector; for any other module, only those of the values below that it has.
         data: The data module that it was trained on, or None.
 
     Returns:
@@ -251,10 +251,12 @@ def _check_tensors(state: dict[Any, Any], path: Path) -> None:
             raise UserError(f"{path} has weights without names: it is not a checkpoint of `halonet train`")
         is_plain = isinstance(tensor, Tensor) and tensor.layout == torch.strided and not tensor.is_quantized
         if not is_plain:
-            raise UserError(f"{path} holds {shown(name)}, which is no plain tensor, among its weights")
+            raise UserError(f"{path} holds {shown(name)}, which is not a plain tensor, among its weights")
     claimed, size = sum(tensor.numel() * tensor.element_size() for tensor in state.values()), path.stat().st_size
     if claimed > size:
-        raise UserError(f"{path} has {size:,} bytes, but says that its weights have {claimed:,}: it is no checkpoint")
+        raise UserError(
+            f"{path} has {size:,} bytes, but says that its weights have {claimed:,}: it is not a checkpoint"
+        )
 
 
 def _holds(own: torch.dtype, given: torch.dtype) -> bool:

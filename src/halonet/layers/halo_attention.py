@@ -15,7 +15,7 @@ from halonet.ops import attention_weights
 from halonet.ops.arguments import choice, finite_number, pair, whole_number
 from halonet.ops.attention.backends import backend_names
 from halonet.ops.attention.calls import packed_attention
-from halonet.ops.attention.geometry import make_geometry
+from halonet.ops.attention.geometry import Geometry, make_geometry
 from halonet.ops.attention.packed import Packed, unpack
 from halonet.ops.tracing import refuse_torchscript
 
@@ -137,9 +137,7 @@ class HaloAttention(nn.Module):
         choice("backend", self.backend, backend_names())
         if self.scale is not None:
             finite_number("scale", self.scale)
-        options = self._geometry()
-        del options["scale"]
-        geometry = make_geometry(1, 1, **options)
+        geometry = self.geometry(1, 1)
         longest = max(geometry.rows.table_length, geometry.columns.table_length)
         if self.position == "relative" and longest > LONGEST_TABLE:
             raise UserError(
@@ -166,6 +164,12 @@ class HaloAttention(nn.Module):
         return attention_weights(
             query, key, self.row_embedding, self.column_embedding, positions=positions, **self._geometry()
         )
+
+    def geometry(self, rows: int, columns: int) -> Geometry:
+        """Blocks, windows and queries of a feature map."""
+        options = self._geometry()
+        del options["scale"]
+        return make_geometry(rows, columns, **options)
 
     def _project(self, x: Tensor) -> Packed:
         """Project a feature map to queries, keys and values."""
@@ -221,7 +225,7 @@ class HaloAttention(nn.Module):
         refuse_torchscript()
 
     def extra_repr(self) -> str:
-        """Show what the projections do not."""
+        """Show the settings that the projections do not show."""
         return (
             f"num_heads={self.num_heads}, block_size={self.block_size}, halo_size={self.halo_size}, "
             f"stride={self.stride}, position={self.position}, border={self.border}, centered={self.centered}"
