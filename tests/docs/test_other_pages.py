@@ -10,7 +10,7 @@ import halonet.training  # before `few_batches` replaces the Trainer that its an
 from tests.docs.pages import DOCS, run_steps, steps_of
 
 
-@pytest.mark.parametrize("page", ["index.md", "backends.md"])
+@pytest.mark.parametrize("page", ["index.md", "backends.md", "pictures.md"])
 def test_the_examples_run(page):
     steps = steps_of((DOCS / page).read_text(encoding="utf-8"))
     assert run_steps(steps) == [step.expected for step in steps]

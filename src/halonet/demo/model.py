@@ -73,9 +73,8 @@ class Model:
         self.name = name
         self._load(source)
         self.knows = self._describe(source)
-        self._answer(
-            Image.new("RGB", (64, 64))
-        )  # a network without attention is refused now, and the first call is slow
+        # A network without attention is refused now; and a first call is slow.
+        self._answer(Image.new("RGB", (64, 64)))
 
     def _load(self, source: Path) -> None:
         self.network, self.information = load_checkpoint(source)
