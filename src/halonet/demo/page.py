@@ -189,7 +189,7 @@ def launch(model: Model, port: int | None) -> gr.Blocks:
             share=False,
             quiet=True,
             prevent_thread_lock=True,
-            max_file_size=MEGABYTES * 10**6,
+            max_file_size=MEGABYTES * 2**20,
             ssr_mode=False,
             pwa=False,
             mcp_server=False,

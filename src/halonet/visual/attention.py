@@ -211,8 +211,13 @@ def record_attention(network: nn.Module, image: Float[Tensor, "1 channels height
 
     Raises:
         UserError: The network has no attention layers, is in training mode, or has layers of timm that are not
-            accelerated.
+            accelerated; or there is not exactly one image.
     """
+    if image.dim() != 4 or image.shape[0] != 1:
+        raise UserError(
+            f"image has shape {list(image.shape)}, but must be [1, channels, height, width]: one image, as the network "
+            "takes it"
+        )
     layers: dict[str, HaloAttention | AcceleratedHaloAttn] = {
         name: module
         for name, module in network.named_modules()
