@@ -23,10 +23,10 @@ INTERNAL = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program on the words after its name; None takes those of the process.
+    """Run the program on the words after its name; None takes them from `sys.argv`.
 
     Returns:
-        The exit status: 0, 1 where some of many images could not be read, 2 for a mistake of the user (told on stderr),
+        The exit status: 0, 1 where some of many images could not be read, 2 for a user's mistake (reported on stderr),
         and 130, 143 or 129 after Ctrl-C, SIGTERM or SIGHUP (one line too).
     """
     survive_any_encoding()
@@ -56,13 +56,13 @@ def _run(argv: Sequence[str] | None) -> int:
 def make_parser() -> Parser:
     """Build the parser of all commands."""
     parser = Parser(prog="halonet", description="Local self-attention for vision.")
-    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and leave")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     parser.add_argument(
         "--print-completion",
         action=_PrintCompletion,
         choices=completion.SHELLS,
         metavar="SHELL",
-        help="print what completes commands in a shell (bash, zsh): `source <(halonet --print-completion bash)`",
+        help="print a completion script for a shell (bash, zsh): `source <(halonet --print-completion bash)`",
     )
     commands = add_commands(parser, "command", "COMMAND")
     for module in (train, evaluate, predict, info, recipes, detect, demo, benchmark):

@@ -162,7 +162,7 @@ def test_a_nan_in_json_is_a_mistake_on_one_line(monkeypatch, capsys):
     assert main(["info", "--json"]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err == "halonet: a figure is NaN or infinite, which JSON cannot say: look at it without --json\n"
+    assert captured.err == "halonet: a figure is NaN or infinite, which JSON cannot express: run it without --json\n"
 
 
 @pytest.mark.parametrize("package", ["halonet", "halonet_cli"])

@@ -15,7 +15,7 @@ from halonet_cli.recipe_check import fields_of
             "unknown command 'eval'. Did you mean 'evaluate'? Known: train, evaluate, predict",
         ),
         (["export", "a", "b"], "unknown command 'export'. Did you mean 'detect export'? Known: train, evaluate"),
-        ([], "give a command: train, evaluate, predict, info, recipes, detect, benchmark (see halonet --help)"),
+        ([], "give a command: train, evaluate, predict, info, recipes, detect, demo, benchmark (see halonet --help)"),
         (
             ["benchmark"],
             "give a command: all, operator, model, memory, detector, average-precision, triton, tune, claims",

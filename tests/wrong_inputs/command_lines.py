@@ -127,7 +127,7 @@ OF_ANOTHER_KIND: list[Line] = [
     (f"{EVALUATE} --device cudaa", ("device 'cudaa' cannot be used here",)),
     (f"{PREDICT} --device cuda:99", ("device 'cuda:99' cannot be used here",)),
     (f"{FIND} --device x", ("device 'x' cannot be used here",)),
-    (f"{MEASURE} --device x", ("--device 'x' is not here",)),
+    (f"{MEASURE} --device x", ("--device 'x' is not available",)),
     (f"{MEASURE} --dtype int8", ("int8", "float64, float32, bfloat16 or float16")),
     ("benchmark memory --dtype float65", ("float65", "float64, float32, bfloat16 or float16")),
 ]

@@ -1,6 +1,7 @@
 """Labels image files with a checkpoint."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,10 +16,37 @@ from halonet.data.images import open_image
 from halonet.engine.device import choose_device
 from halonet.engine.files import check_output_folder, explain_full_disk, picture_name
 from halonet.errors import UserError
+from halonet.models import HaloNet
 from halonet.rules import Count, check_arguments
 from halonet.visual.attention import PixelAttention, check_index, record_attention
 from halonet.visual.attention_figures import draw_heads, draw_pixel, input_picture, save_figure
 from halonet.visual.attention_map import draw_attention
+
+
+@dataclass(frozen=True)
+class TrainedClassifier:
+    """A trained network, ready to use.
+
+    Attributes:
+        model: In evaluation mode, on the CPU.
+        labels: Names of the classes, in the order of the outputs; numbers if the checkpoint has no names.
+        transform: Turns a PIL image of any mode and size into a float32 tensor [in_chans, image_size, image_size], as
+            evaluation does.
+        information: What else the checkpoint says, such as `data`, `config` and `preprocessing`.
+    """
+
+    model: HaloNet
+    labels: list[str]
+    transform: Callable[[Image.Image], Tensor]
+    information: dict[str, Any]
+
+
+def load_classifier(checkpoint: str | Path) -> TrainedClassifier:
+    """Load a checkpoint for use, see `halonet.load`."""
+    network, information = load_checkpoint(checkpoint)
+    transform = build_transform(preprocessing(information, str(checkpoint)), train=False)
+    labels = information.get("class_names") or [str(label) for label in range(information["num_classes"])]
+    return TrainedClassifier(network, list(labels), transform, information)
 
 
 def predict(
@@ -47,15 +75,13 @@ def predict(
         UserError: The checkpoint cannot be read, or `top_k` or `batch_size` is not positive.
     """
     check_arguments(top_k=(top_k, Count), batch_size=(batch_size, Count))
-    network, information = load_checkpoint(checkpoint)
-    transform = build_transform(preprocessing(information, str(checkpoint)), train=False)
+    trained = load_classifier(checkpoint)
     target = choose_device(device)
-    network.to(target)
-    class_names = information.get("class_names") or [str(label) for label in range(information["num_classes"])]
+    network = trained.model.to(target)
     rows = []
     for start in range(0, len(images), batch_size):
         files = images[start : start + batch_size]
-        read, errors = _read(files, transform)
+        read, errors = _read(files, trained.transform)
         probabilities = {}
         if read:
             with torch.inference_mode():
@@ -65,7 +91,7 @@ def predict(
             if index in errors:
                 rows.append({"file": file, "error": errors[index]})
             else:
-                rows.append(_row(file, probabilities[index], class_names, top_k))
+                rows.append(_row(file, probabilities[index], trained.labels, top_k))
     return rows
 
 
@@ -126,12 +152,12 @@ def check_map_choice(checkpoint: str | Path, choice: MapChoice) -> None:
 def save_maps(
     checkpoint: str | Path, rows: Sequence[dict[str, Any]], folder: str | Path, choice: MapChoice | None = None
 ) -> list[Path]:
-    """Draw where pixels look, one picture for each labeled image.
+    """Draw the attention maps of a few pixels, one picture for each labeled image.
 
     Args:
         checkpoint: As for `predict`.
         rows: What `predict` returned for images that could be read.
-        folder: Takes the pictures, NUMBER_STEM.png; made if it does not exist.
+        folder: Where to write the pictures, NUMBER_STEM.png; made if it does not exist.
         choice: The layer, the head and the pixel; None draws an overview, three pixels in the last layer of each stage.
 
     Returns:
@@ -142,12 +168,11 @@ def save_maps(
             head or pixel, or matplotlib is missing.
     """
     check_output_folder(folder)
-    network, information = load_checkpoint(checkpoint)
-    config = preprocessing(information, str(checkpoint))
-    transform = build_transform(config, train=False)
+    trained = load_classifier(checkpoint)
+    network, config = trained.model, preprocessing(trained.information, str(checkpoint))
     paths = []
     for number, row in enumerate(rows):
-        image = transform(open_image(row["file"]))[None]
+        image = trained.transform(open_image(row["file"]))[None]
         picture = input_picture(image, config.mean, config.std)
         path = Path(folder) / picture_name(number, row["file"])
         title = f"{row['label']} {100 * row['probability']:.1f} %"

@@ -1,4 +1,4 @@
-"""Run a command with `halonet` imported, and tell its mistakes, notes and interruptions on one line each."""
+"""Run a command with `halonet` imported, and report its mistakes, notes and interruptions on one line each."""
 
 import argparse
 import pkgutil
