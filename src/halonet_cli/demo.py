@@ -13,7 +13,7 @@ def add(commands: Any) -> None:
     demo.add_argument(
         "checkpoint",
         nargs="?",
-        help="a run folder, a model.safetensors or a .ckpt, also of a detector; default: the CIFAR-10 network",
+        help="a run folder, a model.safetensors, a .ckpt or a name, also of a detector; default: the CIFAR-10 network",
     )
     demo.add_argument("--port", type=int, metavar="N", help="default: the first free one from 7860 on")
 

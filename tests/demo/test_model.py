@@ -136,3 +136,11 @@ def test_the_attention_is_that_of_the_picture(cifar10):
     expected = record_attention(cifar10.network, image)
     for layer, other in zip(cifar10.answer(str(file)).layers, expected, strict=True):
         torch.testing.assert_close(layer.look((3, 4)).probabilities, other.look((3, 4)).probabilities)
+
+
+@pytest.mark.parametrize("name", ["mini32.cifar10", "fashion_mnist"])
+def test_weights_that_come_with_the_package_are_named(name):
+    answer = open_model(name).answer(str(EXAMPLES / "cat.jpg"))
+    assert answer.doubts[-1:] == (
+        ["The picture is in color, and the network learned from gray pictures."] * ("fashion" in name)
+    )

@@ -239,3 +239,10 @@ def test_what_is_not_there_is_refused_with_the_range(network, pixel, head, messa
 def test_a_network_in_training_mode_is_refused(network):
     with pytest.raises(UserError, match=r"training mode.*eval"):
         record_attention(network.train(), torch.randn(1, 1, 28, 28))
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize("shape", [(2, 1, 28, 28), (1, 28, 28)])
+def test_one_image_is_taken_at_a_time(network, shape):
+    with pytest.raises(UserError, match=r"image has shape \[.*, but must be \[1, channels, height, width\]"):
+        record_attention(network, torch.randn(shape))

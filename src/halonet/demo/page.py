@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.themes import Default
 
 from halonet.console import printable
 from halonet.data.detection.nuclei import FOLDER as NUCLEI
@@ -152,7 +153,7 @@ def make_page(model: Model) -> gr.Blocks:
 
 def _limit(number: int, last: int) -> gr.Slider:
     """Change the end of a slider; its value only if it is beyond, since the user may have moved it meanwhile."""
-    changes = {} if number <= last else {"value": last}
+    changes: dict[str, Any] = {} if number <= last else {"value": last}
     return gr.Slider(maximum=max(1, last), interactive=last > 0, **changes)
 
 
@@ -189,12 +190,12 @@ def launch(model: Model, port: int | None) -> gr.Blocks:
             share=False,
             quiet=True,
             prevent_thread_lock=True,
-            max_file_size=MEGABYTES * 10**6,
+            max_file_size=MEGABYTES * 2**20,
             ssr_mode=False,
             pwa=False,
             mcp_server=False,
             footer_links=[],
-            theme=gr.themes.Default(primary_hue="teal", neutral_hue="slate", font=FONTS, font_mono=FONTS),
+            theme=Default(primary_hue="teal", neutral_hue="slate", font=FONTS, font_mono=FONTS),
             css=CSS,
         )
     except OSError as error:

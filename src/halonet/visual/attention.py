@@ -84,14 +84,14 @@ class LayerAttention:
 
     Attributes:
         name: The layer's name in the network.
-        layer: The layer.
+        layer: The layer, a `HaloAttention` or an accelerated one of timm.
         features: The feature map, [1, channels, rows, columns].
         geometry: Blocks, windows and queries of that feature map.
         image_size: Height and width of the network's input.
     """
 
     name: str
-    layer: HaloAttention | AcceleratedHaloAttn
+    layer: Any
     features: Tensor
     geometry: Geometry
     image_size: tuple[int, int]
@@ -211,9 +211,14 @@ def record_attention(network: nn.Module, image: Float[Tensor, "1 channels height
 
     Raises:
         UserError: The network has no attention layers, is in training mode, or has layers of timm that are not
-            accelerated.
+            accelerated; or there is not exactly one image.
     """
-    layers: dict[str, HaloAttention | AcceleratedHaloAttn] = {
+    if image.dim() != 4 or image.shape[0] != 1:
+        raise UserError(
+            f"image has shape {list(image.shape)}, but must be [1, channels, height, width]: one image, as the network "
+            "takes it"
+        )
+    layers: dict[str, Any] = {
         name: module
         for name, module in network.named_modules()
         if isinstance(module, HaloAttention | AcceleratedHaloAttn)
