@@ -18,7 +18,17 @@ PUBLIC = {
 
 def test_public_names():
     modules = {"ops", "layers", "models", "data", "visual", "recipes", "engine", "classification", "detection"}
-    modules |= {"training", "benchmark", "complaints", "console", "errors", "installation", "interrupts", "rules"}
+    modules |= {
+        "export",
+        "training",
+        "benchmark",
+        "complaints",
+        "console",
+        "errors",
+        "installation",
+        "interrupts",
+        "rules",
+    }
     modules.add("schemas")
     modules.add("jaxtyping")  # the shape-check hook of the tests
     assert {name for name in vars(halonet) if not name.startswith("_")} - modules == PUBLIC
