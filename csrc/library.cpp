@@ -11,6 +11,10 @@
 #include <unistd.h>
 #endif
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include "kernel.h"
 
 namespace halonet {
@@ -36,14 +40,26 @@ struct InstructionSet {
     bool works_here;
 };
 
+#if HALONET_HAS_AVX
+// Asks the processor itself: in Zig's runtime __builtin_cpu_supports says no to everything, and clang-cl links none.
+bool processor_has(bool avx512) {
+    unsigned eax, ebx, ecx, edx;
+    if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx) || !(ecx & bit_OSXSAVE) || !(ecx & bit_FMA)) return false;
+    unsigned saved, high;  // the registers that the operating system saves: bits 1 and 2 for AVX, 5 to 7 for AVX-512
+    __asm__("xgetbv" : "=a"(saved), "=d"(high) : "c"(0));
+    const unsigned needed_saved = avx512 ? 0xe6 : 0x6;
+    const unsigned needed = avx512 ? bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL : bit_AVX2;
+    return (saved & needed_saved) == needed_saved && __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) &&
+           (ebx & needed) == needed;
+}
+#endif
+
 // The best first.
 const std::vector<InstructionSet>& instruction_sets() {
     static const std::vector<InstructionSet> sets = {
 #if HALONET_HAS_AVX
-        {"avx512", &avx512::kernel,
-         __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma")},
-        {"avx2", &avx2::kernel, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")},
+        {"avx512", &avx512::kernel, processor_has(true)},
+        {"avx2", &avx2::kernel, processor_has(false)},
 #endif
         {"baseline", &baseline::kernel, true},
     };

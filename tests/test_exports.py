@@ -11,24 +11,15 @@ PUBLIC = {
     "create_model",
     "fuse_batch_norm",
     "halo_attention",
+    "load",
     "restore",
     "use_backend",
 }
 
 
 def test_public_names():
-    modules = {"ops", "layers", "models", "data", "visual", "recipes", "engine", "classification", "detection"}
-    modules |= {
-        "export",
-        "training",
-        "benchmark",
-        "complaints",
-        "console",
-        "errors",
-        "installation",
-        "interrupts",
-        "rules",
-    }
-    modules.add("schemas")
+    packages = "ops layers models data visual recipes engine classification detection benchmark demo export"
+    files = "training loading complaints console errors installation interrupts rules schemas"
+    modules = {*packages.split(), *files.split()}
     modules.add("jaxtyping")  # the shape-check hook of the tests
     assert {name for name in vars(halonet) if not name.startswith("_")} - modules == PUBLIC

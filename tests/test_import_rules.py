@@ -27,7 +27,9 @@ ORDER = {
     "classification": 7,
     "detection": 7,
     "training": 8,
+    "loading": 8,
     "benchmark": 9,
+    "demo": 9,
 }
 
 

@@ -30,14 +30,14 @@ SECTIONS = {
 INTRODUCTION = """\
 # Recipes
 
-A recipe is one experiment. `halonet train NAME` runs it, any of its values can be given anew (`--schedule.epochs 10`),
+A recipe is one experiment. `halonet train NAME` runs it, any of its values can be overridden (`--schedule.epochs 10`),
 and `halonet recipes NAME` prints it in full. The files lie in `src/halonet/recipes/`; what the paper does not state is
 marked "ours" in them.
 
 A file holds one recipe, or the recipes of one study under `variations:`, so that a study is read on one page:
-`imagenet/windows/b4_h1` is the variation `b4_h1` in `imagenet/windows.yaml`. What stands beside `variations:` holds for
-all of them. A recipe with a `base:` is that other recipe except for the values that it states; a recipe of your own can
-have one too, see [training](training.md#recipes-and-overrides).
+`imagenet/windows/b4_h1` is the variation `b4_h1` in `imagenet/windows.yaml`. Whatever is beside `variations:` applies
+to all of them. A recipe with a `base:` is that other recipe except for the values that it states; a recipe of your own
+can have one too, see [training](training.md#recipes-and-overrides).
 
 The recipes for ImageNet take `data/imagenet`, a folder with the folders `train` and `val`, each with a folder a class;
 `--data.source FOLDER` names another. They train on all of `train`, choose nothing, and measure `top1` once, on `val`.

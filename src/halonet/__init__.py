@@ -1,6 +1,7 @@
 """Local self-attention for vision: the HaloNet operator, the models H0 to H7, and their training."""
 
 from halonet.layers import HaloAttention as HaloAttention
+from halonet.loading import load as load
 from halonet.models import (
     HALONETS as HALONETS,
     HaloNet as HaloNet,

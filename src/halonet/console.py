@@ -9,7 +9,7 @@ DIRECTIONS = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u
 def printable(text: str) -> str:
     """Make the name of a file, class or checkpoint harmless to print, on one line.
 
-    Control characters (escape codes, line breaks), lone surrogates and marks that turn the direction of writing are
+    Control characters (escape codes, line breaks), lone surrogates and marks that change the direction of text are
     replaced by their escapes.
     """
     return "".join(_escaped(character) if _is_harmful(character) else character for character in text)

@@ -15,6 +15,10 @@ class UserError(ValueError):
     """
 
 
+class UnknownArgumentError(UserError, TypeError):
+    """A keyword argument that does not exist; as for any function, it is a TypeError too."""
+
+
 class DivergedError(UserError):
     """A loss or a weight became infinite or NaN in training."""
 

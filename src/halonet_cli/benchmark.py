@@ -15,13 +15,13 @@ def add(commands: Any) -> None:
     kinds = add_commands(parser, "benchmark", "WHAT")
 
     suite = add_command(
-        kinds, "all", "benchmark:run_all", "measure everything on a GPU within some minutes, into one file"
+        kinds, "all", "benchmark:run_all", "measure everything on a GPU within a few minutes, in one file"
     )
     suite.add_argument("--minutes", type=float, default=6.0, help="begin no measurement later than this")
     suite.add_argument("--sections", nargs="+", metavar="NAME", help="which (default: all, in order of importance)")
     suite.add_argument("--device", default="auto", help="cuda, ...; cpu only with --smoke")
     suite.add_argument("--dtype", default="bfloat16", help="of the operator, and of networks by autocast")
-    suite.add_argument("--smoke", action="store_true", help="try everything at tiny sizes; the figures say nothing")
+    suite.add_argument("--smoke", action="store_true", help="try everything at tiny sizes; the figures mean nothing")
     suite.add_argument("--output", type=Path, default=Path("benchmark.json"), metavar="FILE", help="add to this file")
 
     operator = add_command(kinds, "operator", "benchmark:run_operator", "time the bare operator beside its peers")
@@ -60,7 +60,7 @@ def add(commands: Any) -> None:
         kinds, "average-precision", "benchmark_detection:run_average_precision", "time the evaluation of detections"
     )
     precision.add_argument("--images", type=int, default=5000, help="default: as many as COCO's validation set has")
-    precision.add_argument("--detections", type=int, default=100, help="of an image")
+    precision.add_argument("--detections", type=int, default=100, help="per image")
     precision.add_argument("--both", action="store_true", help="time pycocotools too, and compare")
     precision.add_argument("--repeats", type=int, default=2, help="timed runs of each")
     precision.add_argument("--output", type=Path, metavar="FILE", help="write the record, or append to it")
@@ -71,7 +71,7 @@ def add(commands: Any) -> None:
         kinds, "claims", "claims:run_claims", "train the next missing runs of the paper's claims on CIFAR-10"
     )
     claims.add_argument("--data", type=Path, required=True, metavar="DIR", help="the folder that holds CIFAR-10")
-    claims.add_argument("--minutes", type=float, help="begin no run that would not end in time (default: go on)")
+    claims.add_argument("--minutes", type=float, help="start no run that would end later (default: no limit)")
     claims.add_argument("--row", metavar="ROW", help="train only this row of the plan")
     claims.add_argument("--shard", default="1/1", metavar="I/N", help="every N-th run from the I-th on")
     claims.add_argument(
@@ -90,7 +90,7 @@ def add_triton(kinds: Any) -> None:
         "compile kernels without a GPU, and predict their limits",
         check=check_compiler,
     )
-    compiled.add_argument("--sizes", nargs="+", default=["h1"], metavar="NAME", help="as of `operator`")
+    compiled.add_argument("--sizes", nargs="+", default=["h1"], metavar="NAME", help="as for `operator`")
     compiled.add_argument("--dtypes", nargs="+", default=["bf16"], metavar="DTYPE", help="bf16, fp16, fp32")
     compiled.add_argument("--architectures", nargs="+", type=int, metavar="N", help="10 x the compute capability")
     compiled.add_argument("--batch", type=int, default=256, help="images at a time")
@@ -105,7 +105,7 @@ def add_triton(kinds: Any) -> None:
     search.add_argument("--kernels", nargs="+", metavar="NAME", help="forward, queries, keys (default: all)")
     search.add_argument("--itemsizes", nargs="+", type=int, metavar="BYTES", help="2, 4 (default: both)")
     search.add_argument("--channels", nargs="+", type=int, metavar="N", help="of heads (default: all in the table)")
-    search.add_argument("--processes", type=int, default=os.cpu_count(), help="that compile at once")
+    search.add_argument("--processes", type=int, default=os.cpu_count(), help="how many to run at once")
     search.add_argument("--record", type=Path, metavar="FILE", help="do not search: record what the whole table takes")
     for parent in (commands, kinds):
         tune = add_command(
@@ -115,7 +115,7 @@ def add_triton(kinds: Any) -> None:
             "find faster configurations of the Triton kernels, on a GPU",
             check=check_triton,
         )
-        tune.add_argument("--sizes", nargs="+", metavar="NAME", help="as of `operator` (default: h1's stages)")
+        tune.add_argument("--sizes", nargs="+", metavar="NAME", help="as for `operator` (default: h1's stages)")
         add_settings(tune, batch=256, repeats=9, dtype="bfloat16")
 
 

@@ -33,7 +33,7 @@ def print_json(value: Any) -> None:
     try:
         text = json.dumps(value, indent=2, allow_nan=False)
     except ValueError as error:
-        raise UsageError("a figure is NaN or infinite, which JSON cannot say: look at it without --json") from error
+        raise UsageError("a figure is NaN or infinite, which JSON cannot express: run it without --json") from error
     print(text)
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from halonet_cli.files import check_checkpoint, check_images
+from halonet_cli.files import add_checkpoint, check_checkpoint, check_images
 from halonet_cli.parser import add_command, add_commands
 from halonet_cli.train import add_training_flags, check_train
 
@@ -26,7 +26,7 @@ def add(commands: Any) -> None:
         "measure a detector: COCO's average precision",
         check=check_checkpoint,
     )
-    evaluate.add_argument("checkpoint", help="a run folder, a model.safetensors or a .ckpt")
+    add_checkpoint(evaluate)
     evaluate.add_argument("--data", metavar="DIR_OR_NAME", help="default: what it was trained on")
     evaluate.add_argument("--split", help="default: the split that training measured at its end")
     evaluate.add_argument("--workers", type=int, default=0, help="processes that load images")
@@ -37,7 +37,7 @@ def add(commands: Any) -> None:
     evaluate.add_argument("--json", action="store_true", help="print JSON")
 
     predict = add_command(commands, "predict", "detect:run_predict", "find instances in images", check=check_images)
-    predict.add_argument("checkpoint", help="a run folder, a model.safetensors or a .ckpt")
+    add_checkpoint(predict)
     predict.add_argument("images", nargs="+", help="image files and folders")
     predict.add_argument("--min-score", type=float, default=0.5, help="leave out detections of a lower score")
     predict.add_argument("--device", default="auto", help="cpu, cuda, ...")
@@ -52,6 +52,6 @@ def add(commands: Any) -> None:
         "write a detector as ONNX, for images of any size",
         check=check_checkpoint,
     )
-    export.add_argument("checkpoint", help="a run folder, a model.safetensors or a .ckpt")
+    add_checkpoint(export)
     export.add_argument("file", type=Path, help="the file to write, NAME.onnx")
     export.add_argument("--skip-check", action="store_true", help="do not compare it with PyTorch at other sizes")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from halonet_cli.files import add_root, check_checkpoint
+from halonet_cli.files import add_checkpoint, add_root, check_checkpoint
 from halonet_cli.parser import add_command
 
 
@@ -11,7 +11,7 @@ def add(commands: Any) -> None:
     evaluate = add_command(
         commands, "evaluate", "evaluate:run_evaluate", "measure a checkpoint on a data set", check=check_checkpoint
     )
-    evaluate.add_argument("checkpoint", help="a run folder, a model.safetensors or a .ckpt")
+    add_checkpoint(evaluate)
     evaluate.add_argument("--data", metavar="DIR_OR_NAME", help="default: what it was trained on")
     add_root(evaluate, "the folder that a named data set lies in (default: as in training)")
     evaluate.add_argument("--split", help="default: the split that training measured at its end")

@@ -4,10 +4,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from halonet_cli.files import check_checkpoint
+from halonet_cli.files import add_checkpoint, check_checkpoint
 from halonet_cli.parser import UsageError, add_command
 
-FORMATS = ("onnx", "pt2")
+FORMATS = ("onnx", "pt2", "hub")
 
 
 def add(commands: Any) -> None:
@@ -19,10 +19,8 @@ def add(commands: Any) -> None:
         "write a trained network for ONNX Runtime, or as a program of PyTorch, for images of any size",
         check=check_export,
     )
-    export.add_argument(
-        "checkpoint", help="a run folder, a model.safetensors or a .ckpt, of a classifier or a detector"
-    )
-    export.add_argument("file", type=Path, help="the file to write, NAME.onnx or NAME.pt2")
+    add_checkpoint(export)
+    export.add_argument("file", type=Path, help="the file to write, NAME.onnx or NAME.pt2; a folder for hub")
     export.add_argument("--format", metavar="NAME", help=f"{', '.join(FORMATS)} (default: by the file's suffix)")
     export.add_argument("--normalize", action="store_true", help="let the file normalize images with values in [0, 1]")
     export.add_argument("--softmax", action="store_true", help="let the file give probabilities")

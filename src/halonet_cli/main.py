@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from halonet_cli import benchmark, completion, detect, evaluate, export, info, predict, recipes, train
+from halonet_cli import benchmark, completion, demo, detect, evaluate, export, info, predict, recipes, train
 from halonet_cli.console import survive_any_encoding, tell
 from halonet_cli.parser import Parser, UsageError, add_commands, find_command, refuse_unknown
 from halonet_cli.recipe_check import fields_of
@@ -23,10 +23,10 @@ INTERNAL = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program on the words after its name; None takes those of the process.
+    """Run the program on the words after its name; None takes them from `sys.argv`.
 
     Returns:
-        The exit status: 0, 1 where some of many images could not be read, 2 for a mistake of the user (told on stderr),
+        The exit status: 0, 1 where some of many images could not be read, 2 for a user's mistake (reported on stderr),
         and 130, 143 or 129 after Ctrl-C, SIGTERM or SIGHUP (one line too).
     """
     survive_any_encoding()
@@ -56,16 +56,16 @@ def _run(argv: Sequence[str] | None) -> int:
 def make_parser() -> Parser:
     """Build the parser of all commands."""
     parser = Parser(prog="halonet", description="Local self-attention for vision.")
-    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and leave")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     parser.add_argument(
         "--print-completion",
         action=_PrintCompletion,
         choices=completion.SHELLS,
         metavar="SHELL",
-        help="print what completes commands in a shell (bash, zsh): `source <(halonet --print-completion bash)`",
+        help="print a completion script for a shell (bash, zsh): `source <(halonet --print-completion bash)`",
     )
     commands = add_commands(parser, "command", "COMMAND")
-    for module in (train, evaluate, predict, export, info, recipes, detect, benchmark):
+    for module in (train, evaluate, predict, export, info, recipes, detect, demo, benchmark):
         module.add(commands)
     return parser
 

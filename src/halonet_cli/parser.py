@@ -1,4 +1,4 @@
-"""The parser that all commands share: a mistake is one line, with a hint at what was meant."""
+"""The parser that all commands share: it reports a mistake on one line, with a hint at what was meant."""
 
 import argparse
 from collections.abc import Callable, Iterable, Sequence
@@ -10,7 +10,7 @@ Check = Callable[[argparse.Namespace], None]
 
 
 class UsageError(Exception):
-    """A mistake of the user in the command line; told on one line, with status 2."""
+    """A user's mistake in the command line; reported on one line, with status 2."""
 
 
 class Formatter(argparse.ArgumentDefaultsHelpFormatter):

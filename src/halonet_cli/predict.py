@@ -1,16 +1,17 @@
 """`halonet predict`."""
 
+import argparse
 from pathlib import Path
 from typing import Any
 
-from halonet_cli.files import add_root, check_images
-from halonet_cli.parser import add_command
+from halonet_cli.files import add_checkpoint, add_root, check_images
+from halonet_cli.parser import UsageError, add_command
 
 
 def add(commands: Any) -> None:
     """Add the command."""
-    predict = add_command(commands, "predict", "predict:run_predict", "label images", check=check_images)
-    predict.add_argument("checkpoint", help="a run folder, a model.safetensors or a .ckpt")
+    predict = add_command(commands, "predict", "predict:run_predict", "label images", check=_check)
+    add_checkpoint(predict)
     predict.add_argument("images", nargs="+", help="image files and folders")
     add_root(predict, "the folder that relative paths of images start from")
     predict.add_argument("--top-k", type=int, default=5, help="guesses for each image")
@@ -19,4 +20,24 @@ def add(commands: Any) -> None:
     form = predict.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")
     form.add_argument("--csv", action="store_true", help="print comma-separated values")
-    predict.add_argument("--save-maps", type=Path, metavar="DIR", help="write a picture of where pixels look")
+    predict.add_argument("--save-maps", type=Path, metavar="DIR", help="write an attention map of each image")
+    which = predict.add_argument_group(
+        "what --save-maps shows",
+        "Numbers count from 0. With none of these: three pixels in the last layer of each stage.",
+    )
+    which.add_argument("--layer", type=int, metavar="N", help="the attention layer; default: the last")
+    which.add_argument("--head", type=int, metavar="N", help="the head; default: all, and their mean")
+    which.add_argument(
+        "--pixel",
+        type=int,
+        nargs=2,
+        metavar=("ROW", "COLUMN"),
+        help="the pixel that looks, in the network's input; default: its center",
+    )
+
+
+def _check(options: argparse.Namespace) -> None:
+    for flag in ("layer", "head", "pixel"):
+        if getattr(options, flag) is not None and options.save_maps is None:
+            raise UsageError(f"--{flag} chooses what --save-maps shows: add --save-maps DIR")
+    check_images(options)

@@ -14,7 +14,7 @@ from halonet_cli.recipe_check import check_recipe
 def add(commands: Any) -> None:
     """Add the command."""
     train = add_command(
-        commands, "train", "train:run_train", "train a recipe; with no arguments, the quickstart", check=check_train
+        commands, "train", "train:run_train", "train a recipe; with no arguments, fashion_mnist", check=check_train
     )
     add_training_flags(train, "classification", "fashion_mnist")
 
@@ -38,7 +38,7 @@ def add_training_flags(parser: Parser, task: str, default_recipe: str) -> None:
 
 
 def split_changes(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Tell fields of the recipe from the other words of a training command.
+    """Separate the fields of the recipe from the other words of a training command.
 
     Returns:
         The words for the parser, and the changes as "schedule.epochs=3", which the user may write as

@@ -12,7 +12,7 @@ from halonet.errors import UserError
         ({"repeats": 1}, "repeats is 1, but must be from 2 to 1,000,000"),
         ({"threads": 0}, "threads is 0, but must be"),
         ({"dtype": "float31"}, "dtype is 'float31', but must be float64, float32"),
-        ({"device": "abacus"}, "--device 'abacus' is not here"),
+        ({"device": "abacus"}, "--device 'abacus' is not available"),
     ],
 )
 def test_impossible_settings_are_refused(change, message):

@@ -178,7 +178,7 @@ CPU = ["--smoke", "--device", "cpu"]
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--device", "cpu"], "--device cpu is a CPU here, and the sizes are a GPU's; add --smoke"),
+        (["--device", "cpu"], "--device cpu is a CPU here, but the sizes are for a GPU; add --smoke"),
         ([*CPU, "--sections", "operators"], "unknown section 'operators'. Did you mean 'operator'"),
         ([*CPU, "--minutes", "-1"], "--minutes is -1.0; it must be a finite number of at least 0"),
         ([*CPU, "--minutes", "nan"], "--minutes is nan; it must be a finite number of at least 0"),

@@ -56,7 +56,7 @@ def test_numbered_folders_match_the_classes():
 
 
 def test_unknown_classes_are_refused():
-    with pytest.raises(UserError, match="the data's class 'z' is none of the checkpoint's 2 classes"):
+    with pytest.raises(UserError, match="the data's class 'z' is not one of the checkpoint's 2 classes"):
         match_classes(["a", "z"], ["a", "b"])
 
 

@@ -3,12 +3,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
+from halonet.classification import prediction
 from halonet.classification.evaluation import preprocessing
 from halonet.data import build_transform, open_image
 from halonet.engine.weights import read_weights, save_weights
 from halonet.errors import UserError
 from halonet.training import load_checkpoint, predict
+from halonet.visual.attention import record_attention
 from halonet_cli.main import main
 
 
@@ -81,3 +84,63 @@ def test_names_are_escaped(finished_run: Path, images: Path, tmp_path: Path, cap
         assert "\\x1b[31mred" in shown or "\\u001b[31mred" in shown
     (drawn,) = (tmp_path / "maps").iterdir()
     assert drawn.name == r"0000_\udcff\x1b[2J\n.png"
+
+
+@pytest.mark.parametrize(
+    ("words", "layer", "head", "pixel"),
+    [
+        ("--layer 0", 0, None, (4, 4)),
+        ("--head 1 --pixel 3 5", -1, 1, (3, 5)),
+        ("--layer 1 --head 0 --pixel 0 7", 1, 0, (0, 7)),
+    ],
+)
+def test_the_chosen_layer_head_and_pixel_are_drawn(
+    words, layer, head, pixel, finished_run, images, tmp_path, monkeypatch
+):
+    drawn = []
+    monkeypatch.setattr(prediction, "draw_heads", lambda look, *_, **options: drawn.append((look, None)) or Figure())
+    monkeypatch.setattr(prediction, "draw_pixel", lambda look, *_, head, **__: drawn.append((look, head)) or Figure())
+    file = images / "test" / "left" / "0.png"
+    assert main(["predict", str(finished_run), str(file), "--save-maps", str(tmp_path), *words.split()]) == 0
+    ((look, drawn_head),) = drawn
+    network, information = load_checkpoint(finished_run)
+    image = build_transform(preprocessing(information, ""), train=False)(open_image(file))[None]
+    expected = record_attention(network, image)[layer].look(pixel)
+    assert (look.layer, look.query, drawn_head) == (expected.layer, expected.query, head)
+    torch.testing.assert_close(look.probabilities, expected.probabilities)
+    assert len(list(tmp_path.glob("*.png"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--layer 9", "--layer is 9, but must be from 0 to 1"),
+        ("--head -1", "--head is -1, but must be from 0 to 1"),
+        ("--pixel 8 0", "--pixel is (8, 0), but must be a row from 0 to 7 and a column from 0 to 7 of the network's"),
+        ("--pixel 1", "--pixel: expected 2 arguments"),
+        ("--layer x", "--layer: 'x' is not a whole number"),
+    ],
+)
+def test_a_choice_that_is_not_there_is_refused_before_anything_is_written(
+    words, message, finished_run, images, tmp_path, capsys
+):
+    file = str(images / "test" / "left" / "0.png")
+    assert main(["predict", str(finished_run), file, "--save-maps", str(tmp_path / "maps"), *words.split()]) == 2
+    shown = capsys.readouterr()
+    assert message in shown.err
+    assert shown.err.count("\n") == 1
+    assert not (tmp_path / "maps").exists()
+    assert shown.out == ""
+
+
+@pytest.mark.parametrize("flag", ["--layer", "--head"])
+def test_a_choice_is_checked_before_images_are_read(flag, finished_run, tmp_path, capsys):
+    (tmp_path / "broken.png").write_bytes(b"")
+    words = ["predict", str(finished_run), str(tmp_path / "broken.png"), "--save-maps", str(tmp_path / "maps")]
+    assert main([*words, flag, "9"]) == 2
+    assert "broken.png" not in capsys.readouterr().err
+
+
+def test_a_choice_needs_a_place_for_pictures(finished_run, images, capsys):
+    assert main(["predict", str(finished_run), str(images / "test" / "left" / "0.png"), "--head", "0"]) == 2
+    assert "--head chooses what --save-maps shows: add --save-maps DIR" in capsys.readouterr().err

@@ -155,7 +155,7 @@ def test_box_and_mask_detectors_initialize_each_other(box_run, finished_run, sce
 
     masks = Detector.of(tiny_recipe(scenes)).network
     before = {name: each.clone() for name, each in masks.state_dict().items()}
-    with pytest.warns(UserNote, match="draws no masks: the layers that do start anew"):
+    with pytest.warns(UserNote, match="draws no masks: the layers for masks start from random weights"):
         initialize(masks, box_run)
     expected = before | load_detector(box_run)[0].state_dict()
     assert all(torch.equal(each, expected[name]) for name, each in masks.state_dict().items())

@@ -67,7 +67,7 @@ def test_equal_names_are_paired_in_order(tmp_path, scenes):
     source = load_detection_source(str(name_both_eye(make_scenes(tmp_path / "coco"))), "validation")
     assert match_categories(source, ["eye", "eye"]) == [3, 7]
     assert match_categories(source, ["eye", "nose", "eye", "eye"]) == [3, None, 7, None]
-    with pytest.raises(UserError, match="the data has 2 classes of the name 'eye', but the checkpoint has 1"):
+    with pytest.raises(UserError, match="the data has 2 classes named 'eye', but the checkpoint has 1"):
         match_categories(source, ["eye", "nose"])
 
 
@@ -102,7 +102,7 @@ def test_a_box_detector_takes_data_with_masks(box_run, scenes, box_scenes):
 
 
 def test_masks_are_not_measured_without_ground_truth(finished_run, box_scenes, tmp_path):
-    with pytest.warns(UserNote, match="has no masks: boxes alone are measured"):
+    with pytest.warns(UserNote, match="has no masks: only boxes are measured"):
         measured = evaluate(finished_run, str(box_scenes), plot_file=tmp_path / "curves.png")
     assert "mask_ap" not in measured
     assert measured["box_ap"] is not None
@@ -166,7 +166,7 @@ def test_data_of_other_classes_is_refused(finished_run, tmp_path):
     text = file.read_text().replace('"disc"', '"ball"')
     file.write_text(text)
     (folder / "annotations" / "instances_train.json").unlink()
-    with pytest.raises(UserError, match="class 'ball' is none of the checkpoint's 2 classes \\(box, disc\\)"):
+    with pytest.raises(UserError, match="class 'ball' is not one of the checkpoint's 2 classes \\(box, disc\\)"):
         evaluate(finished_run, str(folder), "validation")
 
 

@@ -34,7 +34,8 @@ def test_every_package_has_a_row():
 
 def test_the_import_order_is_the_tested_one():
     text = section("Import order")
-    steps = [step.split(", ") for step in text.split("```text\n")[1].split("\n```")[0].split(" → ")]
+    order = " ".join(text.split("```text\n")[1].split("\n```")[0].split())
+    steps = [step.split(", ") for step in order.split(" → ")]
     above = [{ORDER[name] for name in step} for step in steps]
     for lower, higher in itertools.pairwise(above):
         assert max(lower) < min(higher)

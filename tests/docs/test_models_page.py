@@ -32,7 +32,7 @@ def test_every_model_has_a_row():
 
 def test_every_knob_is_explained():
     for field in make_model_table.HaloNetConfig.__dataclass_fields__:
-        assert f"`{field}`" in PAGE.split("## What the knobs mean")[1], field
+        assert f"`{field}`" in PAGE.split("## What the fields mean")[1], field
 
 
 @pytest.mark.filterwarnings("ignore:.*quantiz")  # what is deprecated says so

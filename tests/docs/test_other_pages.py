@@ -17,6 +17,14 @@ def test_the_examples_run(page):
     assert steps
 
 
+@pytest.mark.filterwarnings("ignore")  # transformers' own
+def test_the_page_of_folders_for_the_hub_runs_offline(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    steps = steps_of((DOCS / "hub.md").read_text(encoding="utf-8"))
+    assert run_steps(steps) == [step.expected for step in steps]
+    assert sum(bool(step.expected) for step in steps) == 4
+
+
 @pytest.fixture
 def few_batches(monkeypatch, tmp_path):
     limits = {"limit_train_batches": 2, "limit_val_batches": 1, "limit_test_batches": 1, "accelerator": "cpu"}

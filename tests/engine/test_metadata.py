@@ -144,14 +144,14 @@ def test_weights_that_are_not_finite_are_refused(value: float, tmp_path: Path):
 def test_tensors_larger_than_the_file_are_refused(tmp_path: Path):
     path = tmp_path / "last.ckpt"
     torch.save({"state_dict": {"network.a": torch.zeros(1).expand(10**12)}, "halonet": INFORMATION}, path)
-    assert "says that its weights have 4,000,000,000,000: it is no checkpoint" in refusal(path)
+    assert "says that its weights have 4,000,000,000,000: it is not a checkpoint" in refusal(path)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ({"state_dict": {3: torch.zeros(1)}}, "has weights without names"),
-        ({"state_dict": {"a": 3}}, "holds 'a', which is no plain tensor"),
+        ({"state_dict": {"a": 3}}, "holds 'a', which is not a plain tensor"),
         ({"state_dict": {}, "halonet": {"network": "HaloNet", "config": {1: 2}}}, "unknown key 'config.1'"),
     ],
 )

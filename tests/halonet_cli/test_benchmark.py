@@ -48,7 +48,7 @@ def test_the_benchmarks_and_their_options_are_exactly_these():
         (["operator", "--batch", "0"], "--batch is 0, but must be from 1"),
         (["operator", "--repeats", "1"], "--repeats is 1, but must be from 2"),
         (["operator", "--dtype", "int8"], "--dtype is 'int8', but must be float64, float32, bfloat16 or float16"),
-        (["operator", "--device", "abacus"], "--device 'abacus' is not here"),
+        (["operator", "--device", "abacus"], "--device 'abacus' is not available"),
         (["operator", "--compare", "strides"], "unknown comparison 'strides'. Did you mean 'strided'"),
         (["operator", "--scaling", "images"], "unknown scaling 'images'"),
         (["operator", "--scaling", "image", "--compare", "strided"], "--compare and --scaling exclude each other"),

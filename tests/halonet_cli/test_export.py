@@ -38,6 +38,12 @@ def test_a_trained_classifier_is_exported_with_its_labels_and_preprocessing(tmp_
     )
 
 
+def test_a_folder_for_the_hub_is_written_by_the_same_command(tmp_path, capsys):
+    assert main(["export", "mini32.cifar10", str(tmp_path / "folder"), "--format", "hub"]) == 0
+    assert capsys.readouterr().out == f"written to {tmp_path / 'folder'}\n"
+    assert halonet.load(tmp_path / "folder").labels == load_checkpoint(CHECKPOINT)[1]["class_names"]
+
+
 @pytest.mark.usefixtures("unchecked_shapes")
 def test_a_detector_is_exported_by_the_same_command(box_run, tmp_path, capsys):  # noqa: F811
     path = tmp_path / "boxes.onnx"
@@ -51,7 +57,8 @@ def test_a_detector_is_exported_by_the_same_command(box_run, tmp_path, capsys): 
 
 def test_the_flags_of_classifiers_are_refused_for_a_detector(box_run, tmp_path, capsys, monkeypatch):  # noqa: F811
     for words, message in (
-        (["a.onnx", "--softmax"], "--softmax is for classifiers, and .* is a detector"),
+        (["a.onnx", "--softmax"], "leave out --softmax: .* is a detector"),
+        (["b.onnx", "--min-size", "3"], "leave out --min-size: .* is a detector"),
         (["a.pt2"], "a detector can be exported to onnx only: name the file a.onnx"),
     ):
         folder = tmp_path / words[0]
@@ -65,6 +72,7 @@ def test_the_flags_of_classifiers_are_refused_for_a_detector(box_run, tmp_path, 
         (["nowhere", "a.onnx"], "there is no checkpoint nowhere"),
         ([CHECKPOINT, "a.txt"], "cannot tell the format of a.txt: give --format, or a name that ends in one of .onnx"),
         ([CHECKPOINT, "a.onnx", "--format", "onx"], "--format is 'onx', but must be onnx or pt2. Did you mean 'onnx'"),
+        ([CHECKPOINT, "a", "--format", "hub", "--softmax"], "leave out --softmax: --format hub writes the network as"),
         ([CHECKPOINT, "no/a.onnx"], "there is no folder no; make it first"),
         ([CHECKPOINT, "a.onnx", "--features", "--softmax"], "leave --softmax out"),
         ([CHECKPOINT, "a.onnx", "--min-size", "0"], "--min-size is 0, but must be from 1 to 65,536"),

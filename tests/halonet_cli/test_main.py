@@ -20,13 +20,15 @@ from tests.halonet_cli.mistakes import assert_a_users_mistake
 OPTIONS = {
     "train": {"--help", "--resume", "--resume-or-start", "--run-dir"},
     "evaluate": {"--batch-size", "--data", "--data.root", "--device", "--help", "--json", "--split", "--workers"},
-    "predict": {"--batch-size", "--csv", "--data.root", "--device", "--help", "--json", "--save-maps", "--top-k"},
+    "predict": {"--batch-size", "--csv", "--data.root", "--device", "--head", "--help", "--json", "--layer", "--pixel"}
+    | {"--save-maps", "--top-k"},
     "export": {
         *("--features", "--format", "--help", "--max-size", "--min-size", "--normalize", "--skip-check", "--softmax"),
     },
     "info": {"--help", "--image-size", "--json"},
     "recipes": {"--help", "--json"},
     "detect": {"--help"},
+    "demo": {"--help", "--port"},
     "benchmark": {"--help"},
 }
 
@@ -164,7 +166,7 @@ def test_a_nan_in_json_is_a_mistake_on_one_line(monkeypatch, capsys):
     assert main(["info", "--json"]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err == "halonet: a figure is NaN or infinite, which JSON cannot say: look at it without --json\n"
+    assert captured.err == "halonet: a figure is NaN or infinite, which JSON cannot express: run it without --json\n"
 
 
 @pytest.mark.parametrize("package", ["halonet", "halonet_cli"])

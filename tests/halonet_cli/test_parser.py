@@ -18,7 +18,7 @@ from halonet_cli.recipe_check import fields_of
             "unknown command 'eval'. Did you mean 'evaluate'? Known: train, evaluate, predict",
         ),
         (["exports", "a", "b"], "unknown command 'exports'. Did you mean 'export'? Known: train, evaluate"),
-        ([], "give a command: train, evaluate, predict, export, info, recipes, detect, benchmark (see halonet --help)"),
+        ([], "give a command: train, evaluate, predict, export, info, recipes, detect, demo, benchmark (see halonet"),
         (
             ["benchmark"],
             "give a command: all, operator, model, memory, detector, average-precision, triton, tune, claims",

@@ -108,7 +108,7 @@ def test_variations_must_describe_themselves(key: str, tmp_path: Path):
 
 
 def test_duplicate_recipe_names_are_refused(tmp_path: Path):
-    with pytest.raises(RecipeFileError, match="the recipes have study/a twice"):
+    with pytest.raises(RecipeFileError, match="recipe study/a is defined twice"):
         files(tmp_path, {"study": "variations: {a: {}}", "study/a": "{}"}).names()
 
 
@@ -160,7 +160,7 @@ def test_the_depth_of_bases_is_limited(tmp_path: Path):
     texts = {f"b{number}": f"base: b{number + 1}" for number in range(MOST_BASES + 1)}
     package = files(tmp_path, texts | {f"b{MOST_BASES + 1}": "schedule: {epochs: 3}"})
     assert package.find("b1").values == {"schedule": {"epochs": 3}}
-    with pytest.raises(RecipeFileError, match=f"recipe b0 has over {MOST_BASES} bases"):
+    with pytest.raises(RecipeFileError, match=f"recipe b0 has a chain of over {MOST_BASES} bases"):
         package.find("b0")
 
 

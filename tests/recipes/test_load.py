@@ -134,7 +134,7 @@ def test_a_wrong_override_names_key_and_rule(override: str, message: str, read: 
         pytest.param(MERGES, "its aliases written out, it has over 20,000 values", id="merges"),
         ("a: &a [*a]", "an alias stands for what holds it"),
         ("a: \0", "is not valid YAML: unacceptable character"),
-        pytest.param("a: 1\n" * 100_000, "has over 200,000 letters: no recipe is so long", id="long"),
+        pytest.param("a: 1\n" * 100_000, "has over 200,000 letters: no recipe is that long", id="long"),
         ("task: {a: b}", "is a recipe for {'a': 'b'}, which is not a task"),
     ],
 )

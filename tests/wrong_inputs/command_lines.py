@@ -44,6 +44,7 @@ SOUND = (
     *(f"{EVALUATE} --batch-size 1000000000", "evaluate model/model.safetensors --data images"),
     *(PREDICT, f"{PREDICT} images --top-k 1 --json", f"{PREDICT} --csv --batch-size 1", f"{PREDICT} a.png --top-k 99"),
     *("predict model 0.png --data.root images/train/a", f"{PREDICT} --save-maps new/maps"),
+    f"{PREDICT} --save-maps new/maps --layer 0 --head 0 --pixel 3 0",
     *(FIND, f"{FIND} --min-score 0 --json", f"{FIND} --min-score 1 --pictures new --results found.json"),
     *(f"{DETECT} --split train", f"{DETECT} --split train --json --results found.json"),
     *(TRAIN, f"{TRAIN} --run-dir new/run", f"{TRAIN} --run-dir new --resume-or-start", f"{TRAIN} --engine.seed=0"),
@@ -77,6 +78,10 @@ UNKNOWN_WORDS: list[Line] = [
     ("benchmark claims --data images --shard 3/2", ("--shard is 3/2", "I/N with I from 1 to N")),
     (f"{EVALUATE} --split tset", ("unknown split", "'tset'", "Known: train, validation")),
     (f"{DETECT} --split tset", ("unknown split", "'tset'", "Known: train")),
+    (f"{PREDICT} --save-maps new --head 9", ("--head is 9", "from 0 to")),
+    (f"{PREDICT} --save-maps new --layer 9", ("--layer is 9", "from 0 to")),
+    (f"{PREDICT} --save-maps new --pixel 99 0", ("--pixel is (99, 0)", "a row from 0 to")),
+    (f"{PREDICT} --pixel 0 0", ("--pixel chooses what --save-maps shows", "add --save-maps DIR")),
 ]
 
 MISSING: list[Line] = [
@@ -122,7 +127,7 @@ OF_ANOTHER_KIND: list[Line] = [
     (f"{EVALUATE} --device cudaa", ("device 'cudaa' cannot be used here",)),
     (f"{PREDICT} --device cuda:99", ("device 'cuda:99' cannot be used here",)),
     (f"{FIND} --device x", ("device 'x' cannot be used here",)),
-    (f"{MEASURE} --device x", ("--device 'x' is not here",)),
+    (f"{MEASURE} --device x", ("--device 'x' is not available",)),
     (f"{MEASURE} --dtype int8", ("int8", "float64, float32, bfloat16 or float16")),
     ("benchmark memory --dtype float65", ("float65", "float64, float32, bfloat16 or float16")),
 ]

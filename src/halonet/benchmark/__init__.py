@@ -1,1 +1,1 @@
-"""Time and memory of the operator and of whole networks, beside what others offer: `halonet benchmark`."""
+"""Time and memory of the operator and of whole networks, compared with other packages: `halonet benchmark`."""

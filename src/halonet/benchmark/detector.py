@@ -1,6 +1,6 @@
 """Time the detectors of the paper's Table 5, with their backbones and pyramids alone: what does attention cost?
 
-Weights are random: each detector proposes and judges 1,000 boxes, but none passes the threshold, so no masks are
+Weights are random: each detector proposes and scores 1,000 boxes, but none passes the threshold, so no masks are
 drawn. In a trained detector, attention is a smaller part.
 """
 

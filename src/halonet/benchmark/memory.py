@@ -40,7 +40,7 @@ def peak_mebibytes(prepare: str, settings: Settings, **arguments: Any) -> float:
         RuntimeError: If the process fails.
     """
     if not can_measure(settings.device):
-        raise UserError("peak memory on a CPU needs Linux's /proc/self/clear_refs, which is not here")
+        raise UserError("peak memory on a CPU needs Linux's /proc/self/clear_refs, which this system lacks")
     request = json.dumps({"prepare": prepare, "settings": vars(settings), "arguments": arguments})
     argv = [sys.executable, "-m", "halonet.benchmark.memory", request]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)

@@ -93,7 +93,7 @@ def _without_attention(step: Callable[[], None]) -> Callable[[], None]:
 def make_record(
     settings: Settings, image_size: int | None, *, accelerate: bool = False, compare: str | None = None
 ) -> dict[str, Any]:
-    """Begin the record of a question about networks; there may be several batches, and each row says its own."""
+    """Begin the record of a question about networks; there may be several batch sizes, and each row states its own."""
     question = {"image_size": image_size, "accelerate": accelerate, "compare": compare}
     begun = record.make_record("model", question, settings)
     del begun["settings"]["batch"]

@@ -14,7 +14,7 @@ DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Settings of all measurements of a run; raises a `UserError` if they break rules or the device is not here.
+    """Settings of all measurements of a run; raises a `UserError` if they break rules or the device is not available.
 
     `repeats` are timed, after two runs that are not. `threads` are PyTorch's, and our kernel's.
     """
@@ -30,7 +30,7 @@ class Settings:
         try:
             torch.empty(0, device=self.device)
         except (RuntimeError, AssertionError) as error:
-            raise UserError(f"--device {self.device!r} is not here: {str(error).splitlines()[0]}") from error
+            raise UserError(f"--device {self.device!r} is not available: {str(error).splitlines()[0]}") from error
 
     @property
     def torch_dtype(self) -> torch.dtype:

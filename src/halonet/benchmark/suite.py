@@ -1,7 +1,8 @@
-"""Everything that `halonet benchmark` measures, at the sizes of a GPU, within some minutes, into one file.
+"""Everything that `halonet benchmark` measures, at sizes for a GPU, within a few minutes, in one file.
 
 Sections run in order of importance. The file is rewritten after every row, so an interrupted run loses nothing; each
-run of a section says its outcome. Run again, sections get one run more. The file is `{"records": {SECTION: RECORD}}`.
+run of a section states its outcome. Running it again adds a run to each section. The file is
+`{"records": {SECTION: RECORD}}`.
 """
 
 import dataclasses
@@ -142,7 +143,7 @@ def large_group(names: Iterable[str], changes: dict[str, object]) -> forms.Group
 
 
 class OutOfTimeError(Exception):
-    """No row may begin any more."""
+    """Time is up: no further row may begin."""
 
 
 def until(deadline: float, rows: Iterator[Row]) -> Iterator[Row]:
@@ -225,7 +226,7 @@ def measure_all(
     deadline = time.monotonic() + 60 * minutes
     asked, device = device, find_device(device)
     if device == "cpu" and not smoke:
-        raise UserError(f"--device {asked} is a CPU here, and the sizes are a GPU's; add --smoke to try them")
+        raise UserError(f"--device {asked} is a CPU here, but the sizes are for a GPU; add --smoke to try them")
     if not 0 <= minutes < float("inf"):
         raise UserError(f"--minutes is {minutes}; it must be a finite number of at least 0")
     every = {section.name: section for section in make_sections(SMOKE if smoke else FULL, device, dtype)}

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from torch import nn
-
 import halonet
 from halonet.data import AugmentationConfig
 from halonet.engine.metadata import Metadata, read_metadata, saved_from, without_nulls
@@ -21,8 +19,8 @@ class ClassifierMetadata(Metadata):
     """What a checkpoint says of a classifier, see `Metadata`; one that was not trained here may say less.
 
     Attributes:
-        root: The folder that a named data set lay in.
-        seed: What the held-out images were drawn with.
+        root: The folder that a named data set was in.
+        seed: The seed that the held-out images were drawn with.
     """
 
     network: Literal["HaloNet"]
@@ -36,7 +34,7 @@ class ClassifierMetadata(Metadata):
         return () if self.preprocessing is None else (self.preprocessing.image_size, self.preprocessing.train_crop)
 
 
-def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+def load_checkpoint(path: str | Path) -> tuple[halonet.HaloNet, dict[str, Any]]:
     """Build the network of a checkpoint, in evaluation mode on the CPU.
 
     Args:
@@ -58,7 +56,7 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         )
     metadata = read_metadata(ClassifierMetadata, information, str(path))
 
-    def build() -> nn.Module:
+    def build() -> halonet.HaloNet:
         return halonet.HaloNet(metadata.config, num_classes=metadata.num_classes, in_chans=metadata.in_chans)
 
     return build_checked(build, state, str(path)), without_nulls(information)

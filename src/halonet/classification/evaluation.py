@@ -116,8 +116,9 @@ def match_classes(data_names: Sequence[str], checkpoint_names: Sequence[str]) ->
     """Find the label in the checkpoint for each class of a data set.
 
     Args:
-        data_names: The class names of the data set, in the order of its labels. They may be a part of the checkpoint's,
-            in any order (equal names are paired in order), or numbers from 0 if there are as many as in the checkpoint.
+        data_names: The class names of the data set, in the order of its labels. They may be a subset of the
+            checkpoint's, in any order (equal names are paired in order), or numbers from 0 if there are as many as in
+            the checkpoint.
         checkpoint_names: The class names of the checkpoint, in the order of its labels.
 
     Raises:

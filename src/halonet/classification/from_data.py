@@ -68,7 +68,7 @@ def fill_in(recipe: Recipe, *, say: Callable[[str], None] = print) -> Recipe:
 
     Args:
         recipe: With `data.source`.
-        say: Takes what was found and chosen, line by line.
+        say: Called with each line about what was found and chosen.
 
     Returns:
         The complete recipe; the same object if nothing was null.

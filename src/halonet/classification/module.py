@@ -21,14 +21,14 @@ class Classifier(TrainingModule):
     """Trains any image classifier with Nesterov SGD under a warm-up and a cosine, set for each optimizer step.
 
     The progress bar of a plain Trainer shows the loss. Training metrics are `loss` (with smoothed labels) and `top1`.
-    Validation logs `validation_loss`, `validation_top1` and `validation_top5`, testing the same with `test_`;
+    Validation logs `validation_loss`, `validation_top1` and `validation_top5`, testing logs the same as `test_...`;
     accuracies are in percent.
 
     Args:
         network: Maps images [batch, channels, height, width] to logits [batch, classes].
         optimizer: Learning rate, momentum and weight decay.
         schedule: The learning rate over the run; the Trainer sets the number of epochs.
-        regularization: Smooths the labels of the training loss; evaluation smooths none.
+        regularization: Smooths the labels of the training loss; evaluation does not.
         seed: Seeds dropout and stochastic depth.
     """
 

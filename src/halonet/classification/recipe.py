@@ -43,12 +43,13 @@ class DataSection:
     Attributes:
         source: A named data set or a folder; null must be replaced on the command line.
         root: The folder that a named data set lies in; null for those that need none.
-        train_images: How many training images to keep, the classes in equal parts; null for all.
+        train_images: How many training images to keep, equally many per class; null for all.
         augmentation: Image size, channels, normalization, and what training does to images.
-        validation_split: What is measured after each epoch, for choosing; null for nothing.
-        test_split: What is measured once, at the end; null takes "test", or the validation split where there is none.
-        hold_out: Where the data has no validation split, the part of each class to hold out as one, drawn by the
-            images' names and the seed; null holds every tenth image out, in their stored order.
+        validation_split: The split to measure after each epoch, for choosing a model; null for none.
+        test_split: The split to measure once, at the end; null takes "test", or the validation split if there is no
+            "test".
+        hold_out: Where the data has no validation split, the fraction of each class to hold out as one, drawn by
+            the images' names and the seed; null holds out every tenth image, in their stored order.
         shrink: Scale images down as they are read, to a shorter side of this many times `image_size`, and keep them in
             memory; null leaves them as they are.
         workers: Processes that load images; 0 loads in the training process.
@@ -70,9 +71,9 @@ class ScheduleSection:
     """A linear warm-up, then a cosine.
 
     Attributes:
-        epochs: Of the whole run; null follows from the number of images.
-        warmup_epochs: May be a fraction; null follows from the epochs.
-        final_fraction: Of the peak learning rate, used by the last step.
+        epochs: Length of the whole run; null derives it from the number of images.
+        warmup_epochs: Length of the warm-up, which need not be whole; null derives it from the epochs.
+        final_fraction: The fraction of the peak learning rate that the last step uses.
     """
 
     epochs: OrNull[Count]
@@ -85,7 +86,7 @@ class RegularizationSection:
     """Regularization other than augmentation, dropout and weight decay.
 
     Attributes:
-        label_smoothing: The part of each label that is divided among all classes.
+        label_smoothing: The fraction of each label that is spread over all classes.
     """
 
     label_smoothing: Part = 0.0

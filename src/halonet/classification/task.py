@@ -30,7 +30,7 @@ class Classification(Task[Recipe]):
         trained_on = self.recipe.data.source
         require_asked_for(trained_on, source, f"run {run_dir}")
         if source not in (None, trained_on):
-            raise UserError(f"run {run_dir} was trained on {trained_on}: it cannot go on with {source}")
+            raise UserError(f"run {run_dir} was trained on {trained_on}: it cannot continue with {source}")
         if root is None:
             return self
         return Classification(replaced(self.recipe, "data", root=absolute(str(root))))

@@ -19,13 +19,13 @@ def place_names(data_names: Sequence[str], checkpoint_names: Sequence[str]) -> l
     for name, occurrence in zip(data_names, _occurrences(data_names), strict=True):
         if name not in indices:
             raise UserError(
-                f"the data's class {name!r} is none of the checkpoint's {len(checkpoint_names)} classes "
+                f"the data's class {name!r} is not one of the checkpoint's {len(checkpoint_names)} classes "
                 f"({', '.join(checkpoint_names[:3])}{', ...' if len(checkpoint_names) > 3 else ''}): "
                 "it was trained on other data"
             )
         if occurrence >= len(indices[name]):
             raise UserError(
-                f"the data has {list(data_names).count(name)} classes of the name {name!r}, but the checkpoint has "
+                f"the data has {list(data_names).count(name)} classes named {name!r}, but the checkpoint has "
                 f"{len(indices[name])}: it was trained on other data"
             )
         found.append(indices[name][occurrence])

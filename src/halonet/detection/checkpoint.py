@@ -65,7 +65,7 @@ def load_detector(path: str | Path) -> tuple[FasterRCNN, dict[str, Any]]:
     kind = saved_from(information)
     if kind not in DETECTORS:
         raise UserError(
-            f"{path} holds no detector (it was saved from a {kind or 'something unknown'}): "
+            f"{path} holds no detector (it was saved from {f'a {kind}' if kind else 'something unknown'}): "
             "only checkpoints written by `halonet detect train` do; train one from a classifier's with --init"
         )
     metadata = read_metadata(DetectorMetadata, information, str(path))
@@ -95,15 +95,15 @@ def initialize(detector: FasterRCNN, path: str | Path) -> None:
         load_state(detector.pyramid.body, trunk, str(path))
         return
     if kind not in DETECTORS:
-        what = kind or "something unknown"
-        raise UserError(f"{path} holds neither a HaloNet nor a detector of this package (it was saved from a {what})")
+        what = f"a {kind}" if kind else "something unknown"
+        raise UserError(f"{path} holds neither a HaloNet nor a detector of this package (it was saved from {what})")
     own = detector.state_dict()
     had_masks = any(name.startswith(_MASK_LAYERS) for name in state)
     if had_masks and not detector.has_masks:
         state = {name: tensor for name, tensor in state.items() if not name.startswith(_MASK_LAYERS)}
     elif detector.has_masks and not had_masks:
         state |= {name: tensor for name, tensor in own.items() if name.startswith(_MASK_LAYERS)}
-        warnings.warn(UserNote(f"{path} draws no masks: the layers that do start anew"), stacklevel=2)
+        warnings.warn(UserNote(f"{path} draws no masks: the layers for masks start from random weights"), stacklevel=2)
     num_classes = information.get("num_classes")
     if num_classes != detector.num_classes:
         state |= {name: tensor for name, tensor in own.items() if name.startswith(_CLASS_LAYERS)}

@@ -81,7 +81,7 @@ def evaluate(
     masks = None if detector.has_masks else False
     source = load_detection_source(data, split, masks=masks, hold_out=information.get("hold_out") or 0.0)
     if detector.has_masks and not source.has_masks:
-        warnings.warn(UserNote(f"{data} ({split}) has no masks: boxes alone are measured"), stacklevel=2)
+        warnings.warn(UserNote(f"{data} ({split}) has no masks: only boxes are measured"), stacklevel=2)
     category_ids = match_categories(source, information["class_names"])
     target = choose_device(device)
     start = time.monotonic()
@@ -154,7 +154,7 @@ def match_categories(source: DetectionSource, class_names: Sequence[str]) -> lis
     """Find the category in the data for each class of a checkpoint; equal names are paired in order.
 
     Args:
-        source: The data; its classes may be a part of the checkpoint's, in any order.
+        source: The data; its classes may be a subset of the checkpoint's, in any order.
         class_names: The class names of the checkpoint, in the order of its labels.
 
     Returns:

@@ -37,7 +37,7 @@ def fill_in(recipe: DetectionRecipe, *, say: Callable[[str], None] = print) -> D
 
     Args:
         recipe: With `data.source`.
-        say: Takes what was found and chosen, line by line.
+        say: Called with each line about what was found and chosen.
 
     Returns:
         The complete recipe; the same object if nothing was null.

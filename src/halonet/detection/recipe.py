@@ -20,7 +20,7 @@ class BackboneSection:
         name: A row of `halonet.HALONETS`.
         num_classes: Number of classes, without background; null takes that of the data.
         in_chans: Channels of an image.
-        init: A checkpoint of a classifier, for the backbone, or of a detector; null draws all weights.
+        init: A checkpoint of a classifier, for the backbone, or of a detector; null starts from random weights.
         overrides: Other fields of the backbone's config.
         masks: Whether the detector draws masks (Mask R-CNN) or finds boxes alone (Faster R-CNN); null draws masks, or
             if `num_classes` is null too, follows from the data.
@@ -67,12 +67,13 @@ class DetectionDataSection:
     Attributes:
         source: "nuclei", or a folder in COCO's or Roboflow's layout; null must be replaced on the command line.
         augmentation: Image size, channels, normalization, and what training does to images.
-        validation_split: What is measured after each epoch, for choosing; null for nothing.
-        test_split: What is measured once, at the end; null takes "test", or the validation split where there is none.
-        repeats: How often an epoch takes each image, augmented anew each time; null follows from the data.
+        validation_split: The split to measure after each epoch, for choosing a model; null for none.
+        test_split: The split to measure once, at the end; null takes "test", or the validation split if there is no
+            "test".
+        repeats: How often an epoch uses each image, augmented anew each time; null derives it from the data.
         skip_empty: Whether training leaves out images without instances.
-        hold_out: Where the data has no validation split, the part of the training images to hold out as one, drawn by
-            their names; null holds none out.
+        hold_out: Where the data has no validation split, the fraction of the training images to hold out as one,
+            drawn by their names; null holds none out.
         workers: Processes that load images; 0 loads in the training process.
     """
 
@@ -92,11 +93,11 @@ class StepSchedule:
 
     Attributes:
         steps: Optimizer steps of the whole run; null follows from the number of images.
-        warmup_steps: May be 0; null follows from the steps.
-        warmup_fraction: Of the peak learning rate, where the warm-up begins.
+        warmup_steps: Length of the warm-up, which may be 0; null derives it from the steps.
+        warmup_fraction: The fraction of the peak learning rate at which the warm-up begins.
         warmup: "linear" rises from there to the peak, "constant" stays there.
-        drops: The steps from which the learning rate is lower; null follows from the steps.
-        drop_factor: By which each drop multiplies it.
+        drops: The steps at which the learning rate drops; null derives them from the steps.
+        drop_factor: The factor by which each drop multiplies the learning rate.
     """
 
     steps: OrNull[Count]

@@ -1,1 +1,1 @@
-"""A training run of any task: data in a fixed order, steps, checkpoints, and the way back into them."""
+"""A training run of any task: data in a fixed order, steps, checkpoints, and resuming from them."""

@@ -1,4 +1,4 @@
-"""Checkpoints from which an interrupted run continues to the same bits, and the environment that this depends on."""
+"""Checkpoints from which an interrupted run continues bit for bit, and the environment that this depends on."""
 
 import os
 import platform
@@ -180,7 +180,7 @@ class StepCheckpoint(lightning.Callback):
             warnings.warn(UserNote(note), stacklevel=2)
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Save the end. This callback comes before EMA's, which overwrites the raw weights here."""
+        """Save the final state. This callback comes before EMA's, which overwrites the raw weights here."""
         self._finished = True
         trainer.save_checkpoint(self.path)
 
@@ -194,7 +194,7 @@ class StepCheckpoint(lightning.Callback):
 
 
 class BestCheckpoint(lightning.Callback):
-    """Keeps the checkpoint with the best validation score (of ties the first): to choose from, not to resume.
+    """Keeps the checkpoint with the best validation score (the first of equals): for choosing, not for resuming.
 
     Args:
         path: The checkpoint; each one replaces the one before.

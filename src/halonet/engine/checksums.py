@@ -1,7 +1,7 @@
 """Checksums in the files of a run, which detect damage when a file is read.
 
-They are CRC-32, which misses one damage in four billion and is the fastest checksum of the standard library (0.03 s for
-200 MB, where SHA-256 takes 0.10 s). They do not protect against deliberate changes.
+They are CRC-32, which misses one damaged file in four billion and is the fastest checksum of the standard library
+(0.03 s for 200 MB, where SHA-256 takes 0.10 s). They do not protect against deliberate changes.
 """
 
 import io

@@ -33,7 +33,8 @@ class Position(NamedTuple):
 class KeyedData(lightning.LightningDataModule):
     """Training, validation and test images of one data set.
 
-    Results do not depend on the number of workers. The module knows how far training has come, so the training loader
+    A training batch comes from `train_dataloader`: `EpochSampler` chooses the images, `KeyedItems` loads them, and
+    `collate` joins them. Results do not depend on the number of workers. The module knows how far training has come, so the training loader
     of a resumed run begins at the next batch. With several processes, pass `use_distributed_sampler=False` to the
     Trainer: this module already divides the images among them.
 

@@ -28,7 +28,7 @@ def choose_by_time(
         describe: Names a candidate in messages.
         shorten: Takes a recipe, the part of its length that fits, and its estimated time in words; returns the
             shortened recipe and the part that it kept.
-        say: Takes what was chosen, line by line.
+        say: Called with each line about what was chosen.
     """
     recipe, seconds = candidates[0], 0.0
     if recipe.engine.devices * recipe.engine.nodes > 1:

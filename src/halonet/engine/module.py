@@ -57,6 +57,10 @@ class TrainingModule(lightning.LightningModule):
         self._restored_sums: Tensor | None = None
 
     @abstractmethod
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of a batch, and `add` its sums."""
+
+    @abstractmethod
     def means(self, sums: Tensor) -> dict[str, float]:
         """Compute the training metrics, `loss` among them, from the sums [summed + 1], images last."""
 

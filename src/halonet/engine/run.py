@@ -85,7 +85,7 @@ def resume(
     task: str | None = None,
     callbacks: Sequence[lightning.Callback] = (),
 ) -> Path:
-    """Complete an interrupted run; on a CPU, with the same bits as an uninterrupted one.
+    """Complete an interrupted run; on a CPU, the result is bit for bit that of an uninterrupted one.
 
     That holds for the same world size, threads, versions and instruction set; a `UserNote` warning names those that
     differ. If the last checkpoint is damaged, the run continues from the previous one, with a `UserNote` warning. A
@@ -175,7 +175,8 @@ def _run(folder: Path, task: Task, callbacks: Sequence[lightning.Callback], inte
         begun_with = {name: found.content[name] for name in ("environment", "recipe") if found.content}
         del found  # its content is as large as the model, and the Trainer reads it again
         try:
-            fit(folder, task, data, checkpoint, begun_with, callbacks, interrupts)
+            module = task.module(initialized=checkpoint is not None)
+            fit(folder, task, module, data, checkpoint, begun_with, callbacks, interrupts)
         finally:
             interrupts.postponed = False
         if interrupts.number is not None:

@@ -31,7 +31,7 @@ def session(folder: Path, command: str, advice: str | None = None) -> Iterator[I
 
     Args:
         folder: The run folder.
-        command: Resumes the run with `--resume`.
+        command: The command that resumes the run with `--resume`.
         advice: How to continue instead; by default with that command.
 
     Raises:

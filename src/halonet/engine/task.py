@@ -47,7 +47,7 @@ class Task(ABC, Generic[RecipeT]):
         """Fill in the values that the recipe leaves null from the data.
 
         Args:
-            say: Takes what was found and chosen, line by line.
+            say: Called with each line about what was found and chosen.
 
         Raises:
             UserError: The data cannot be read.
@@ -96,5 +96,5 @@ class Task(ABC, Generic[RecipeT]):
 
 
 def task_for(recipe: AnyRecipe) -> Task:
-    """Make the task of a recipe."""
+    """Make the task of a recipe: `Classification` or `Detection`, by the table in `recipes/tasks.py`."""
     return pkgutil.resolve_name(TASKS[recipe.task].task)(recipe)

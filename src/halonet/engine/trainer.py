@@ -25,6 +25,7 @@ from halonet.engine.divergence import Divergence
 from halonet.engine.ema import MovingAverage
 from halonet.engine.files import write_atomically
 from halonet.engine.log import RunLog
+from halonet.engine.module import TrainingModule
 from halonet.engine.progress import Progress
 from halonet.engine.task import Task
 from halonet.errors import UserError, UserNote
@@ -43,6 +44,7 @@ PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
 def fit(
     folder: Path,
     task: Task,
+    module: TrainingModule,
     data: KeyedData,
     checkpoint: Path | None,
     begun_with: dict[str, Any],
@@ -54,6 +56,7 @@ def fit(
     Args:
         folder: The run folder.
         task: What to train.
+        module: The training module of the task.
         data: The data module of the task.
         checkpoint: The file to continue from, or None.
         begun_with: The `environment` and `recipe` in that file; otherwise empty.
@@ -64,7 +67,6 @@ def fit(
         UserError: The engine section of the recipe does not work here, the training diverges, or the disk is full.
         Interrupted: A signal ended the run.
     """
-    module = task.module(initialized=checkpoint is not None)
     if task.recipe.engine.compile:
         module.network.compile()
     with _quiet_lightning():

@@ -17,8 +17,10 @@ from halonet.complaints import shown
 from halonet.engine.checksums import KEY, DamagedFileError, check_file, check_tensors, checksum
 from halonet.engine.data import KeyedData
 from halonet.engine.files import write_atomically
+from halonet.engine.hub_config import CONFIG, read_hub_config
 from halonet.errors import UserError
 from halonet.layers import fit_state
+from halonet.models.pretrained import TRAINED, weights_path
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -30,7 +32,7 @@ def describe(network: nn.Module, data: Any = None) -> dict[str, Any]:
     """Describe what weights belong to.
 
     Args:
-        network: A HaloNet or a detector; for any other module only what it has of the following.
+        network: A HaloNet or a detector; for any other module, only those of the values below that it has.
         data: The data module that it was trained on, or None.
 
     Returns:
@@ -115,17 +117,24 @@ def read_weights(path: str | Path) -> Weights:
     """Read a checkpoint without building anything.
 
     Args:
-        path: A run folder, a `model.safetensors` or a `.ckpt`. If the run has an EMA, its average is read.
+        path: A run folder, a folder for the Hugging Face Hub, a `model.safetensors`, a `.ckpt`, or the name of weights
+            that come with the package. If the run has an EMA, its average is read.
 
     Raises:
         UserError: The file is missing, truncated, not a checkpoint, or holds pickled code.
     """
-    path = Path(path)
+    named = None if os.path.exists(path) else weights_path(str(path))  # unlike Path.exists, false for impossible names
+    path = Path(path) if named is None else named
     if os.path.isdir(path):
         path = path / "model.safetensors"
-    if not os.path.exists(path):  # unlike Path.exists, false for impossible names
-        raise UserError(f"there is no checkpoint {path}: give a run folder, a model.safetensors or a .ckpt file")
+    if not os.path.exists(path):
+        raise UserError(
+            f"there is no checkpoint {path}: give a run folder, a model.safetensors, a .ckpt file or one of "
+            f"{', '.join(TRAINED)}"
+        )
     state, information = _read_safetensors(path) if path.suffix == ".safetensors" else _read_lightning(path)
+    if not information and (config := path.with_name(CONFIG)).is_file():
+        information = read_hub_config(config)
     return Weights(state, information, path)
 
 
@@ -242,10 +251,12 @@ def _check_tensors(state: dict[Any, Any], path: Path) -> None:
             raise UserError(f"{path} has weights without names: it is not a checkpoint of `halonet train`")
         is_plain = isinstance(tensor, Tensor) and tensor.layout == torch.strided and not tensor.is_quantized
         if not is_plain:
-            raise UserError(f"{path} holds {shown(name)}, which is no plain tensor, among its weights")
+            raise UserError(f"{path} holds {shown(name)}, which is not a plain tensor, among its weights")
     claimed, size = sum(tensor.numel() * tensor.element_size() for tensor in state.values()), path.stat().st_size
     if claimed > size:
-        raise UserError(f"{path} has {size:,} bytes, but says that its weights have {claimed:,}: it is no checkpoint")
+        raise UserError(
+            f"{path} has {size:,} bytes, but says that its weights have {claimed:,}: it is not a checkpoint"
+        )
 
 
 def _holds(own: torch.dtype, given: torch.dtype) -> bool:

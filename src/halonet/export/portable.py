@@ -226,7 +226,7 @@ def as_linear(layer: nn.Conv2d | nn.Linear, outputs: Any = slice(None), factor: 
 
 def _replacement(module: nn.Module, shared: dict[Any, Windows]) -> nn.Module | None:
     """The portable form of a module, or None if it stays."""
-    if isinstance(module, GlobalPool) and module.kind:
+    if isinstance(module, GlobalPool) and module.pool_type:
         return PortablePool()
     if isinstance(module, HaloAttention):
         return _from_ours(module, shared)

@@ -11,26 +11,26 @@ class GlobalPool(nn.Module):
     gradient of `Tensor.mean` is a broadcast that sends the last stage's backward pass to slow NCHW kernels.
 
     Args:
-        kind: "avg", or "" to return the map.
+        pool_type: "avg", or "" to return the map; the name is timm's.
 
     Raises:
-        ValueError: If `kind` is neither.
+        ValueError: If `pool_type` is neither.
     """
 
-    def __init__(self, kind: str = "avg") -> None:
+    def __init__(self, pool_type: str = "avg") -> None:
         super().__init__()
-        if kind not in ("avg", ""):
-            raise ValueError(f"global_pool is {kind!r}, but must be 'avg', or '' for none")
-        self.kind = kind
+        if pool_type not in ("avg", ""):
+            raise ValueError(f"global_pool is {pool_type!r}, but must be 'avg', or '' for none")
+        self.pool_type = pool_type
 
     def forward(self, x: Float[Tensor, "batch channels rows columns"]) -> Float[Tensor, "batch channels *rest"]:
         """Pool to [batch, channels], or return the map."""
-        if not self.kind:
+        if not self.pool_type:
             return x
         pixels = x.permute(0, 2, 3, 1).flatten(1, 2)
         weights = pixels.new_full((1, pixels.shape[1]), 1 / pixels.shape[1])
         return (weights @ pixels).squeeze(1)
 
     def extra_repr(self) -> str:
-        """Show the kind."""
-        return repr(self.kind)
+        """Show the kind of pooling."""
+        return repr(self.pool_type)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import torch
+import torch.fx
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -14,8 +15,12 @@ from halonet.ops import attention_weights
 from halonet.ops.arguments import choice, finite_number, pair, whole_number
 from halonet.ops.attention.backends import backend_names
 from halonet.ops.attention.calls import packed_attention
-from halonet.ops.attention.geometry import make_geometry
+from halonet.ops.attention.geometry import Geometry, make_geometry
 from halonet.ops.attention.packed import Packed, unpack
+from halonet.ops.tracing import refuse_torchscript
+
+# torch.fx records its call; it cannot trace through it, because it looks at sizes.
+torch.fx.wrap("packed_attention")
 
 POSITIONS = ("relative", "absolute", "none")
 EMBEDDINGS = ("split", "full")
@@ -132,9 +137,7 @@ class HaloAttention(nn.Module):
         choice("backend", self.backend, backend_names())
         if self.scale is not None:
             finite_number("scale", self.scale)
-        options = self._geometry()
-        del options["scale"]
-        geometry = make_geometry(1, 1, **options)
+        geometry = self.geometry(1, 1)
         longest = max(geometry.rows.table_length, geometry.columns.table_length)
         if self.position == "relative" and longest > LONGEST_TABLE:
             raise UserError(
@@ -162,13 +165,17 @@ class HaloAttention(nn.Module):
             query, key, self.row_embedding, self.column_embedding, positions=positions, **self._geometry()
         )
 
+    def geometry(self, rows: int, columns: int) -> Geometry:
+        """Blocks, windows and queries of a feature map."""
+        options = self._geometry()
+        del options["scale"]
+        return make_geometry(rows, columns, **options)
+
     def _project(self, x: Tensor) -> Packed:
         """Project a feature map to queries, keys and values."""
-        if x.dim() != 4 or x.shape[1] != self.channels:
-            raise UserError(f"input has shape {list(x.shape)}, but must be [batch, {self.channels}, rows, columns]")
-        x = x.permute(0, 2, 3, 1)
+        x = channels_to_the_end(x, self.channels)
         if self.position == "absolute":
-            rows, columns = x.shape[1:3]
+            rows, columns = x.shape[1], x.shape[2]
             x = x + resize_table(self.row_position, rows)[:, None] + resize_table(self.column_position, columns)
         sizes = (self.num_heads, self.query_key_channels, self.value_channels)
         if self.stride == (1, 1):
@@ -214,12 +221,23 @@ class HaloAttention(nn.Module):
         self.fit_state(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *arguments, **named)
 
+    def __prepare_scriptable__(self) -> None:
+        refuse_torchscript()
+
     def extra_repr(self) -> str:
-        """Show what the projections do not."""
+        """Show the settings that the projections do not show."""
         return (
             f"num_heads={self.num_heads}, block_size={self.block_size}, halo_size={self.halo_size}, "
             f"stride={self.stride}, position={self.position}, border={self.border}, centered={self.centered}"
         )
+
+
+@torch.fx.wrap
+def channels_to_the_end(x: Tensor, channels: int) -> Tensor:
+    """Check the shape of a map, and view it as [batch, rows, columns, channels]."""
+    if x.dim() != 4 or x.shape[1] != channels:
+        raise UserError(f"input has shape {list(x.shape)}, but must be [batch, {channels}, rows, columns]")
+    return x.permute(0, 2, 3, 1)
 
 
 def fit_state(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -234,6 +252,7 @@ def fit_state(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tens
     return fitted
 
 
+@torch.fx.wrap
 def resize_table(table: Float[Tensor, "length width"], length: int) -> Float[Tensor, "new_length width"]:
     """Resize a position table by linear interpolation (appendix F).
 

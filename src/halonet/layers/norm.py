@@ -1,8 +1,10 @@
 """Batch norm, addition and activation, in one step where a kernel supports it."""
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.fx import Proxy
 from torch.nn.modules.module import _has_any_global_hook
 
 from halonet.ops import batch_norm
@@ -27,11 +29,28 @@ class BatchNormAct2d(nn.BatchNorm2d):
         residual: Float[Tensor, "batch channels rows columns"] | None = None,
     ) -> Float[Tensor, "batch channels rows columns"]:
         """Compute act(batch_norm(input) + residual)."""
-        if act is not None and _fits(input, residual) and self._has_dtype(input.dtype) and _is_plain(act):
+        if isinstance(input, Proxy):
+            x = self._trace(input)
+        elif act is not None and _fits(input, residual) and self._has_dtype(input.dtype) and _is_plain(act):
             return self._run_kernel(input, _ACTIVATIONS[type(act)], residual)
-        x = super().forward(input)
+        else:
+            x = super().forward(input)
         x = x if residual is None else x + residual
         return x if act is None else act(x)
+
+    def _trace(self, x: Proxy) -> Tensor:
+        """Record `F.batch_norm` for `torch.fx`, in the present mode."""
+        tracks = not self.training or self.track_running_stats
+        return F.batch_norm(
+            x,  # pyright: ignore[reportArgumentType]
+            self.running_mean if tracks else None,
+            self.running_var if tracks else None,
+            self.weight,
+            self.bias,
+            training=self.training or self.running_mean is None,
+            momentum=self.momentum or 0.0,
+            eps=self.eps,
+        )
 
     def _has_dtype(self, dtype: torch.dtype) -> bool:
         return all(each is None or each.dtype == dtype for each in (self.weight, self.running_mean))
@@ -84,7 +103,7 @@ def normalize(
     if isinstance(norm, BatchNormAct2d):
         return norm(x, act, residual)
     x = norm(x)
-    if _fits(x, residual) and type(act) is not nn.Identity and _is_plain(act):
+    if not isinstance(x, Proxy) and _fits(x, residual) and type(act) is not nn.Identity and _is_plain(act):
         return batch_norm.batch_norm(x, residual, activation=_ACTIVATIONS[type(act)])
     return act(x if residual is None else x + residual)
 

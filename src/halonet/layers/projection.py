@@ -1,6 +1,7 @@
 """A linear layer over the channels of a feature map, by the fastest routine that the device has for it."""
 
 import torch
+import torch.fx
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ class Projection(nn.Linear):
         return project(input, self.weight, self.bias)
 
 
+@torch.fx.wrap
 def project(
     x: Float[Tensor, "*batch in_features"],
     weight: Float[Tensor, "out_features in_features"],

@@ -5,15 +5,17 @@ checkpoints, mode and device therefore stay as they are.
 """
 
 import logging
+from typing import Any
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from timm.layers.bottleneck_attn import BottleneckAttn
 from timm.layers.halo_attn import HaloAttn
 from timm.layers.lambda_layer import LambdaLayer
 from timm.models import register_notrace_module
 from torch import Tensor, nn
 
-from halonet.ops import halo_attention
+from halonet.ops import attention_weights, halo_attention
+from halonet.ops.attention.geometry import Geometry, make_geometry
 from halonet.ops.transforms import channels_last
 
 _logger = logging.getLogger("halonet")
@@ -36,25 +38,42 @@ class AcceleratedHaloAttn(HaloAttn):
         self, x: Float[Tensor, "batch channels rows columns"]
     ) -> Float[Tensor, "batch value_channels query_rows query_columns"]:
         """Attend within a feature map of any size."""
+        query, key, value = self._project(x)
+        result = halo_attention(query, key, value, *self._tables(), **self._options())
+        return self.pool(result.flatten(3).permute(0, 3, 1, 2))
+
+    def attention_weights(
+        self, x: Float[Tensor, "batch channels rows columns"], positions: Int[Tensor, "points 2"]
+    ) -> tuple[Float[Tensor, "batch points heads rows columns"], Float[Tensor, "batch points heads"]]:
+        """Where the queries at `positions` of the query grid look; see `halonet.attention_weights`."""
+        query, key, _ = self._project(x)
+        return attention_weights(query, key, *self._tables(), positions=positions, **self._options())
+
+    def geometry(self, rows: int, columns: int) -> Geometry:
+        """Blocks, windows and queries of a feature map."""
+        options = self._options()
+        del options["scale"]
+        return make_geometry(rows, columns, **options)
+
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x = channels_last(x)
         query = self.q(x).permute(0, 2, 3, 1).unflatten(-1, (self.num_heads, self.dim_head_qk))
         # timm keeps keys and values of a head side by side, not all keys before all values.
         both = self.kv(x).permute(0, 2, 3, 1).unflatten(-1, (self.num_heads, self.dim_head_qk + self.dim_head_v))
-        key, value = both.split([self.dim_head_qk, self.dim_head_v], -1)
-        result = halo_attention(
-            query,
-            key,
-            value,
-            self._operator_table(self.pos_embed.height_rel),
-            self._operator_table(self.pos_embed.width_rel),
-            block_size=self.block_size,
-            halo_size=self.halo_size,
-            stride=self.block_stride,
-            scale=self.scale,
-            border="zeros",
-            offset_stride=1,
-        )
-        return self.pool(result.flatten(3).permute(0, 3, 1, 2))
+        return query, *both.split([self.dim_head_qk, self.dim_head_v], -1)
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "block_size": self.block_size,
+            "halo_size": self.halo_size,
+            "stride": self.block_stride,
+            "scale": self.scale,
+            "border": "zeros",
+            "offset_stride": 1,
+        }
+
+    def _tables(self) -> tuple[Tensor, Tensor]:
+        return self._operator_table(self.pos_embed.height_rel), self._operator_table(self.pos_embed.width_rel)
 
     def _operator_table(self, table: Float[Tensor, "timm_offsets d_qk"]) -> Float[Tensor, "offsets d_qk"]:
         """Cut and scale one of timm's tables for the operator.

@@ -141,7 +141,7 @@ class HaloNetConfig:
 
     @property
     def layers(self) -> int:
-        """The paper's count: three layers a block, the stem and the classifier."""
+        """Number of layers as the paper counts them: three per block, the stem and the classifier."""
         return 3 * sum(self.depths) + 2
 
 

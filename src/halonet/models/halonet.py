@@ -2,6 +2,8 @@
 
 from collections import OrderedDict
 
+import torch
+import torch.fx
 import torch.nn.functional as F
 from jaxtyping import Float
 from timm.models._features import feature_take_indices
@@ -13,6 +15,7 @@ from halonet.layers.halo_attention import HaloAttention
 from halonet.layers.norm import BatchNormAct2d, ConvNormAct
 from halonet.layers.stage import Stage
 from halonet.models.config import STEMS, HaloNetConfig, scaled
+from halonet.ops.tracing import refuse_torchscript
 from halonet.ops.transforms import channels_last
 
 
@@ -141,6 +144,8 @@ class HaloNet(nn.Module):
         if last < len(self.stages):
             self.stages = self.stages[:last]
             self.final = nn.Sequential()
+            if last == 0:
+                self.stem_pool = nn.Identity()
             self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]
         if prune_head or last < len(self.stages):
             self.reset_classifier(0, "")
@@ -154,9 +159,10 @@ class HaloNet(nn.Module):
         """Replace the classifier with a new one (none for 0 classes), and the pooling unless it is None."""
         self.num_classes = num_classes
         if global_pool is not None:
-            self.global_pool = GlobalPool(global_pool)
+            self.global_pool = GlobalPool(global_pool).train(self.training)
         parameter = next(self.parameters())
-        self.classifier = make_classifier(self.num_features, num_classes).to(parameter.device, parameter.dtype)
+        classifier = make_classifier(self.num_features, num_classes).to(parameter.device, parameter.dtype)
+        self.classifier = classifier.train(self.training)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute the blocks in the backward pass instead of keeping their activations; results stay the same."""
@@ -173,9 +179,18 @@ class HaloNet(nn.Module):
         return {name for name, _ in self.named_parameters() if name.endswith(("_embedding", "_position"))}
 
     def _run_stem(self, x: Tensor) -> Tensor:
-        if x.dim() != 4 or x.shape[1] != self.in_chans:
-            raise ValueError(f"images have shape {list(x.shape)}; expected [batch, {self.in_chans}, height, width]")
-        return self.stem(channels_last(x))
+        return self.stem(prepare_images(x, self.in_chans))
+
+    def __prepare_scriptable__(self) -> None:
+        refuse_torchscript()
+
+
+@torch.fx.wrap
+def prepare_images(x: Tensor, in_chans: int) -> Tensor:
+    """Check the shape of images, and bring them into channels_last memory."""
+    if x.dim() != 4 or x.shape[1] != in_chans:
+        raise ValueError(f"images have shape {list(x.shape)}; expected [batch, {in_chans}, height, width]")
+    return channels_last(x)
 
 
 def as_list(indices: int | list[int] | tuple[int, ...] | None) -> int | list[int] | None:

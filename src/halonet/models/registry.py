@@ -3,40 +3,49 @@
 import dataclasses
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
-from timm.models import build_model_with_cfg, register_model
+import torch
+from timm.models import PretrainedCfg, build_model_with_cfg, register_model
 from torch import nn
 
 from halonet.complaints import RuleError
-from halonet.errors import UserError, unknown_name
-from halonet.models.config import HALONETS, STEMS, DropRate, HaloNetConfig, InChans, NumClasses
+from halonet.errors import UnknownArgumentError, UserError, unknown_name
+from halonet.models.config import HALONETS, DropRate, HaloNetConfig, InChans, NumClasses
 from halonet.models.halonet import HaloNet
+from halonet.models.pretrained import TIMM_PREFIX, default_cfg, pretrained_cfg, tags_of, trained_cfg
 from halonet.rules import check_arguments, check_values
 
-TIMM_PREFIX = "halonet_paper_"
 CONFIG_FIELDS = tuple(field.name for field in dataclasses.fields(HaloNetConfig))
 MODEL_ARGUMENTS = ("num_classes", "in_chans", "drop_rate", "drop_path_rate", "global_pool")
 FEATURE_ARGUMENTS = ("features_only", "out_indices", "feature_cls", "output_stride")
-TIMM_ARGUMENTS = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
+TIMM_ARGUMENTS = ("pretrained_cfg", "pretrained_cfg_overlay", "pretrained_model_args", "cache_dir")
 
 
 def create_model(
     name: str,
-    num_classes: int = 1000,
-    in_chans: int = 3,
+    num_classes: int | None = None,
+    in_chans: int | None = None,
     features_only: bool = False,
     pretrained: bool = False,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
     **overrides: Any,
 ) -> nn.Module:
-    """Build a model of the family, freshly initialized; works under `torch.device("meta")` too.
+    """Build a model of the family.
 
     Args:
-        name: A row of `halonet.HALONETS`, e.g. "h0".
-        num_classes: Classes; 0 leaves out the classifier.
-        in_chans: Channels of the images.
+        name: A row of `halonet.HALONETS`, e.g. "h0", or a row and the tag of its trained weights, e.g.
+            "tiny28.fashion_mnist".
+        num_classes: Classes; 0 leaves out the classifier. By default those of the weights, or 1,000 without weights;
+            any other number gives a new classifier.
+        in_chans: Channels of the images. By default those of the weights, or 3 without weights; the first convolution
+            is adapted to any other number as timm does.
         features_only: Return feature maps of all levels (or of `out_indices`) instead of logits, as timm does.
-        pretrained: There are no trained weights of these models; True says so.
+        pretrained: Load the trained weights of the tag; without a tag, the first ones of the row.
+        device: Where to build it; "meta" works for networks without weights.
+        dtype: Type of its floating-point parameters and buffers.
         **overrides: `drop_rate`, `drop_path_rate`, `global_pool`, `out_indices`, and any field of
             `halonet.HaloNetConfig`, e.g. `block_size=12`; lists, as YAML and JSON give them, serve as tuples.
 
@@ -45,41 +54,62 @@ def create_model(
 
     Raises:
         UserError: If the name or a keyword is unknown (it names the nearest), a value breaks the rules of
-            `HaloNetConfig`, or `pretrained` is asked for.
+            `HaloNetConfig`, the row has no trained weights, or they do not fit the overrides.
     """
-    if name not in HALONETS:
-        raise UserError(unknown_name("model", name, HALONETS))
-    if pretrained:
-        raise UserError(
-            f"no trained weights of {name!r} exist. For a trained halo network take one of timm's, e.g. "
-            "halonet.accelerate(timm.create_model('halonet50ts', pretrained=True))"
-        )
+    row, _, tag = name.partition(".")
+    if row not in HALONETS:
+        raise UserError(unknown_name("model", row, HALONETS))
     known = (*CONFIG_FIELDS, *MODEL_ARGUMENTS, *FEATURE_ARGUMENTS, *TIMM_ARGUMENTS)
     for keyword in overrides:
         if keyword not in known:
-            raise UserError(unknown_name("model argument", keyword, known))
+            raise UnknownArgumentError(unknown_name("model argument", keyword, known))
+    given = {
+        key: (value, rule)
+        for key, value, rule in (("num_classes", num_classes, NumClasses), ("in_chans", in_chans, InChans))
+        if value is not None
+    }
     check_arguments(
-        num_classes=(num_classes, NumClasses),
-        in_chans=(in_chans, InChans),
+        **given,
         drop_rate=(overrides.get("drop_rate", 0.0), DropRate),
         drop_path_rate=(overrides.get("drop_path_rate", 0.0), DropRate),
     )
-    config = configure(name, **{keyword: overrides.pop(keyword) for keyword in CONFIG_FIELDS if keyword in overrides})
+    changes = {keyword: overrides.pop(keyword) for keyword in CONFIG_FIELDS if keyword in overrides}
+    config = configure(row, **changes)
     if overrides.pop("output_stride", 32) != 32:
         raise UserError("output_stride: only 32 is possible, attention has no dilation")
     if features_only:
         levels = tuple(range(len(config.depths) + 1))
         overrides = {"features_only": True, "out_indices": levels, "feature_cls": "getter"} | overrides
-    overrides.setdefault("pretrained_cfg", pretrained_cfg(config))
-    return build_model_with_cfg(
-        HaloNet,
-        TIMM_PREFIX + name,
-        False,
-        config=config,
-        num_classes=num_classes,
-        in_chans=in_chans,
-        **overrides,
-    )
+    cfg = _find_cfg(row, config, overrides.pop("pretrained_cfg", None) or tag, pretrained)
+    try:
+        with nullcontext() if device is None else torch.device(device):
+            model = build_model_with_cfg(
+                HaloNet,
+                TIMM_PREFIX + row,
+                pretrained,
+                pretrained_cfg=cfg,
+                config=config,
+                **{key: value for key, (value, _) in given.items()},
+                **overrides,
+            ).to(dtype=dtype)
+    except RuntimeError as error:
+        if pretrained and "Error(s) in loading state_dict" in str(error):
+            raise UserError(f"the trained weights of {name!r} do not fit {', '.join(changes) or 'this row'}") from error
+        raise
+    # timm's save_for_hf writes these, besides classes and channels.
+    model._model_args = changes  # pyright: ignore[reportArgumentType]
+    return model
+
+
+def _find_cfg(row: str, config: HaloNetConfig, given: str | dict | PretrainedCfg, pretrained: bool) -> dict[str, Any]:
+    """Find what timm needs to know: given as such, or by a tag, or for a network without weights."""
+    if isinstance(given, PretrainedCfg):
+        return given.to_dict()
+    if isinstance(given, dict):
+        return given
+    if not given and pretrained:
+        given = next(iter(tags_of(row)), "")
+    return trained_cfg(row, given) if given or pretrained else pretrained_cfg(config)
 
 
 def configure(name: str, /, **changes: Any) -> HaloNetConfig:
@@ -96,23 +126,17 @@ def configure(name: str, /, **changes: Any) -> HaloNetConfig:
         raise RuleError.of(f"model {name!r}", error.complaints) from error
 
 
-def pretrained_cfg(config: HaloNetConfig) -> dict[str, Any]:
-    """How images are prepared for a model, in timm's terms; `url` is empty because no weights exist."""
-    reduction = STEMS[config.stem].reduction
-    side = -(-config.image_size // (reduction * 2 ** (len(config.depths) - 1)))
-    return {
-        "url": "",
-        "num_classes": 1000,
-        "input_size": (3, config.image_size, config.image_size),
-        "pool_size": (side, side),
-        "crop_pct": 0.875,
-        "interpolation": "bicubic",
-        "mean": (0.485, 0.456, 0.406),
-        "std": (0.229, 0.224, 0.225),
-        "first_conv": "stem.conv",
-        "classifier": "classifier",
-        "license": "apache-2.0",
-    }
+def nearest_row(config: HaloNetConfig) -> tuple[str, dict[str, Any]]:
+    """Find the row that differs from a configuration in the fewest fields, and the values of these fields."""
+
+    def changes(name: str) -> dict[str, Any]:
+        row = HALONETS[name]
+        return {
+            field: getattr(config, field) for field in CONFIG_FIELDS if getattr(config, field) != getattr(row, field)
+        }
+
+    row = min(HALONETS, key=lambda name: len(changes(name)))
+    return row, changes(row)
 
 
 def _register(name: str) -> None:
@@ -128,6 +152,6 @@ def _register(name: str) -> None:
     setattr(sys.modules[__name__], TIMM_PREFIX + name, entry)
 
 
-default_cfgs = {TIMM_PREFIX + name: pretrained_cfg(config) for name, config in HALONETS.items()}
+default_cfgs = {TIMM_PREFIX + name: default_cfg(name) for name in HALONETS}
 for _name in HALONETS:
     _register(_name)

@@ -50,7 +50,7 @@ def finite_number(name: str, value: Any) -> float:
 
 
 def flag(name: str, value: Any) -> bool:
-    """Check a bool; 0 and 1 do not serve."""
+    """Check a bool; 0 and 1 are not accepted."""
     if not isinstance(value, bool):
         raise wrong(name, value, "true or false")
     return value

@@ -106,7 +106,7 @@ class RecipeFiles:
             has_variations = "variations" in self._content(file)
             names += [f"{file}/{name}" for name in self._variations(file)] if has_variations else [file]
         if twice := {name for name in names if names.count(name) > 1}:
-            raise RecipeFileError(f"the recipes have {min(twice)} twice")
+            raise RecipeFileError(f"recipe {min(twice)} is defined twice")
         return sorted(names)
 
     def find(self, name_or_path: str) -> WrittenRecipe:
@@ -116,7 +116,7 @@ class RecipeFiles:
             name_or_path: A name in the folder, or a file elsewhere that ends in .yaml or .yml.
 
         Raises:
-            UnknownRecipeError: It, or a base, is neither.
+            UnknownRecipeError: The recipe, or one of its bases, is neither.
             RecipeFileError: A base is wrong.
             Exception: Reading a file failed.
         """
@@ -219,7 +219,7 @@ def _check_descent(stated: _Stated, above: tuple[_Stated, ...]) -> None:
         raise RecipeFileError(f"{stated.source} is its own base{through}")
     if len(above) > MOST_BASES:
         raise RecipeFileError(
-            f"{above[0].source} has over {MOST_BASES} bases, one upon another: name one of the later ones as its base"
+            f"{above[0].source} has a chain of over {MOST_BASES} bases: name one further along the chain as its base"
         )
 
 

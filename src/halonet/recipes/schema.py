@@ -48,7 +48,7 @@ class ProvenanceSection:
     Attributes:
         hardware: What it ran on.
         time: How long it took.
-        result: Its result, with the number of seeds; "not yet run" is an honest value.
+        result: Its result, with the number of seeds; or "not yet run".
     """
 
     hardware: Text = NOT_YET_RUN
@@ -83,7 +83,7 @@ class EmaSection:
     """The moving average of the weights.
 
     Attributes:
-        decay: What each step keeps of the average in the long run (less at first); 0 turns it off.
+        decay: The fraction of the average that a step keeps in the long run (less at first); 0 turns it off.
     """
 
     decay: Part = 0.0
@@ -127,7 +127,7 @@ class AnyRecipe:
         task: The task to train.
         description: What is trained, and how.
         reproduces: The figure of the paper that it reproduces, or that it is our own.
-        provenance: What a run took and gave.
+        provenance: What a run cost, and its result.
         model: The network, with `name`, `num_classes` and `in_chans`.
         data: The images, with `source`, `augmentation` and `test_split`.
         optimizer: SGD with Nesterov momentum.

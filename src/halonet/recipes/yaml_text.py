@@ -119,7 +119,7 @@ _Dumper.add_representer(
 
 def _check_length(text: str | bytes, source: str, most: int = MOST_LETTERS) -> None:
     if len(text) > most:
-        raise UserError(f"{source} has over {MOST_LETTERS:,} letters: no recipe is so long")
+        raise UserError(f"{source} has over {MOST_LETTERS:,} letters: no recipe is that long")
 
 
 def _load(text: str, complaint: str) -> Any:

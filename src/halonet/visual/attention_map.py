@@ -1,21 +1,17 @@
-"""Attention maps: a model's attention weights, drawn over the image."""
+"""Attention maps: an overview of where a few pixels look, drawn over the image."""
 
-import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
 
 from halonet.console import printable
-from halonet.errors import UserError
-from halonet.installation import command_for_extra
-from halonet.layers import HaloAttention
-from halonet.models import HaloNet
+from halonet.visual.attention import record_attention
+from halonet.visual.attention_figures import save_figure
 
 
 def attention_maps(
@@ -24,46 +20,32 @@ def attention_maps(
     """Compute the attention weights of some points in the last attention layer of every stage.
 
     Args:
-        network: A `HaloNet` in evaluation mode.
+        network: As for `record_attention`.
         image: The network's input.
         points: (row, column) of each point as fractions of the image, from 0 to 1.
 
     Returns:
-        By stage ("stage 1", ...), one map per point: the mean over the heads, scaled to the size of the image (nearest
-        neighbor) and to a maximum of 1.
+        By stage ("stage 1", ...), or by layer in a network without stages, one map per point: the mean over the heads,
+        scaled to the size of the image (nearest neighbor) and to a maximum of 1.
 
     Raises:
-        UserError: The network has no attention layer.
+        UserError: As `record_attention`.
     """
-    inputs: dict[str, tuple[HaloAttention, Tensor]] = {}
-    hooks = []
-    for index, stage in enumerate(network.stages if isinstance(network, HaloNet) else (), 1):
-        layers = [module for module in stage.modules() if isinstance(module, HaloAttention)]
-        if layers:
-            name = f"stage {index}"
-
-            def keep(module: Any, args: Any, output: Any, name: str = name) -> None:
-                inputs[name] = (module, args[0])
-
-            hooks.append(layers[-1].register_forward_hook(keep))
-    if not hooks:
-        raise UserError("the model has no attention layer, so there are no attention maps to draw")
-    with torch.inference_mode():
-        network(image)
-        for hook in hooks:
-            hook.remove()
-        return {name: _maps(layer, x, points, image.shape[2:]) for name, (layer, x) in inputs.items()}
+    height, width = image.shape[2:]
+    pixels = [(min(int(row * height), height - 1), min(int(column * width), width - 1)) for row, column in points]
+    last = {_stage_of(layer.name): layer for layer in record_attention(network, image)}
+    maps = {}
+    for name, layer in last.items():
+        weights, _ = layer.weights([layer.query_of(pixel) for pixel in pixels])
+        scaled = F.interpolate(weights.mean(1).float()[None], size=(height, width), mode="nearest")[0]
+        maps[name] = scaled / scaled.amax((1, 2), keepdim=True).clamp(min=1e-12)
+    return maps
 
 
-def _maps(layer: HaloAttention, x: Tensor, points: list[tuple[float, float]], size: torch.Size) -> Tensor:
-    queries = [-(-side // step) for side, step in zip(x.shape[2:], layer.stride, strict=True)]
-    positions = [
-        [min(int(fraction * count), count - 1) for fraction, count in zip(point, queries, strict=True)]
-        for point in points
-    ]
-    weights, _ = layer.attention_weights(x, torch.tensor(positions, device=x.device))
-    maps = F.interpolate(weights.mean(2).float(), size=tuple(size), mode="nearest")[0].cpu()
-    return maps / maps.amax((1, 2), keepdim=True).clamp(min=1e-12)
+def _stage_of(layer: str) -> str:
+    """The stage of a layer such as "stages.0.1.mixer", counted from 1."""
+    parts = layer.split(".")
+    return f"stage {int(parts[1]) + 1}" if parts[0] == "stages" and parts[1].isdecimal() else layer
 
 
 def draw_attention(
@@ -78,20 +60,16 @@ def draw_attention(
     """Draw attention maps over a picture, with a row per point and a column per stage.
 
     Args:
-        network: A `HaloNet` in evaluation mode.
+        network: As for `record_attention`.
         image: The network's input.
-        picture: The picture to draw on; it is scaled to the size of `image`.
+        picture: What the network was given, see `input_picture`; it is scaled to the size of `image`.
         path: The file to write; its suffix determines the format. Returned as a `Path`.
         points: (row, column) as fractions; None chooses three.
         title: A title, e.g. the label.
 
     Raises:
-        UserError: matplotlib is not installed, or the network has no attention layer.
+        UserError: As `record_attention`.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UserError(f"attention maps need matplotlib: {command_for_extra('train')}") from error
     points = points or [(0.3, 0.5), (0.5, 0.5), (0.75, 0.4)]
     maps = attention_maps(network, image, points)
     height, width = image.shape[2:]
@@ -112,8 +90,4 @@ def draw_attention(
     if title:
         # Class names such as "$5" or "\x1b" are not formulas or terminal commands.
         figure.suptitle(printable(title), fontsize=10, parse_math=False)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # it draws a box instead
-        figure.savefig(path)
-    return Path(path)
+    return save_figure(figure, path)

@@ -1,4 +1,4 @@
-"""Run a command with `halonet` imported, and tell its mistakes, notes and interruptions on one line each."""
+"""Run a command with `halonet` imported, and report its mistakes, notes and interruptions on one line each."""
 
 import argparse
 import pkgutil
@@ -17,6 +17,7 @@ from halonet_cli.parser import Parser
 
 TRAIN_MODULES = ("lightning", "matplotlib", "pydantic", "tensorboard", "torchmetrics", "torchvision")
 DETECTION_MODULES = ("faster_coco_eval", "pycocotools")
+DEMO_MODULES = ("gradio",)
 
 
 def run_command(options: argparse.Namespace) -> int:
@@ -36,9 +37,12 @@ def run_command(options: argparse.Namespace) -> int:
             return 2
         except ModuleNotFoundError as error:
             module = (error.name or "").partition(".")[0]
-            if module not in TRAIN_MODULES + DETECTION_MODULES:
+            if module not in TRAIN_MODULES + DETECTION_MODULES + DEMO_MODULES:
                 raise
-            extra = "detection" if options.command == "detect" or module in DETECTION_MODULES else "train"
+            if options.command == "demo":
+                extra = "demo"
+            else:
+                extra = "detection" if options.command == "detect" or module in DETECTION_MODULES else "train"
             tell(f"{options.command} needs {error.name}: {command_for_extra(extra)}")
             return 2
 

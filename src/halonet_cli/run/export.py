@@ -1,9 +1,11 @@
 """`halonet export`."""
 
 import argparse
+from collections.abc import Sequence
 
 from halonet.classification.checkpoint import load_checkpoint
 from halonet.classification.evaluation import preprocessing
+from halonet.classification.hub import save_to_hub_folder
 from halonet.detection.checkpoint import DETECTORS, load_detector
 from halonet.detection.export.file import export_detector
 from halonet.engine.files import check_output_file
@@ -13,9 +15,15 @@ from halonet.export import Bounds, export_network
 from halonet.export.formats import find_format
 from halonet_cli.parser import UsageError
 
+CLASSIFIER_FLAGS = ("normalize", "softmax", "features", "min_size", "max_size")
+
 
 def run_export(options: argparse.Namespace) -> None:
     """Export, check, and print what was written."""
+    if options.format == "hub":
+        refuse(options, CLASSIFIER_FLAGS, "--format hub writes the network as it is")
+        print(f"written to {save_to_hub_folder(options.checkpoint, options.file)}")
+        return
     bounds = Bounds(min_size=options.min_size, max_size=options.max_size)
     find_format(options.format, options.file)
     check_output_file(options.file)
@@ -52,10 +60,7 @@ def run_export(options: argparse.Namespace) -> None:
 
 def run_detector_export(options: argparse.Namespace) -> None:
     """Export a detector; of the flags of classifiers none fits."""
-    given = vars(options) | {"min_size": getattr(options, "min_size", 1) > 1}
-    for flag in ("normalize", "softmax", "features", "min_size", "max_size"):
-        if given.get(flag):
-            raise UsageError(f"--{flag.replace('_', '-')} is for classifiers, and {options.checkpoint} is a detector")
+    refuse(options, CLASSIFIER_FLAGS, f"{options.checkpoint} is a detector, which does all of its preprocessing")
     if find_format(getattr(options, "format", None), options.file) != "onnx":
         raise UsageError(f"a detector can be exported to onnx only: name the file {options.file.stem}.onnx")
     detector, information = load_detector(options.checkpoint)
@@ -64,3 +69,10 @@ def run_detector_export(options: argparse.Namespace) -> None:
     )
     checked = "not compared" if options.skip_check else "gives what PyTorch gives at three other sizes"
     print(f"written to {path}: {path.stat().st_size / 2**20:.1f} MiB, {checked}")
+
+
+def refuse(options: argparse.Namespace, names: Sequence[str], reason: str) -> None:
+    """Refuse flags that are given and do not fit, with the reason."""
+    for name in names:
+        if getattr(options, name, None) not in (None, False, options.parser.get_default(name)):
+            raise UsageError(f"leave out --{name.replace('_', '-')}: {reason}")

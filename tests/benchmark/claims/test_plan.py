@@ -78,7 +78,7 @@ def test_runs_are_ordered_bases_first_then_claim_by_claim(tmp_path):
             "contrasts.both.of is .*, but must be a longer list",
         ),
         ("of: [halonet,", "of: [halonett,", "unknown row 'halonett'"),
-        ("      small:", "      halonet:", "row halonet stands there twice"),
+        ("      small:", "      halonet:", "row halonet is defined twice"),
         (
             "minutes: 2",
             "minute: 2",

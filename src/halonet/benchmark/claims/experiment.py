@@ -29,7 +29,7 @@ IGNORED_FIELDS = (
 
 
 def resolved_recipe(recipe: Recipe) -> dict[str, Any]:
-    """Write a recipe as JSON values, with the network's whole config as `model.config` and without the data's place."""
+    """Write a recipe as JSON values, with the network's whole config as `model.config` and without the data's path."""
     values = dataclasses.asdict(recipe)
     values["model"]["config"] = dataclasses.asdict(configure(recipe.model.name, **recipe.model.overrides))
     values["data"]["root"] = None

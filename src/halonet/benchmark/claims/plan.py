@@ -1,4 +1,4 @@
-"""The plan: which rows are trained, with which seeds, and what the paper makes us expect of them."""
+"""The plan: which rows are trained, with which seeds, and the results that the paper leads us to expect."""
 
 from dataclasses import dataclass, field
 from importlib import resources
@@ -41,7 +41,7 @@ class Row:
 
 @record
 class Comparison:
-    """A row against its base: the effect that we expect by what the paper found.
+    """A row against its base: the effect that we expect from what the paper found.
 
     The measure is "top1" (accuracy on the test images), "changed_by_shifts" (share of predictions that shifts change)
     or "lost_by_shifts" (points of accuracy that shifts cost).
@@ -169,7 +169,7 @@ class _Reader:
         for rows in (plan.bases, *(claim.rows for claim in plan.claims.values())):
             for name, entry in rows.items():
                 if name in self.entries:
-                    raise UserError(f"{source}: row {name} stands there twice")
+                    raise UserError(f"{source}: row {name} is defined twice")
                 self.entries[name] = entry
 
     def read(self) -> Plan:

@@ -1,4 +1,4 @@
-"""Records of runs, one file a run (`ROW-seedK.json`): read with every value checked, and written."""
+"""Records of runs, one file per run (`ROW-seedK.json`): read with every value checked, and written."""
 
 import json
 import re
@@ -30,7 +30,7 @@ def write_record(folder: Path, record: dict[str, Any]) -> Path:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Read a record; raise a `UserError` if it cannot be read, is damaged, or is named like another run."""
+    """Read a record; raise a `UserError` if it cannot be read, is damaged, or has the name of another run."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     except OSError as error:

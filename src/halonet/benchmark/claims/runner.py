@@ -41,8 +41,8 @@ def run_claims(
     Args:
         plan: See `read_plan`.
         root: The folder that holds CIFAR-10.
-        folder: Of the records; it is made if there is none.
-        minutes: Begin no run that would not end within so many; None goes on to the end of the plan.
+        folder: The folder of the records; made if it does not exist.
+        minutes: Start no run that would end after this many minutes; None continues to the end of the plan.
         row: Train only this one.
         shard: (i, n) takes every n-th run from the i-th on, so that n processes share the work.
         report: Takes a line about each run.
@@ -112,7 +112,7 @@ def require_committed_code() -> None:
     if code["commit"] is None or code["modified"]:
         found = "the code was changed since its last commit" if code["commit"] else "the code is in no git checkout"
         raise UserError(
-            f"{found}, and a record names the commit that made it: commit the changes, or run from a clone of its own"
+            f"{found}, and a record names the commit that made it: commit the changes, or run from a separate clone"
         )
 
 
@@ -120,7 +120,7 @@ def _require_same_code(code: dict[str, Any]) -> None:
     if describe_code() != code:
         raise UserError(
             f"the checkout changed while it ran (from {code} to {describe_code()}), and a record names the commit that "
-            "made it: start again, in a clone of its own"
+            "made it: start again, in a separate clone"
         )
 
 

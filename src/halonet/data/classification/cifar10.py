@@ -38,7 +38,7 @@ class Images(NamedTuple):
     Attributes:
         pixels: uint8 [images, rows, columns, 3].
         labels: int64 [images].
-        variant: "CIFAR-10", or "CIFAR-10 (JPEG)" if the images were compressed with losses.
+        variant: "CIFAR-10", or "CIFAR-10 (JPEG)" if the images were lossily compressed.
         checksum: SHA-256 of pixels and labels, hexadecimal.
     """
 
@@ -211,7 +211,7 @@ def _check_md5(found: str, expected: str, name: str) -> None:
     if found != expected:
         raise UserError(
             f"{name} has the MD5 checksum {found}, but the published one is {expected}: the file is damaged, truncated "
-            f"or another one; get it again from {HOME_PAGE}"
+            f"or not the right one; get it again from {HOME_PAGE}"
         )
 
 

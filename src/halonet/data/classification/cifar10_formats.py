@@ -37,7 +37,9 @@ def parse_records(content: bytes, name: str) -> Contents:
     """Read a batch in the binary format: for each image a label byte and 3,072 pixel bytes."""
     record = 1 + 3 * SIDE * SIDE
     if not content or len(content) % record:
-        raise UserError(f"{name} has {len(content):,} bytes, not a multiple of {record:,}: it is truncated or foreign")
+        raise UserError(
+            f"{name} has {len(content):,} bytes, not a multiple of {record:,}: it is truncated or not CIFAR-10"
+        )
     records = np.frombuffer(content, np.uint8).reshape(-1, record)
     return _as_images(records[:, 1:]), records[:, 0].astype(np.int64)
 
@@ -94,7 +96,7 @@ class _Unpickler(pickle.Unpickler):
             ("numpy", "dtype"): _Dtype,
         }
         if (module, name) not in replacements:
-            raise UserError(f"it asks for {module}.{name}, and the files of CIFAR-10 need NumPy arrays alone")
+            raise UserError(f"it asks for {module}.{name}, but the files of CIFAR-10 need only NumPy arrays")
         return replacements[module, name]
 
 

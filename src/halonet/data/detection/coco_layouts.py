@@ -30,7 +30,7 @@ def find_splits(data: str, root: Path | None) -> dict[str, SplitFiles]:
     """Find the files of each split of "nuclei" or of a folder, see `halonet.data.load_detection_source`.
 
     Returns:
-        By "train", "validation" and "test", in this order; a single file whose name tells no split is "train".
+        By "train", "validation" and "test", in this order; a single file whose name matches no split is "train".
 
     Raises:
         UserError: There is no such data set, or two files could be the same split.

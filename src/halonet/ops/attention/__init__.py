@@ -1,4 +1,4 @@
-"""Halo attention: the public functions, and what backends there are."""
+"""Halo attention: the public functions, and the list of backends."""
 
 from halonet.ops.attention.backends import (
     backend_names as backend_names,

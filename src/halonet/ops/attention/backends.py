@@ -1,4 +1,4 @@
-"""The backends: what there are, which one runs a call, and which of them this machine can run."""
+"""The list of backends, which of them runs a call, and which of them this machine can run."""
 
 import warnings
 from collections.abc import Callable, Iterator

@@ -55,7 +55,7 @@ def halo_attention(
         centered: Keep, for each query, only the keys within `halo_size` of itself (SASA).
         offset_stride: Pixels that one query step counts for in the offsets; None takes `stride`. May differ from
             it only where the stride divides the block. timm's weights use 1.
-        backend: "auto", "cpu", "triton", "composite" or "reference". A named backend is obeyed or refused with the
+        backend: "auto", "cpu", "triton", "composite" or "reference". A named backend is used, or refused with the
             reason.
 
     Returns:

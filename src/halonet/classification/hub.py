@@ -1,0 +1,141 @@
+"""Writes a classifier as a folder for the Hugging Face Hub, which timm, transformers and `halonet.load` read."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.models import save_for_hf
+from torch import nn
+
+import halonet
+from halonet.classification.checkpoint import load_checkpoint
+from halonet.classification.evaluation import describe_accuracy, preprocessing
+from halonet.engine.files import explain_full_disk
+from halonet.engine.weights import save_weights
+from halonet.errors import UserError
+from halonet.models.registry import nearest_row
+
+CITATION = """\
+@inproceedings{vaswani2021scaling,
+  title     = {Scaling Local Self-Attention for Parameter Efficient Visual Backbones},
+  author    = {Vaswani, Ashish and Ramachandran, Prajit and Srinivas, Aravind and Parmar, Niki and Hechtman, Blake and
+               Shlens, Jonathon},
+  booktitle = {CVPR},
+  year      = {2021}
+}
+"""
+
+
+def save_to_hub_folder(checkpoint: str | Path, folder: str | Path) -> Path:
+    """Write `config.json`, `model.safetensors` and a model card, and read them back with timm.
+
+    Args:
+        checkpoint: A run folder, a `model.safetensors`, a `.ckpt` or the name of weights.
+        folder: Must not exist, or be empty.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: The checkpoint cannot be read, it does not say how images were prepared, the folder holds files, or
+            what was written does not give the same outputs when it is read back. Nothing is left behind then.
+    """
+    network, information = load_checkpoint(checkpoint)
+    prepared = preprocessing(information, str(checkpoint))
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} already holds files: choose a new folder, or empty it")
+    row, changes = nearest_row(network.config)
+    model = halonet.create_model(row, network.num_classes, network.in_chans, **changes)
+    model.load_state_dict(network.state_dict())
+    described = {
+        "input_size": (prepared.in_chans, prepared.image_size, prepared.image_size),
+        "mean": prepared.mean,
+        "std": prepared.std,
+        "interpolation": prepared.interpolation,
+        "crop_pct": prepared.crop_pct,
+        "crop_mode": "center",
+    }
+    model_config: dict[str, Any] = {"pretrained_cfg": described}
+    if "class_names" in information:
+        model_config["label_names"] = information["class_names"]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with explain_full_disk(folder), tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as place:
+        draft = Path(place) / folder.name
+        save_for_hf(model, str(draft), model_config, safe_serialization=True)
+        _drop_num_classes(draft / "config.json")
+        save_weights(draft / "model.safetensors", model.state_dict(), information)
+        (draft / "README.md").write_text(model_card(row, information, model), encoding="utf-8")
+        _verify(draft, network)
+        os.replace(draft, folder)
+    return folder
+
+
+def _drop_num_classes(path: Path) -> None:
+    """Drop from `model_args` what transformers (5.24) passes to timm a second time, which fails; the root states it."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    del config["model_args"]["num_classes"]
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _verify(folder: Path, network: halonet.HaloNet) -> None:
+    read_back = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    side = 3 * max(network.config.block_size, 8)
+    images = torch.randn(2, network.in_chans, side, side + 1, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        if not torch.equal(read_back(images), network(images)):
+            raise UserError("timm reads another network from the folder than was written: nothing was kept")
+
+
+def model_card(row: str, information: dict[str, Any], model: nn.Module) -> str:
+    """Write the README.md of a Hub folder: what it is, its figures, how to use it, licence and citation."""
+    run, figures = information.get("run", {}), information.get("figures", {})
+    trained = f"Trained on `{information['data']}`" if "data" in information else "Where it was trained is not recorded"
+    if run:
+        trained += f" by halonet's recipe `{run['recipe']}` ({run['epochs']} epochs, seed {run['seed']})"
+    measured = "It was not measured when this card was written."
+    if figures:
+        measured = f"{describe_accuracy(figures | {'classes': information['num_classes']})}, on {figures['images']:,} "
+        measured += f"images of {figures['data']} ({figures['split']})."
+    prepared = information["preprocessing"]
+    names = information.get("class_names", [])
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return f"""\
+---
+license: apache-2.0
+library_name: timm
+pipeline_tag: image-classification
+tags: [image-classification, halonet, timm, transformers]
+---
+# HaloNet `{row}`
+
+A network of blocked local self-attention with {parameters:,} parameters. {trained}.
+{measured}
+
+Images: {prepared["in_chans"]} channels, {prepared["image_size"]} x {prepared["image_size"]} pixels, mean
+{prepared["mean"]}, standard deviation {prepared["std"]}.
+{"Classes: " + ", ".join(names[:100]) + (", ..." if len(names) > 100 else "") + "." if names else ""}
+
+```python
+import halonet  # registers the architecture; pip install halonet
+import timm
+
+model = timm.create_model("local-dir:FOLDER", pretrained=True).eval()  # or hf-hub:OWNER/NAME
+```
+
+`halonet.load("FOLDER")` gives the network with its labels and its transform, and transformers'
+`pipeline("image-classification", model="FOLDER")` reads the same folder.
+
+## License
+
+The weights are under the Apache License 2.0. The data have a license of their own.
+
+## Citation
+
+```bibtex
+{CITATION}```
+"""

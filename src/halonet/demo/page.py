@@ -1,0 +1,203 @@
+"""The demo page: a picture, what the network makes of it, and where a clicked pixel looks."""
+
+import html
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from halonet.console import printable
+from halonet.data.detection.nuclei import FOLDER as NUCLEI
+from halonet.demo.attention import View, describe_view, draw_view, pixel_at
+from halonet.demo.model import MEGABYTES, Answer, Model
+from halonet.errors import UserError
+from halonet.visual.attention_figures import BLOCK, WINDOW
+
+EXAMPLES = Path(__file__).parent / "examples"
+
+FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Ubuntu", "DejaVu Sans", "sans-serif"]
+CSS = f"""
+.gradio-container {{ max-width: 1240px !important; margin: 0 auto !important; }}
+#head h1 {{ font-size: 1.7rem; margin-bottom: .25rem; }}
+#head p {{ max-width: 75rem; }}
+#notice .doubt, #notice .error {{ border-radius: 8px; padding: .6rem .85rem; margin-top: .4rem; }}
+#notice .doubt {{ background: #fff4d6; color: #5c4200; border-left: 4px solid #e0a100; }}
+#notice .error {{ background: #fde7e7; color: #7a1313; border-left: 4px solid #d03030; }}
+#notice .html-container, #key .html-container {{ padding: 0; }}
+#key {{ font-size: .9rem; }}
+#key span:first-child {{ margin-left: 0 !important; }}
+#key span {{ display: inline-block; width: 1.05em; height: 1.05em; margin: 0 .35em 0 1em; vertical-align: -.15em; }}
+#key .block {{ border: 3px solid {BLOCK}; }}
+#key .window {{ border: 3px dashed {WINDOW}; }}
+#key .heat {{ width: 4em; background: linear-gradient(90deg, #f6dbe6, #e12850, #ff8228, #fff05a); }}
+#key .pixel {{ border: 2px solid #000; background: #fff; border-radius: 50%; width: .8em; height: .8em; }}
+#attention img {{ cursor: crosshair; }}
+footer {{ display: none !important; }}
+"""
+KEY = (
+    '<span class="pixel"></span>pixel<span class="block"></span>its block<span class="window"></span>what it can see: '
+    'block and halo<span class="heat"></span>attention'
+)
+
+
+def make_page(model: Model) -> gr.Blocks:
+    """Build the page of a network."""
+    examples = [EXAMPLES / "cat.jpg", EXAMPLES / "rocket.jpg", EXAMPLES / "coffee.jpg", NUCLEI / "test.png"]
+    if model.finds_instances:
+        examples = examples[::-1]
+    with gr.Blocks(title=f"halonet: {model.name}", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
+        answer = gr.State(None, time_to_live=3600)
+        pixel = gr.State(None)
+        gr.Markdown(f"# halonet · {html.escape(model.name)}\n{model.knows}", elem_id="head")
+        with gr.Row():
+            with gr.Column(scale=5):
+                gr.Markdown(f"### Picture: drop, paste or choose one of at most {MEGABYTES} MB")
+                upload = gr.Image(
+                    str(examples[0]),
+                    label="Picture",
+                    show_label=False,
+                    type="filepath",
+                    sources=["upload", "clipboard"],
+                    height=250,
+                    buttons=[],
+                    elem_id="upload",
+                )
+                # Gradio would open the file itself, before any limit, and meet a broken one with a traceback.
+                upload.preprocess = lambda payload: payload and payload.path
+                gr.Examples([[str(path)] for path in examples], upload, label="Examples", elem_id="examples")
+                notice = gr.HTML(elem_id="notice")
+                labels = gr.Label(
+                    label="Labels",
+                    show_label=False,
+                    show_heading=False,
+                    num_top_classes=5,
+                    elem_id="labels",
+                    visible=not model.finds_instances,
+                )
+                instances = gr.Image(
+                    label="Instances",
+                    show_label=False,
+                    interactive=False,
+                    format="png",
+                    buttons=["fullscreen"],
+                    elem_id="instances",
+                    visible=model.finds_instances,
+                )
+            with gr.Column(scale=6):
+                gr.Markdown("### Where a pixel looks: click another one")
+                attention = gr.Image(
+                    label="Where a pixel looks",
+                    show_label=False,
+                    interactive=False,
+                    format="png",
+                    height=500,
+                    buttons=[],
+                    elem_id="attention",
+                )
+                gr.HTML(KEY, elem_id="key")
+                with gr.Row(equal_height=True):
+                    layer = gr.Slider(0, 1, 0, step=1, precision=0, label="Layer", elem_id="layer", buttons=[])
+                    head = gr.Slider(0, 1, 0, step=1, precision=0, label="Head", elem_id="one-head", buttons=[])
+                    mean = gr.Checkbox(True, label="Mean of all heads", elem_id="mean")
+                told = gr.Markdown(elem_id="told")
+
+        def draw(answer: Answer | None, pixel: tuple[int, int] | None, layer: int, head: int, mean: bool) -> Any:
+            if answer is None or pixel is None:
+                return None, "", gr.skip(), gr.skip()
+            last_layer = len(answer.layers) - 1
+            last_head = answer.layers[min(layer, last_layer)].num_heads - 1
+            view = View(pixel, min(layer, last_layer), None if mean else min(head, last_head))
+            return (
+                draw_view(answer.layers, answer.seen, view),
+                describe_view(answer.layers, view),
+                _limit(layer, last_layer),
+                _limit(head, last_head),
+            )
+
+        def show(path: str | None, layer: int, head: int, mean: bool) -> Any:
+            answer, message = None, ""
+            if path is not None:
+                try:
+                    answer = model.answer(path)
+                except UserError as error:
+                    message = f'<div class="error" role="alert">{html.escape(printable(str(error)))}</div>'
+            if answer is None:
+                return None, None, message, None, None, *draw(None, None, layer, head, mean)
+            height, width = answer.layers[0].image_size
+            pixel = (height // 2, width // 2)
+            results = (_tell(model, answer), answer.probabilities or None, answer.instances)
+            return answer, pixel, *results, *draw(answer, pixel, layer, head, mean)
+
+        def click(answer: Answer | None, layer: int, head: int, mean: bool, event: gr.SelectData) -> Any:
+            if answer is None:
+                return None, *draw(None, None, layer, head, mean)
+            pixel = pixel_at(answer.layers[layer], *event.index)
+            return pixel, *draw(answer, pixel, layer, head, mean)
+
+        view, drawn = [layer, head, mean], [attention, told, layer, head]
+        results = [answer, pixel, notice, labels, instances]
+        gr.on([page.load, upload.change], show, [upload, *view], [*results, *drawn], show_progress="minimal")
+        attention.select(click, [answer, *view], [pixel, *drawn], show_progress="hidden")
+        head.input(lambda: False, None, mean, show_progress="hidden")
+        gr.on(
+            [layer.input, head.input, mean.change],
+            draw,
+            [answer, pixel, *view],
+            drawn,
+            show_progress="hidden",
+            trigger_mode="always_last",
+        )
+    return page
+
+
+def _limit(number: int, last: int) -> gr.Slider:
+    """Change the end of a slider; its value only if it is beyond, since the user may have moved it meanwhile."""
+    changes = {} if number <= last else {"value": last}
+    return gr.Slider(maximum=max(1, last), interactive=last > 0, **changes)
+
+
+def _tell(model: Model, answer: Answer) -> str:
+    """What the network says of a picture, and what speaks against it."""
+    doubts = "".join(
+        f'<div class="doubt"><b>Unlike what it knows.</b> {html.escape(each)}</div>' for each in answer.doubts
+    )
+    if model.finds_instances:
+        said = f"It finds: <b>{html.escape(answer.summary)}</b>."
+    else:
+        said = (
+            f"Of its {len(model.labels)} labels it chooses <b>{html.escape(answer.summary)}</b>. "
+            "If the picture shows none of them, that is wrong, however sure it is."
+        )
+    return f'<div class="said">{said}</div>{doubts}'
+
+
+def launch(model: Model, port: int | None) -> gr.Blocks:
+    """Serve the page on this machine alone, in the background; `close` ends it.
+
+    Args:
+        model: What the page shows.
+        port: None takes the first free one from 7860 on.
+
+    Raises:
+        UserError: The port is in use.
+    """
+    page = make_page(model)
+    try:
+        page.launch(
+            server_name="127.0.0.1",
+            server_port=port,
+            share=False,
+            quiet=True,
+            prevent_thread_lock=True,
+            max_file_size=MEGABYTES * 10**6,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            footer_links=[],
+            theme=gr.themes.Default(primary_hue="teal", neutral_hue="slate", font=FONTS, font_mono=FONTS),
+            css=CSS,
+        )
+    except OSError as error:
+        where = "7860 to 7959 are" if port is None else f"{port} is"
+        raise UserError(f"port {where} in use: choose another with --port N") from error
+    return page

@@ -1,0 +1,118 @@
+"""Folders for the Hub, read by the libraries that people read them with."""
+
+import json
+import os
+
+import pytest
+import timm
+import torch
+from PIL import Image
+from transformers import (
+    AutoBackbone,
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    TimmBackboneConfig,
+    pipeline,
+)
+
+import halonet
+from halonet.classification import hub
+from halonet.errors import UserError
+from halonet.models.registry import nearest_row
+
+PICTURE = Image.radial_gradient("L").convert("RGB")
+pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return hub.save_to_hub_folder("mini32.cifar10", tmp_path_factory.mktemp("hub") / "cifar10")
+
+
+@pytest.fixture(scope="module")
+def own():
+    return halonet.load("mini32.cifar10")
+
+
+def test_a_folder_holds_config_weights_and_card(folder):
+    assert sorted(os.listdir(folder)) == ["README.md", "config.json", "model.safetensors"]
+    card = (folder / "README.md").read_text()
+    assert card.startswith("---\nlicense: apache-2.0\n")
+    for fact in (
+        "84.46 %",
+        "10,000 images of CIFAR-10",
+        "488,778 parameters",
+        "recipe `cifar10/minutes`",
+        "vaswani2021",
+    ):
+        assert fact in card
+
+
+def test_timm_reads_the_folder(folder, own):
+    model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+    assert torch.allclose(transform(PICTURE), own.transform(PICTURE), atol=1e-6)
+    assert torch.equal(model(own.transform(PICTURE)[None]), own.model(own.transform(PICTURE)[None]))
+
+
+def test_halonet_reads_the_folder_with_all_that_the_checkpoint_says(folder, own):
+    loaded = halonet.load(folder)
+    assert (loaded.labels, loaded.information) == (own.labels, own.information)
+
+
+def test_transformers_pipeline_labels_a_picture(folder, own):
+    guesses = pipeline("image-classification", model=str(folder))(PICTURE)
+    probabilities = own.model(own.transform(PICTURE)[None]).softmax(1)[0]
+    assert [guess["label"] for guess in guesses] == [own.labels[index] for index in probabilities.topk(5).indices]
+    assert guesses[0]["score"] == pytest.approx(probabilities.max().item(), abs=1e-4)
+
+
+def test_transformers_auto_classes_give_the_same_logits(folder, own):
+    inputs = AutoImageProcessor.from_pretrained(folder)(PICTURE, return_tensors="pt")
+    model = AutoModelForImageClassification.from_pretrained(folder).eval()
+    assert torch.allclose(model(**inputs).logits, own.model(own.transform(PICTURE)[None]), atol=1e-5)
+    assert list(model.config.id2label.values()) == own.labels
+
+
+@pytest.mark.parametrize("source", ["name", "folder"])
+def test_transformers_backbone_gives_the_stages(folder, own, source):
+    name = f"local-dir:{folder}" if source == "folder" else "halonet_paper_mini32.cifar10"
+    backbone = AutoBackbone.from_config(TimmBackboneConfig(backbone=name, out_indices=[1, 2, 3])).eval()
+    features = halonet.create_model("mini32.cifar10", pretrained=True, features_only=True, out_indices=(1, 2, 3)).eval()
+    backbone._backbone.load_state_dict(features.state_dict())
+    images = torch.randn(1, 3, 48, 32)
+    maps = backbone(images).feature_maps
+    assert [torch.equal(*pair) for pair in zip(maps, features(images), strict=True)] == [True] * 3
+    assert backbone.channels == [64, 128, 256]
+
+
+def test_a_changed_configuration_travels(tmp_path):
+    model = halonet.create_model("mini32", num_classes=2, centered=True, border="zeros", depths=(1, 1, 1)).eval()
+    row, changes = nearest_row(model.config)
+    assert halonet.models.configure(row, **changes) == model.config
+
+
+def test_a_used_folder_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    for folder in (tmp_path, tmp_path / "file"):
+        with pytest.raises(UserError, match="already holds files"):
+            hub.save_to_hub_folder("mini32.cifar10", folder)
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_folder_that_reads_back_differently_is_not_kept(tmp_path, monkeypatch):
+    save = hub.save_weights
+
+    def damage(path, state, information):
+        save(path, state | {"classifier.bias": state["classifier.bias"] + 1}, information)
+
+    monkeypatch.setattr(hub, "save_weights", damage)
+    with pytest.raises(UserError, match="timm reads another network"):
+        hub.save_to_hub_folder("mini32.cifar10", tmp_path / "new")
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_classes_are_stated_once_for_transformers(folder):
+    config = json.loads((folder / "config.json").read_text())
+    assert config["num_classes"] == 10
+    assert "num_classes" not in config["model_args"]
