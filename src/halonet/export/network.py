@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ import halonet
 from halonet.engine.files import check_output_file, explain_full_disk
 from halonet.errors import ExportError, UserError
 from halonet.export.formats import FORMATS, Run, find_format
-from halonet.export.program import Bounds, Deployable, LeastSizeError, refuse_plain_timm, trace
+from halonet.export.int8 import Agreement, Images, check_calibration, verify_int8, write_int8
+from halonet.export.program import Bounds, Deployable, LeastSizeError, export_module, refuse_plain_timm, trace
 
 TOLERANCE = 1e-3  # of the largest output; rounding differs by about 1e-6
 
@@ -32,6 +34,7 @@ class Exported:
         seconds: Taken to trace and to write.
         verified: Sizes of the images [batch, height, width] at which the file gave what the network gives.
         error: The largest difference, relative to the largest output.
+        agreement: How an int8 file compares with the network; None for other files, and if it was not verified.
     """
 
     path: Path
@@ -40,6 +43,7 @@ class Exported:
     seconds: float
     verified: tuple[tuple[int, int, int], ...]
     error: float
+    agreement: Agreement | None = None
 
 
 def export_network(
@@ -53,6 +57,7 @@ def export_network(
     class_names: Sequence[str] = (),
     preprocessing: Mapping[str, Any] | None = None,
     bounds: Bounds | None = None,
+    calibration: Images | None = None,
     verify: bool = True,
 ) -> Exported:
     """Write a classifier or a feature extractor as a file that takes any batch of images of any size.
@@ -74,6 +79,8 @@ def export_network(
         preprocessing: What images go through, in timm's terms: `mean`, `std`, `input_size`, `crop_pct`,
             `interpolation`; None takes the `pretrained_cfg` of the network.
         bounds: Of the sizes; None takes all that the network takes.
+        calibration: Images as the file takes them; with some, convolutions and linear layers compute in int8. At most
+            256 are read, evenly spaced.
         verify: Whether to compare the file with the network, at sizes that the export did not see.
 
     Returns:
@@ -87,6 +94,8 @@ def export_network(
     path = Path(path)
     name = find_format(format, path)
     check_output_file(path)
+    if calibration is not None:
+        check_calibration(calibration, name)
     refuse_plain_timm(network)
     channels = getattr(network, "in_chans", None) or _channels(network)
     preprocessing = dict(preprocessing or _describe(network))
@@ -113,13 +122,22 @@ def export_network(
         program = trace(deployable, channels, side, bounds)
     with explain_full_disk(path), tempfile.TemporaryDirectory(prefix=f".{path.stem}", dir=path.parent) as folder:
         written = Path(folder) / path.name
-        FORMATS[name].write(program, metadata, outputs, written)
+        if calibration is None:
+            FORMATS[name].write(program, metadata, outputs, written)
+        else:
+            export = partial(export_module, channels=channels, side=side, bounds=bounds)
+            write_int8(name, program, metadata, outputs, written, calibration, export)
         seconds = time.perf_counter() - start
         sizes = verification_sizes(side, bounds) if verify else ()
-        error = verify_file(FORMATS[name].open(written), deployable, channels, sizes, path) if verify else 0.0
+        error, agreement = 0.0, None
+        if verify and calibration is None:
+            error = verify_file(FORMATS[name].open(written), deployable, channels, sizes, path)
+        elif verify:
+            agreement = verify_int8(FORMATS[name].open(written), deployable, calibration, sizes, path)
+            error = agreement.error
         size = written.stat().st_size
         os.replace(written, path)
-    return Exported(path, name, size, seconds, tuple(sizes), error)
+    return Exported(path, name, size, seconds, tuple(sizes), error, agreement)
 
 
 def verification_sizes(side: int, bounds: Bounds) -> list[tuple[int, int, int]]:

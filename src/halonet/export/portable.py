@@ -104,8 +104,9 @@ class PortableAttention(nn.Module):
             self.row_table = self.column_table = None
         else:
             row_table, column_table = expand_tables(*tables, any_map) if self._is_expanded else tables
-            self.register_buffer("row_table", row_table.clone(memory_format=torch.contiguous_format))
-            self.register_buffer("column_table", column_table.clone(memory_format=torch.contiguous_format))
+            # Transposed again in the program: a product with a contiguous table asks whether the map has one block.
+            self.register_buffer("row_table", row_table.mT.contiguous())
+            self.register_buffer("column_table", column_table.mT.contiguous())
 
     def forward(
         self, x: Float[Tensor, "batch channels rows columns"]
@@ -158,8 +159,10 @@ class PortableAttention(nn.Module):
         return self._shared[key]
 
     def _tables(self, geometry: Geometry) -> tuple[Tensor | None, Tensor | None]:
-        tables = self.row_table, self.column_table
-        return tables if self._is_expanded or tables[0] is None else expand_tables(*tables, geometry)
+        if self.row_table is None or self.column_table is None:
+            return None, None
+        tables = self.row_table.mT, self.column_table.mT
+        return tables if self._is_expanded else expand_tables(*tables, geometry)
 
 
 class PortableBottleneck(nn.Module):

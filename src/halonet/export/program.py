@@ -104,8 +104,12 @@ def trace(deployable: nn.Module, channels: int, side: int, bounds: Bounds | None
             open, as where a stage begins with pooling.
         LeastSizeError: If the network cannot be traced for images as small as the bounds allow.
     """
-    bounds = bounds or Bounds()
     refuse_plain_timm(deployable)
+    return export_module(make_portable(deployable), channels, side, bounds or Bounds())
+
+
+def export_module(module: nn.Module, channels: int, side: int, bounds: Bounds) -> ExportedProgram:
+    """Trace a module that is in a form that can be exported, see `trace`."""
     dims = {
         0: Dim("batch", min=1, max=bounds.max_batch),
         2: Dim("height", min=bounds.min_size, max=bounds.max_size),
@@ -119,7 +123,7 @@ def trace(deployable: nn.Module, channels: int, side: int, bounds: Bounds | None
     # Without the patch, a side of one pixel or of one block would be ruled out.
     with torch.no_grad(), _config.patch("backed_size_oblivious", True):
         try:
-            return torch.export.export(make_portable(deployable), (image,), dynamic_shapes={INPUT: dims})
+            return torch.export.export(module, (image,), dynamic_shapes={INPUT: dims})
         except torch._dynamo.exc.UserError as error:
             least = max((int(number) for number in _LEAST.findall(str(error))), default=0)
             if least > bounds.min_size:

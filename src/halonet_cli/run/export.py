@@ -1,21 +1,23 @@
 """`halonet export`."""
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 
 from halonet.classification.checkpoint import load_checkpoint
 from halonet.classification.evaluation import preprocessing
 from halonet.classification.hub import save_to_hub_folder
+from halonet.data import AugmentationConfig, build_transform, find_images
 from halonet.detection.checkpoint import DETECTORS, load_detector
 from halonet.detection.export.file import export_detector
 from halonet.engine.files import check_output_file
 from halonet.engine.metadata import saved_from
 from halonet.engine.weights import read_weights
-from halonet.export import Bounds, export_network
+from halonet.export import Bounds, Exported, ImageFiles, export_network
 from halonet.export.formats import find_format
 from halonet_cli.parser import UsageError
 
-CLASSIFIER_FLAGS = ("normalize", "softmax", "features", "min_size", "max_size")
+CLASSIFIER_FLAGS = ("normalize", "softmax", "features", "int8", "min_size", "max_size")
 
 
 def run_export(options: argparse.Namespace) -> None:
@@ -48,14 +50,33 @@ def run_export(options: argparse.Namespace) -> None:
             "interpolation": prepared.interpolation,
         },
         bounds=bounds,
+        calibration=calibration_images(options, prepared),
         verify=not options.skip_check,
     )
-    sizes = ", ".join(f"{batch} x {height} x {width}" for batch, height, width in exported.verified)
-    checked = f"gives what PyTorch gives for images of {sizes}" if sizes else "not compared"
     print(
         f"written to {exported.path}: {exported.format}, {exported.bytes / 2**20:.1f} MiB, "
-        f"in {exported.seconds:.0f} s, {checked}"
+        f"in {exported.seconds:.0f} s, {describe_check(exported)}"
     )
+
+
+def calibration_images(options: argparse.Namespace, prepared: AugmentationConfig) -> ImageFiles | None:
+    """Find the images of `--int8`, prepared as the file takes them."""
+    if options.int8 is None:
+        return None
+    if options.normalize:  # which the file does
+        zeros, ones = (0.0,) * prepared.in_chans, (1.0,) * prepared.in_chans
+        prepared = dataclasses.replace(prepared, mean=zeros, std=ones)
+    return ImageFiles(find_images([options.int8]), build_transform(prepared, train=False))
+
+
+def describe_check(exported: Exported) -> str:
+    """Say how a file was compared with the network."""
+    if exported.agreement is not None:
+        images, labels, error = exported.agreement
+        same = "" if labels is None else f"the same label as PyTorch for {100 * labels:.1f} %, "
+        return f"int8 calibrated with {images} images: {same}outputs differ by {100 * error:.1f} %"
+    sizes = ", ".join(f"{batch} x {height} x {width}" for batch, height, width in exported.verified)
+    return f"gives what PyTorch gives for images of {sizes}" if sizes else "not compared"
 
 
 def run_detector_export(options: argparse.Namespace) -> None:
