@@ -32,6 +32,7 @@ class Exported:
         format: A name of `FORMATS`.
         bytes: Size of the file.
         seconds: Taken to trace and to write.
+        cpu_seconds: Likewise, of all threads; other work on the machine does not change it.
         verified: Sizes of the images [batch, height, width] at which the file gave what the network gives.
         error: The largest difference, relative to the largest output.
         agreement: How an int8 file compares with the network; None for other files, and if it was not verified.
@@ -41,6 +42,7 @@ class Exported:
     format: str
     bytes: int
     seconds: float
+    cpu_seconds: float
     verified: tuple[tuple[int, int, int], ...]
     error: float
     agreement: Agreement | None = None
@@ -112,7 +114,7 @@ def export_network(
         "outputs": outputs,
         "halonet_version": halonet.__version__,
     }
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     try:
         program = trace(deployable, channels, side, bounds)
     except LeastSizeError as error:
@@ -127,7 +129,7 @@ def export_network(
         else:
             export = partial(export_module, channels=channels, side=side, bounds=bounds)
             write_int8(name, program, metadata, outputs, written, calibration, export)
-        seconds = time.perf_counter() - start
+        seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
         sizes = verification_sizes(side, bounds) if verify else ()
         error, agreement = 0.0, None
         if verify and calibration is None:
@@ -137,7 +139,7 @@ def export_network(
             error = agreement.error
         size = written.stat().st_size
         os.replace(written, path)
-    return Exported(path, name, size, seconds, tuple(sizes), error, agreement)
+    return Exported(path, name, size, seconds, cpu_seconds, tuple(sizes), error, agreement)
 
 
 def verification_sizes(side: int, bounds: Bounds) -> list[tuple[int, int, int]]:
