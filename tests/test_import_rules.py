@@ -23,6 +23,7 @@ ORDER = {
     "visual": 4,
     "recipes": 5,
     "engine": 6,
+    "export": 6.5,
     "classification": 7,
     "detection": 7,
     "training": 8,

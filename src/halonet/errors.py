@@ -23,6 +23,10 @@ class DivergedError(UserError):
     """A loss or a weight became infinite or NaN in training."""
 
 
+class ExportError(UserError, RuntimeError):
+    """An exported file gives something else than the network; it is not kept."""
+
+
 class UserNote(UserWarning):
     """Something the user should know about a call that succeeds; the command line prints it on one line."""
 

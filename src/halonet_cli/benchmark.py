@@ -65,6 +65,15 @@ def add(commands: Any) -> None:
     precision.add_argument("--repeats", type=int, default=2, help="timed runs of each")
     precision.add_argument("--output", type=Path, metavar="FILE", help="write the record, or append to it")
 
+    export = add_command(
+        kinds, "export", "benchmark_export:run_export", "export networks, verify the files, and say what it took"
+    )
+    export.add_argument("--models", nargs="+", metavar="NAME", help="rows of `halonet info` (default: all)")
+    export.add_argument("--formats", nargs="+", metavar="NAME", help="onnx, pt2 (default: both)")
+    export.add_argument("--speed", action="store_true", help="time the networks in ONNX Runtime beside ours instead")
+    export.add_argument("--image-size", type=int, default=256, help="with --speed: side of the images in pixels")
+    add_settings(export, batch=1, repeats=15)
+
     add_triton(kinds)
 
     claims = add_command(

@@ -48,7 +48,7 @@ def add(commands: Any) -> None:
     export = add_command(
         commands,
         "export",
-        "detect:run_export",
+        "export:run_detector_export",
         "write a detector as ONNX, for images of any size",
         check=check_checkpoint,
     )

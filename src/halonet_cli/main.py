@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from halonet_cli import benchmark, completion, demo, detect, evaluate, info, predict, recipes, train
+from halonet_cli import benchmark, completion, demo, detect, evaluate, export, info, predict, recipes, train
 from halonet_cli.console import survive_any_encoding, tell
 from halonet_cli.parser import Parser, UsageError, add_commands, find_command, refuse_unknown
 from halonet_cli.recipe_check import fields_of
@@ -65,7 +65,7 @@ def make_parser() -> Parser:
         help="print a completion script for a shell (bash, zsh): `source <(halonet --print-completion bash)`",
     )
     commands = add_commands(parser, "command", "COMMAND")
-    for module in (train, evaluate, predict, info, recipes, detect, demo, benchmark):
+    for module in (train, evaluate, predict, export, info, recipes, detect, demo, benchmark):
         module.add(commands)
     return parser
 

@@ -44,6 +44,9 @@ detect predict --help
 detect predict nowhere nowhere
 detect export --help
 detect export nowhere a.onnx
+export --help
+export nowhere a.onnx
+export nowhere a.onnx --features --softmax
 benchmark --help
 benchmark operator --help
 benchmark operator --nothing

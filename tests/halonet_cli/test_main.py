@@ -22,6 +22,9 @@ OPTIONS = {
     "evaluate": {"--batch-size", "--data", "--data.root", "--device", "--help", "--json", "--split", "--workers"},
     "predict": {"--batch-size", "--csv", "--data.root", "--device", "--head", "--help", "--json", "--layer", "--pixel"}
     | {"--save-maps", "--top-k"},
+    "export": {
+        *("--features", "--format", "--help", "--max-size", "--min-size", "--normalize", "--skip-check", "--softmax"),
+    },
     "info": {"--help", "--image-size", "--json"},
     "recipes": {"--help", "--json"},
     "detect": {"--help"},
@@ -100,7 +103,8 @@ def test_a_signal_ends_any_command_with_one_line_and_its_status(number, line, st
         ("halonet_cli.run.predict", "find_images", ["predict", __file__, __file__]),
         ("halonet.detection.evaluation", "load_detector", ["detect", "evaluate", __file__]),
         ("halonet.detection.prediction", "load_detector", ["detect", "predict", __file__, __file__]),
-        ("halonet_cli.run.detect", "load_detector", ["detect", "export", __file__, "/tmp/a.onnx"]),
+        ("halonet_cli.run.export", "load_detector", ["detect", "export", __file__, "/tmp/a.onnx"]),
+        ("halonet_cli.run.export", "read_weights", ["export", __file__, "/tmp/a.onnx"]),
         ("halonet_cli.run.benchmark", "check_names", ["benchmark", "operator"]),
     ):
         with monkeypatch.context() as patch:

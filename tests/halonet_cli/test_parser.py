@@ -9,16 +9,19 @@ from halonet_cli.recipe_check import fields_of
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["trian"], "unknown command 'trian'. Did you mean 'train'? Known: train, evaluate, predict, info, recipes"),
+        (
+            ["trian"],
+            "unknown command 'trian'. Did you mean 'train'? Known: train, evaluate, predict, export, info, recipes",
+        ),
         (
             ["detect", "eval"],
             "unknown command 'eval'. Did you mean 'evaluate'? Known: train, evaluate, predict",
         ),
-        (["export", "a", "b"], "unknown command 'export'. Did you mean 'detect export'? Known: train, evaluate"),
-        ([], "give a command: train, evaluate, predict, info, recipes, detect, demo, benchmark (see halonet --help)"),
+        (["exports", "a", "b"], "unknown command 'exports'. Did you mean 'export'? Known: train, evaluate"),
+        ([], "give a command: train, evaluate, predict, export, info, recipes, detect, demo, benchmark (see halonet"),
         (
             ["benchmark"],
-            "give a command: all, operator, model, memory, detector, average-precision, triton, tune, claims",
+            "give a command: all, operator, model, memory, detector, average-precision, export, triton, tune, claims",
         ),
         (["train", "--epochs", "3"], "unknown flag '--epochs'. Did you mean --schedule.epochs? (see halonet train --"),
         (["train", "--epochs=3"], "unknown flag '--epochs'. Did you mean --schedule.epochs?"),

@@ -19,7 +19,7 @@ from halonet.schemas import record
 _CLASS_LAYERS = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.")
 # The layers for masks, which a Faster R-CNN lacks.
 _MASK_LAYERS = "roi_heads.mask_"
-_DETECTORS = {kind.__name__: kind for kind in (MaskRCNN, FasterRCNN)}
+DETECTORS = {kind.__name__: kind for kind in (MaskRCNN, FasterRCNN)}
 # The layers of a classifier that a pyramid removes.
 _HEAD = ("classifier.", "final.")
 
@@ -63,7 +63,7 @@ def load_detector(path: str | Path) -> tuple[FasterRCNN, dict[str, Any]]:
     """
     state, information, path = read_weights(path)
     kind = saved_from(information)
-    if kind not in _DETECTORS:
+    if kind not in DETECTORS:
         raise UserError(
             f"{path} holds no detector (it was saved from {f'a {kind}' if kind else 'something unknown'}): "
             "only checkpoints written by `halonet detect train` do; train one from a classifier's with --init"
@@ -71,7 +71,7 @@ def load_detector(path: str | Path) -> tuple[FasterRCNN, dict[str, Any]]:
     metadata = read_metadata(DetectorMetadata, information, str(path))
 
     def build() -> FasterRCNN:
-        return _DETECTORS[metadata.network](metadata.config, metadata.num_classes, metadata.preprocessing)
+        return DETECTORS[metadata.network](metadata.config, metadata.num_classes, metadata.preprocessing)
 
     return build_checked(build, state, str(path)), without_nulls(information)
 
@@ -94,7 +94,7 @@ def initialize(detector: FasterRCNN, path: str | Path) -> None:
         trunk = {name: tensor for name, tensor in state.items() if not name.startswith(_HEAD)}
         load_state(detector.pyramid.body, trunk, str(path))
         return
-    if kind not in _DETECTORS:
+    if kind not in DETECTORS:
         what = f"a {kind}" if kind else "something unknown"
         raise UserError(f"{path} holds neither a HaloNet nor a detector of this package (it was saved from {what})")
     own = detector.state_dict()

@@ -5,6 +5,8 @@ from torch import Tensor
 from torch._C._functorch import TransformType, get_interpreter_stack
 from torch.autograd import forward_ad
 
+from halonet.ops.tracing import is_exporting
+
 
 def is_transformed() -> bool:
     """Whether `torch.func.grad`, `vmap`, `jvp` or another transform is running."""
@@ -27,5 +29,9 @@ def needs_plain_operators() -> bool:
 
 
 def channels_last(image: Tensor) -> Tensor:
-    """Bring a feature map into channels_last memory, unless a transform is running: `vmap` rejects memory formats."""
-    return image if is_transformed() else image.contiguous(memory_format=torch.channels_last)
+    """Bring a feature map into channels_last memory.
+
+    Not while a transform is running, because `vmap` rejects memory formats, nor while exporting: other runtimes know
+    nothing of them, and the question how a map lies in memory would bind the program to maps of several pixels.
+    """
+    return image if is_transformed() or is_exporting() else image.contiguous(memory_format=torch.channels_last)

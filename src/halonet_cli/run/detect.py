@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from halonet.data import find_images
-from halonet.detection.checkpoint import load_detector
 from halonet.detection.evaluation import evaluate
-from halonet.detection.export.file import export_detector
 from halonet.detection.prediction import predict
 from halonet.detection.task import Detection, describe_value
 from halonet.engine.files import check_output_file, check_output_folder, write_atomically
@@ -91,17 +89,6 @@ def run_predict(options: argparse.Namespace) -> int:
     else:
         _print_found(rows, {"detections": options.results, "pictures": options.pictures})
     return tell_unreadable(all_rows)
-
-
-def run_export(options: argparse.Namespace) -> None:
-    """Export, check, and print what was written."""
-    check_output_file(options.file)
-    detector, information = load_detector(options.checkpoint)
-    path = export_detector(
-        detector, options.file, class_names=information["class_names"], verify=not options.skip_check
-    )
-    checked = "not compared" if options.skip_check else "gives what PyTorch gives at three other sizes"
-    print(f"written to {path}: {path.stat().st_size / 2**20:.1f} MiB, {checked}")
 
 
 def _print_found(rows: list[dict[str, Any]], written: dict[str, Path | None]) -> None:

@@ -1,13 +1,13 @@
 """Exports detectors as ONNX files."""
 
 import copy
-import json
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.export import Dim
 
 import halonet
 from halonet.detection.export.exportable import ExportableDetector
@@ -16,9 +16,10 @@ from halonet.detection.export.verification import verify_detector
 from halonet.detection.mask_rcnn import SIZE_DIVISOR, FasterRCNN
 from halonet.engine.files import check_output_file, write_atomically
 from halonet.errors import UserError
+from halonet.export.onnx_model import set_metadata, translate
+from halonet.export.portable import make_portable
 from halonet.installation import command_for_extra
 
-OPSET = 18  # the oldest whose Resize and Pad name their axes
 EXAMPLE_SIZE = (320, 256)
 
 
@@ -44,7 +45,7 @@ def export_detector(
     Raises:
         UserError: The file cannot be written, which is checked first; a package is missing, the number of names is not
             that of the classes, or the disk is full.
-        RuntimeError: onnxruntime finds something else.
+        ExportError: onnxruntime finds something else.
     """
     path = Path(path)
     check_output_file(path)
@@ -54,10 +55,11 @@ def export_detector(
     if class_names and len(class_names) != detector.num_classes:
         raise UserError(f"{len(class_names)} class names for {detector.num_classes} classes; give one a class, or none")
     import onnx
+    import onnx_ir
 
     detector = copy.deepcopy(detector).cpu().float().eval()
     with torch.no_grad():
-        model = _translate(detector)
+        translated = _translate(detector)
         transform: Any = detector.transform
         preprocessing = {
             "channels": {1: "gray", 3: "RGB"}.get(detector.in_chans, str(detector.in_chans)),
@@ -71,11 +73,12 @@ def export_detector(
             },
         }
         metadata = {
-            "class_names": json.dumps(list(class_names)),
-            "preprocessing": json.dumps(preprocessing),
+            "class_names": list(class_names),
+            "preprocessing": preprocessing,
             "halonet_version": halonet.__version__,
         }
-        onnx.helper.set_model_props(model, metadata)
+        set_metadata(translated, metadata)
+        model = onnx_ir.to_proto(translated)
         content = model.SerializeToString()
         onnx.checker.check_model(content, full_check=True)
         if verify:
@@ -85,27 +88,13 @@ def export_detector(
 
 
 def _translate(detector: FasterRCNN) -> Any:
-    """Export the detector as an `onnx.ModelProto`."""
+    """Export the detector as an `onnx_ir.Model`."""
     image = torch.zeros(detector.in_chans, *EXAMPLE_SIZE)
     exportable = ExportableDetector(detector).eval()
-    program = torch.onnx.export(
-        exportable,
-        (image,),
-        dynamo=True,
-        verbose=False,
-        dynamic_shapes={"image": {1: "height", 2: "width"}},
-        input_names=["image"],
-        output_names=exportable.outputs,
-        opset_version=OPSET,
-        custom_translation_table=make_translations(),
+    program = torch.export.export(
+        make_portable(exportable), (image,), dynamic_shapes={"image": {1: Dim.DYNAMIC, 2: Dim.DYNAMIC}}
     )
-    assert program is not None
-    # The exporter adds the source locations of all nodes, which have paths of this machine.
-    for node in program.model.graph.all_nodes():
-        node.metadata_props.clear()
-        for value in node.outputs:
-            value.metadata_props.clear()
-    for output in program.model.graph.outputs:
-        assert output.shape is not None
+    model = translate(program, {"image": {1: "height", 2: "width"}}, exportable.outputs, make_translations())
+    for output in model.graph.outputs:
         output.shape[0] = "detections"
-    return program.model_proto
+    return model

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from halonet.detection.export.exportable import OUTPUTS, THRESHOLD, ExportableDetector
 from halonet.detection.mask_rcnn import FasterRCNN
+from halonet.errors import ExportError
+from halonet.export.onnx_model import open_session
 
 # How far rounding in a runtime may move a detection, and what share of them it may add or remove.
 BOX_TOLERANCE = 1e-3  # of the image's longer side
@@ -27,7 +29,7 @@ def verify_detector(detector: FasterRCNN, model: Any) -> None:
         model: The `onnx.ModelProto`; likewise.
 
     Raises:
-        RuntimeError: onnxruntime finds something else.
+        ExportError: onnxruntime finds something else.
     """
     import onnx
     import onnxruntime
@@ -35,9 +37,7 @@ def verify_detector(detector: FasterRCNN, model: Any) -> None:
     for initializer in model.graph.initializer:
         if initializer.name == THRESHOLD:
             initializer.CopyFrom(onnx.numpy_helper.from_array(np.zeros((), np.float32), THRESHOLD))
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+    session = open_session(model.SerializeToString())
     heads: Any = detector.roi_heads
     heads.score_thresh = 0.0
     transform: Any = detector.transform
@@ -61,7 +61,7 @@ def verify_detector(detector: FasterRCNN, model: Any) -> None:
             again = _name(ExportableDetector(detector)(image))
             different = min(different, compare_detections(again, found, max(height, width)))
         if different > allowed:
-            raise RuntimeError(
+            raise ExportError(
                 f"onnxruntime {onnxruntime.__version__} does not find what the detector finds in an image of {height} x"
                 f" {width} pixels: of {len(expected['boxes'])} and {len(found['boxes'])} detections {different} are not"
                 " the other's. The file was not written; verify=False would write it all the same."

@@ -45,7 +45,8 @@ class Axis(NamedTuple):
 
 def make_axis(size: int, block: int, halo: int, stride: int, offset_stride: int) -> Axis:
     """Derive the counts of one axis."""
-    num_queries, num_blocks = -(-size // stride), -(-size // block)
+    # Not -(-size // stride): ONNX divides integers by truncation.
+    num_queries, num_blocks = (size + stride - 1) // stride, (size + block - 1) // block
     window, table_length = block + 2 * halo, 2 * (block + halo) - 1
     return Axis(size, block, halo, stride, offset_stride, num_queries, num_blocks, window, table_length)
 

@@ -1,0 +1,110 @@
+"""The formats that a network can be exported to: how a file is written, and how it is run."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from halonet.complaints import must_be_one_of
+from halonet.errors import UserError
+from halonet.export.onnx_model import open_session, set_metadata, translate
+from halonet.export.program import AXES, INPUT
+from halonet.installation import command_for_extra
+
+Run = Callable[[Tensor], list[Tensor]]
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of exported networks.
+
+    Attributes:
+        summary: What it is, in a few words.
+        suffix: Of its files.
+        write: Writes a program with its metadata to a file; also given the names of the outputs.
+        open: Reads a file, and returns what runs it.
+        packages: What must be installed, all of the extra "export".
+    """
+
+    summary: str
+    suffix: str
+    write: Callable[[ExportedProgram, Mapping[str, Any], Sequence[str], Path], object]
+    open: Callable[[Path], Run]
+    packages: tuple[str, ...] = ()
+
+
+def find_format(name: str | None, path: Path) -> str:
+    """Name the format of a file: the one asked for, or the first with the file's suffix.
+
+    Raises:
+        UserError: The format is unknown or does not fit the suffix, or something that it needs is not installed.
+    """
+    if name is None:
+        name = next((each for each, format in FORMATS.items() if format.suffix == path.suffix), None)
+    if name is None:
+        suffixes = ", ".join(dict.fromkeys(format.suffix for format in FORMATS.values()))
+        raise UserError(f"cannot tell the format of {path}: give --format, or a name that ends in one of {suffixes}")
+    if name not in FORMATS:
+        raise must_be_one_of("format", name, list(FORMATS)).error()
+    format = FORMATS[name]
+    if path.suffix != format.suffix:
+        raise UserError(f"cannot write {path}: the name of a file of format {name} must end in {format.suffix}")
+    for package in format.packages:
+        if find_spec(package) is None:
+            raise UserError(f"exporting to {name} needs {package}: {command_for_extra('export')}")
+    return name
+
+
+def _texts(metadata: Mapping[str, Any]) -> dict[str, str]:
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in metadata.items()}
+
+
+def _write_onnx(program: ExportedProgram, metadata: Mapping[str, Any], outputs: Sequence[str], path: Path) -> None:
+    import onnx
+    import onnx_ir
+
+    model = translate(program, AXES, outputs)
+    set_metadata(model, metadata)
+    onnx_ir.save(model, path)
+    onnx.checker.check_model(str(path), full_check=True)
+
+
+def _open_onnx(path: Path) -> Run:
+    session = open_session(str(path))
+    return lambda image: [torch.as_tensor(each) for each in session.run(None, {INPUT: image.numpy()})]
+
+
+def _write_program(program: ExportedProgram, metadata: Mapping[str, Any], outputs: Sequence[str], path: Path) -> None:
+    program.example_inputs = None
+    for node in program.graph.nodes:  # where it was traced is half of the file, and has paths of this machine
+        for key in ("stack_trace", "nn_module_stack", "source_fn_stack"):
+            node.meta.pop(key, None)
+    torch.export.save(program, path, extra_files=_texts(metadata))
+
+
+def _open_program(path: Path) -> Run:
+    module = torch.export.load(path).module()
+    return lambda image: _as_list(module(image))
+
+
+def _as_list(outputs: Any) -> list[Tensor]:
+    return [outputs] if isinstance(outputs, Tensor) else list(outputs)
+
+
+FORMATS = {
+    "onnx": Format(
+        "ONNX, for ONNX Runtime, OpenVINO and others",
+        ".onnx",
+        _write_onnx,
+        _open_onnx,
+        packages=("onnx", "onnxscript", "onnxruntime"),
+    ),
+    "pt2": Format("an exported program of PyTorch", ".pt2", _write_program, _open_program),
+}
+"""By name; of formats with the same suffix, a file without a format is the first."""

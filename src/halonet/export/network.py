@@ -1,0 +1,225 @@
+"""Exports classifiers and feature extractors: traces, writes, and verifies what was written."""
+
+import copy
+import os
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import halonet
+from halonet.engine.files import check_output_file, explain_full_disk
+from halonet.errors import ExportError, UserError
+from halonet.export.formats import FORMATS, Run, find_format
+from halonet.export.program import Bounds, Deployable, LeastSizeError, refuse_plain_timm, trace
+
+TOLERANCE = 1e-3  # of the largest output; rounding differs by about 1e-6
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        path: The file.
+        format: A name of `FORMATS`.
+        bytes: Size of the file.
+        seconds: Taken to trace and to write.
+        cpu_seconds: Likewise, of all threads; other work on the machine does not change it.
+        verified: Sizes of the images [batch, height, width] at which the file gave what the network gives.
+        error: The largest difference, relative to the largest output.
+    """
+
+    path: Path
+    format: str
+    bytes: int
+    seconds: float
+    cpu_seconds: float
+    verified: tuple[tuple[int, int, int], ...]
+    error: float
+
+
+def export_network(
+    network: nn.Module,
+    path: str | Path,
+    *,
+    format: str | None = None,
+    normalize: bool = False,
+    softmax: bool = False,
+    features: bool = False,
+    class_names: Sequence[str] = (),
+    preprocessing: Mapping[str, Any] | None = None,
+    bounds: Bounds | None = None,
+    verify: bool = True,
+) -> Exported:
+    """Write a classifier or a feature extractor as a file that takes any batch of images of any size.
+
+    The input is `image`, float32 [batch, channels, height, width]: normalized, or with values in [0, 1] if `normalize`
+    is set. The output is `logits` or `probabilities` [batch, classes], or the maps `features_0`, `features_1`, ...
+    Metadata holds `class_names`, `preprocessing` (JSON) and `halonet_version`. Scaling and cropping are left to the
+    caller, as `preprocessing` says.
+
+    Args:
+        network: A `HaloNet`, a feature extractor made of one, or a network of timm after `halonet.accelerate`; not
+            changed.
+        path: The file; replaced in one step.
+        format: A name of `FORMATS`; None takes the one of the suffix, .onnx or .pt2.
+        normalize: Whether the file subtracts the mean and divides by the standard deviation of `preprocessing`.
+        softmax: Whether the outputs are probabilities.
+        features: Whether the outputs are the feature maps of all levels of a `HaloNet`.
+        class_names: In the order of the outputs; none, or one per class.
+        preprocessing: What images go through, in timm's terms: `mean`, `std`, `input_size`, `crop_pct`,
+            `interpolation`; None takes the `pretrained_cfg` of the network.
+        bounds: Of the sizes; None takes all that the network takes.
+        verify: Whether to compare the file with the network, at sizes that the export did not see.
+
+    Returns:
+        What was written, and how it was verified.
+
+    Raises:
+        UserError: The file cannot be written, which is checked first; a package or compiler is missing; names or
+            preprocessing do not fit the network.
+        ExportError: The file gives something else than the network; it is not kept.
+    """
+    path = Path(path)
+    name = find_format(format, path)
+    check_output_file(path)
+    refuse_plain_timm(network)
+    channels = getattr(network, "in_chans", None) or _channels(network)
+    preprocessing = dict(preprocessing or _describe(network))
+    _check(network, class_names, preprocessing, channels, normalize)
+    network = copy.deepcopy(network).cpu().float().eval()
+    asked, bounds = bounds, bounds or Bounds(min_size=_least_side(network, channels))
+    numbers = {"mean": preprocessing["mean"], "std": preprocessing["std"]} if normalize else {}
+    deployable = Deployable(network, softmax=softmax, features=features, **numbers).eval()
+    side = _side(preprocessing)
+    outputs = _name_outputs(deployable, channels, max(side, bounds.min_size), softmax)
+    metadata = {
+        "class_names": list(class_names),
+        "preprocessing": preprocessing | {"channels": channels, "done_inside": ["normalize"] if normalize else []},
+        "outputs": outputs,
+        "halonet_version": halonet.__version__,
+    }
+    start, cpu_start = time.perf_counter(), time.process_time()
+    try:
+        program = trace(deployable, channels, side, bounds)
+    except LeastSizeError as error:
+        if asked is not None:
+            raise
+        bounds = Bounds(min_size=error.least)
+        program = trace(deployable, channels, side, bounds)
+    with explain_full_disk(path), tempfile.TemporaryDirectory(prefix=f".{path.stem}", dir=path.parent) as folder:
+        written = Path(folder) / path.name
+        FORMATS[name].write(program, metadata, outputs, written)
+        seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
+        sizes = verification_sizes(side, bounds) if verify else ()
+        error = verify_file(FORMATS[name].open(written), deployable, channels, sizes, path) if verify else 0.0
+        size = written.stat().st_size
+        os.replace(written, path)
+    return Exported(path, name, size, seconds, cpu_seconds, tuple(sizes), error)
+
+
+def verification_sizes(side: int, bounds: Bounds) -> list[tuple[int, int, int]]:
+    """Choose sizes [batch, height, width] that the export did not see: tiny, oblong, 1.5 times as large."""
+    most = bounds.max_size or 2 * side + bounds.min_size
+    wanted = [(1, 1, 3), (3, side * 2 // 3 + 1, side // 3 + 2), (1, side * 3 // 2 + 1, side * 3 // 2 + 2)]
+    return [
+        (
+            min(batch, bounds.max_batch or batch),
+            *(min(max(length, bounds.min_size), most) for length in (height, width)),
+        )
+        for batch, height, width in wanted
+    ]
+
+
+def verify_file(
+    run: Run, network: nn.Module, channels: int, sizes: Sequence[tuple[int, int, int]], path: Path
+) -> float:
+    """Compare what a file gives with what a network gives, on random images; return the largest relative difference.
+
+    Raises:
+        ExportError: They differ.
+    """
+    generator = torch.Generator().manual_seed(0)
+    largest = 0.0
+    for batch, height, width in sizes:
+        image = torch.rand(batch, channels, height, width, generator=generator)
+        with torch.no_grad():
+            expected = network(image)
+        for ours, theirs in zip(_as_list(expected), run(image), strict=True):
+            error = float((ours - theirs).abs().max() / ours.abs().max().clamp(min=1e-6))
+            if ours.shape != theirs.shape or not error <= TOLERANCE:
+                raise ExportError(
+                    f"{path} was not written: it would give something else than the network for {batch} images of "
+                    f"{height} x {width} pixels (difference {error:.1g} of the largest output); please report this, "
+                    "with the network"
+                )
+            largest = max(largest, error)
+    return largest
+
+
+def _as_list(outputs: Any) -> list[Tensor]:
+    return [outputs] if isinstance(outputs, Tensor) else list(outputs)
+
+
+def _channels(network: nn.Module) -> int:
+    """Channels of the images of a network that does not say: those of its first convolution."""
+    convolution = next((module for module in network.modules() if isinstance(module, nn.Conv2d)), None)
+    if convolution is None:
+        raise UserError(f"{type(network).__name__} has no convolution, so the channels of its images are unknown")
+    return convolution.in_channels
+
+
+def _describe(network: nn.Module) -> dict[str, Any]:
+    """Preprocessing as timm's `pretrained_cfg` has it."""
+    config = getattr(network, "pretrained_cfg", None) or {}
+    names = ("input_size", "mean", "std", "crop_pct", "interpolation")
+    return {name: config[name] for name in names if config.get(name) is not None}
+
+
+def _side(preprocessing: Mapping[str, Any]) -> int:
+    """Side in pixels of the images that a network is made for."""
+    return int(preprocessing.get("image_size") or preprocessing.get("input_size", (3, 224, 224))[-1])
+
+
+def _check(
+    network: nn.Module, class_names: Sequence[str], preprocessing: Mapping[str, Any], channels: int, normalize: bool
+) -> None:
+    num_classes = getattr(network, "num_classes", None)
+    if class_names and num_classes and len(class_names) != num_classes:
+        raise UserError(f"{len(class_names)} class names for {num_classes} classes; give one a class, or none")
+    if normalize:
+        for name in ("mean", "std"):
+            if len(preprocessing.get(name, ())) != channels:
+                raise UserError(
+                    f"normalizing needs a {name} of {channels} numbers, but preprocessing has {preprocessing.get(name)}"
+                )
+
+
+def _least_side(network: nn.Module, channels: int) -> int:
+    """The smallest side in pixels, a power of 2, that a network takes; timm's may pool more pixels than there are."""
+    for side in (1, 2, 4, 8, 16, 32, 64):
+        try:
+            with torch.no_grad():
+                network(torch.zeros(1, channels, side, side))
+        except RuntimeError:
+            continue
+        return side
+    return 128
+
+
+def _name_outputs(network: nn.Module, channels: int, side: int, softmax: bool) -> list[str]:
+    with torch.no_grad():
+        outputs = network(torch.zeros(1, channels, side, side))
+    if not isinstance(outputs, Tensor):
+        if softmax:
+            raise UserError("a feature extractor has no probabilities: leave softmax out")
+        return [f"features_{index}" for index in range(len(outputs))]
+    if outputs.dim() != 2:
+        return ["features"]
+    return ["probabilities" if softmax else "logits"]

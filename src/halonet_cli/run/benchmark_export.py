@@ -1,0 +1,36 @@
+"""`halonet benchmark export`."""
+
+import argparse
+
+from halonet.benchmark.export import measure_exports, measure_speed
+from halonet.benchmark.record import describe_run, join_file, make_record, write_record
+from halonet.benchmark.settings import check_names
+from halonet.export import FORMATS
+from halonet.models import HALONETS
+from halonet.rules import Side, check_arguments
+from halonet_cli.run.measuring import check_outputs, make_settings, measure
+
+
+def run_export(options: argparse.Namespace) -> None:
+    """Export what the file has no record of, and add each export to it; or time one network."""
+    check_outputs(options)
+    names = check_names("model", options.models, HALONETS)
+    if options.speed:
+        check_arguments(image_size=(options.image_size, Side))
+        options.dtype = "float32"
+        settings = make_settings(options, options.batch)
+        record = make_record("export_speed", {"image_size": options.image_size}, settings)
+        measure((measure_speed(name, settings, options.image_size) for name in names), record, options)
+        return
+    record = make_record("export", {})
+    done = join_file(record, options.output)["runs"] if options.output is not None else []
+    earlier = [row for run in done for row in run["rows"]]
+    for row in measure_exports(names, check_names("format", options.formats, FORMATS), earlier):
+        sizes = ", ".join(" x ".join(map(str, size)) for size in row["verified"])
+        print(
+            f"{row['model']} to {row['format']}: {row['cpu_seconds']} s of a processor, {row['mebibytes']} MiB, "
+            f"verified at {sizes}",
+            flush=True,
+        )
+        if options.output is not None:
+            write_record(record, {"provenance": describe_run(options.words), "rows": [row]}, options.output)

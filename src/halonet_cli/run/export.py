@@ -1,0 +1,78 @@
+"""`halonet export`."""
+
+import argparse
+from collections.abc import Sequence
+
+from halonet.classification.checkpoint import load_checkpoint
+from halonet.classification.evaluation import preprocessing
+from halonet.classification.hub import save_to_hub_folder
+from halonet.detection.checkpoint import DETECTORS, load_detector
+from halonet.detection.export.file import export_detector
+from halonet.engine.files import check_output_file
+from halonet.engine.metadata import saved_from
+from halonet.engine.weights import read_weights
+from halonet.export import Bounds, export_network
+from halonet.export.formats import find_format
+from halonet_cli.parser import UsageError
+
+CLASSIFIER_FLAGS = ("normalize", "softmax", "features", "min_size", "max_size")
+
+
+def run_export(options: argparse.Namespace) -> None:
+    """Export, check, and print what was written."""
+    if options.format == "hub":
+        refuse(options, CLASSIFIER_FLAGS, "--format hub writes the network as it is")
+        print(f"written to {save_to_hub_folder(options.checkpoint, options.file)}")
+        return
+    bounds = Bounds(min_size=options.min_size, max_size=options.max_size)
+    find_format(options.format, options.file)
+    check_output_file(options.file)
+    if saved_from(read_weights(options.checkpoint).information) in DETECTORS:
+        run_detector_export(options)
+        return
+    network, information = load_checkpoint(options.checkpoint)
+    prepared = preprocessing(information, str(options.checkpoint))
+    exported = export_network(
+        network,
+        options.file,
+        format=options.format,
+        normalize=options.normalize,
+        softmax=options.softmax,
+        features=options.features,
+        class_names=information.get("class_names") or (),
+        preprocessing={
+            "input_size": [prepared.in_chans, prepared.image_size, prepared.image_size],
+            "mean": prepared.mean,
+            "std": prepared.std,
+            "crop_pct": prepared.crop_pct,
+            "interpolation": prepared.interpolation,
+        },
+        bounds=bounds,
+        verify=not options.skip_check,
+    )
+    sizes = ", ".join(f"{batch} x {height} x {width}" for batch, height, width in exported.verified)
+    checked = f"gives what PyTorch gives for images of {sizes}" if sizes else "not compared"
+    print(
+        f"written to {exported.path}: {exported.format}, {exported.bytes / 2**20:.1f} MiB, "
+        f"in {exported.seconds:.0f} s, {checked}"
+    )
+
+
+def run_detector_export(options: argparse.Namespace) -> None:
+    """Export a detector; of the flags of classifiers none fits."""
+    refuse(options, CLASSIFIER_FLAGS, f"{options.checkpoint} is a detector, which does all of its preprocessing")
+    if find_format(getattr(options, "format", None), options.file) != "onnx":
+        raise UsageError(f"a detector can be exported to onnx only: name the file {options.file.stem}.onnx")
+    detector, information = load_detector(options.checkpoint)
+    path = export_detector(
+        detector, options.file, class_names=information["class_names"], verify=not options.skip_check
+    )
+    checked = "not compared" if options.skip_check else "gives what PyTorch gives at three other sizes"
+    print(f"written to {path}: {path.stat().st_size / 2**20:.1f} MiB, {checked}")
+
+
+def refuse(options: argparse.Namespace, names: Sequence[str], reason: str) -> None:
+    """Refuse flags that are given and do not fit, with the reason."""
+    for name in names:
+        if getattr(options, name, None) not in (None, False, options.parser.get_default(name)):
+            raise UsageError(f"leave out --{name.replace('_', '-')}: {reason}")
