@@ -8,6 +8,7 @@ import pytest
 import halonet
 import halonet.training  # before `few_batches` replaces the Trainer that its annotations name
 from tests.docs.pages import DOCS, run_steps, steps_of
+from tests.export.conftest import unchecked_shapes  # noqa: F401 - a fixture
 
 
 @pytest.mark.parametrize("page", ["index.md", "backends.md", "pictures.md"])
@@ -23,6 +24,12 @@ def test_the_page_of_folders_for_the_hub_runs_offline(tmp_path, monkeypatch):
     steps = steps_of((DOCS / "hub.md").read_text(encoding="utf-8"))
     assert run_steps(steps) == [step.expected for step in steps]
     assert sum(bool(step.expected) for step in steps) == 4
+
+
+def test_the_page_of_exports_runs(unchecked_shapes):  # noqa: F811
+    steps = steps_of((DOCS / "export.md").read_text(encoding="utf-8"))
+    assert run_steps(steps) == [step.expected for step in steps]
+    assert steps
 
 
 @pytest.fixture

@@ -123,7 +123,7 @@ def export_module(module: nn.Module, channels: int, side: int, bounds: Bounds) -
     # Without the patch, a side of one pixel or of one block would be ruled out.
     with torch.no_grad(), _config.patch("backed_size_oblivious", True):
         try:
-            return torch.export.export(module, (image,), dynamic_shapes={INPUT: dims})
+            return torch.export.export(module, (image,), dynamic_shapes=(dims,))
         except torch._dynamo.exc.UserError as error:
             least = max((int(number) for number in _LEAST.findall(str(error))), default=0)
             if least > bounds.min_size:

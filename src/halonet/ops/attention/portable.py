@@ -27,6 +27,7 @@ class Windows(NamedTuple):
         keys: Of the window of all blocks and heads; one past the end where `border="zeros"` has a zero.
         result: Of each query, among the slots of all blocks and heads.
         queried: The pixels that queries stand at; None if all do.
+        is_regular: Whether queries stand at the same places in all blocks.
         blocks: Rows and columns of blocks.
         slots: Rows and columns of slots in a block.
         codes: What the keys of each window carry: the one-hots of its rows and of its columns.
@@ -38,6 +39,7 @@ class Windows(NamedTuple):
     keys: Int[Tensor, " blocks_heads_window"]
     result: Int[Tensor, " queries_heads"]
     queried: Int[Tensor, " queries"] | None
+    is_regular: bool
     blocks: tuple[int, int]
     slots: tuple[int, int]
     codes: Float[Tensor, "batch block_rows block_columns heads window codes"]
@@ -120,6 +122,7 @@ def make_windows(geometry: Geometry, num_heads: int, batch: int, like: Tensor) -
         keys=keys.flatten(),
         result=result.flatten(),
         queried=queried,
+        is_regular=is_regular(geometry),
         blocks=(rows.blocks, columns.blocks),
         slots=(rows.slots, columns.slots),
         codes=codes.expand(batch, rows.blocks, columns.blocks, num_heads, -1, -1),
@@ -177,6 +180,12 @@ def _position_logits(
     """Logit of every row and of every column of the window for each slot."""
     if row_table is None or column_table is None:
         return None
+    if not windows.is_regular or queries.shape[3] == 1:
+        # Copied for each block, because a product that does so itself rules out maps of a single block.
+        row_table, column_table = (
+            table.expand(*queries.shape[:4], -1, -1, -1).clone(memory_format=torch.contiguous_format)
+            for table in (row_table, column_table)
+        )
     row_logits = queries[..., : row_table.shape[-2]] @ row_table
     by_column = query[..., query.shape[-1] - column_table.shape[-2] :].index_select(1, windows.queries_by_column)
     by_column = by_column.view(*queries.shape[:4], *reversed(windows.slots), -1)
