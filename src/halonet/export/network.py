@@ -132,11 +132,11 @@ def export_network(
         seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
         sizes = verification_sizes(side, bounds) if verify else ()
         error, agreement = 0.0, None
-        if verify and calibration is None:
-            error = verify_file(FORMATS[name].open(written), deployable, channels, sizes, path)
-        elif verify:
+        if verify and calibration is not None:
             agreement = verify_int8(FORMATS[name].open(written), deployable, calibration, sizes, path)
             error = agreement.error
+        elif verify:
+            error = verify_file(FORMATS[name].open(written), deployable, channels, sizes, path)
         size = written.stat().st_size
         os.replace(written, path)
     return Exported(path, name, size, seconds, cpu_seconds, tuple(sizes), error, agreement)
