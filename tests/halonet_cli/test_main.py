@@ -23,7 +23,8 @@ OPTIONS = {
     "predict": {"--batch-size", "--csv", "--data.root", "--device", "--head", "--help", "--json", "--layer", "--pixel"}
     | {"--save-maps", "--top-k"},
     "export": {
-        *("--features", "--format", "--help", "--max-size", "--min-size", "--normalize", "--skip-check", "--softmax"),
+        *("--features", "--format", "--help", "--int8", "--max-size", "--min-size", "--normalize", "--skip-check"),
+        "--softmax",
     },
     "info": {"--help", "--image-size", "--json"},
     "recipes": {"--help", "--json"},

@@ -107,7 +107,7 @@ def _quantize_onnx(in_float: Path, path: Path, images: Images) -> None:
     quantize_static(
         model,
         path,
-        _Reader(images),
+        _Reader(images),  # pyright: ignore[reportArgumentType] - it has the one method that is called
         quant_format=QuantFormat.QDQ,
         per_channel=True,
         activation_type=QuantType.QUInt8,
@@ -187,14 +187,16 @@ def verify_int8(
         ExportError: They differ by more than rounding to 8 bits explains.
     """
     same = total = 0
+    has_labels = False
     errors = []
     for batch in batches(images, BATCH):
         expected, found = _compare(run, network, batch)
         errors.append(_error(expected, found))
-        if expected[0].dim() == 2:
+        has_labels = expected[0].dim() == 2
+        if has_labels:
             same += int((expected[0].argmax(1) == found[0].argmax(1)).sum())
         total += len(batch)
-    agreement = Agreement(total, same / total if expected[0].dim() == 2 else None, sum(errors) / len(errors))
+    agreement = Agreement(total, same / total if has_labels else None, sum(errors) / len(errors))
     _require(agreement.error, path, f"the {total} images of the calibration")
     for count, height, width in sizes:
         some = torch.stack([images[index % len(images)] for index in range(count)])

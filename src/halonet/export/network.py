@@ -149,7 +149,8 @@ def verification_sizes(side: int, bounds: Bounds) -> list[tuple[int, int, int]]:
     return [
         (
             min(batch, bounds.max_batch or batch),
-            *(min(max(length, bounds.min_size), most) for length in (height, width)),
+            min(max(height, bounds.min_size), most),
+            min(max(width, bounds.min_size), most),
         )
         for batch, height, width in wanted
     ]

@@ -122,9 +122,14 @@ class PortableAttention(nn.Module):
             pixels = (pixels.view(size.batch, -1, pixels.shape[1]) + self._encode(size)).view(pixels.shape)
         query = self.query(self.subsample(pixels, size))
         projected = (query, self.key(pixels), self.value(pixels))
+        query, key, value = (each.view(size.batch, -1, each.shape[1] // self.num_heads) for each in projected)
+        row_table, column_table = self._tables(geometry)
         result = halo_attention(
-            *(each.view(size.batch, -1, each.shape[1] // self.num_heads) for each in projected),
-            *self._tables(geometry),
+            query,
+            key,
+            value,
+            row_table,
+            column_table,
             windows=self._windows(size, pixels),
             border=self.border,
         )
@@ -173,7 +178,7 @@ class PortableBottleneck(nn.Module):
         self.reduce, self.expand = as_linear(block.reduce), as_linear(block.expand)
         self.act = block.act
         self.mixer = mixer
-        self.shortcut = as_linear(block.shortcut[0]) if len(block.shortcut) else None
+        self.shortcut = as_linear(block.shortcut[0]) if len(block.shortcut) else None  # pyright: ignore[reportArgumentType]
 
     def forward(self, pixels: Float[Tensor, "pixels channels"], size: Size) -> tuple[Tensor, Size]:
         """Apply the block; returns the pixels and the size of the result."""
@@ -274,7 +279,9 @@ def _from_ours(layer: HaloAttention, shared: dict[Any, Windows]) -> PortableAtte
         return None
     head_width = width // layer.num_heads
     scale = head_width**-0.5 if layer.scale is None else layer.scale
-    tables = None if layer.row_embedding is None else (layer.row_embedding, layer.column_embedding)
+    tables = None
+    if layer.row_embedding is not None and layer.column_embedding is not None:
+        tables = (layer.row_embedding, layer.column_embedding)
     offset_strides = layer.stride if layer.offset_stride is None else layer.offset_stride
     if isinstance(offset_strides, int):
         offset_strides = (offset_strides, offset_strides)
@@ -293,7 +300,8 @@ def _from_ours(layer: HaloAttention, shared: dict[Any, Windows]) -> PortableAtte
     )
 
 
-def _from_timm(layer: AcceleratedHaloAttn, shared: dict[Any, Windows]) -> nn.Module | None:
+def _from_timm(layer: Any, shared: dict[Any, Windows]) -> nn.Module | None:
+    """Convert an `AcceleratedHaloAttn`, whose parts timm does not annotate."""
     if not _is_plain(layer.q, layer.kv):
         return None
     # Keys and values of a head lie side by side.

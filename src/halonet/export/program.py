@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from timm.layers.halo_attn import HaloAttn
 from torch import Tensor, nn
+from torch._dynamo.exc import UserError as DynamoUserError
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config
 
@@ -62,6 +63,9 @@ class Deployable(nn.Module):
         features: Whether the outputs are the feature maps of all levels of a `HaloNet`.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         network: nn.Module,
@@ -85,7 +89,7 @@ class Deployable(nn.Module):
         if self.is_normalizing:
             image = (image - self.mean) / self.std
         if self.features:
-            return self.network.forward_intermediates(image, intermediates_only=True)
+            return self.network.forward_intermediates(image, intermediates_only=True)  # pyright: ignore[reportCallIssue]
         output = self.network(image)
         return output.softmax(-1) if self.softmax else output
 
@@ -121,10 +125,10 @@ def export_module(module: nn.Module, channels: int, side: int, bounds: Bounds) -
         rows, columns = min(rows, bounds.max_size), min(columns, bounds.max_size)
     image = torch.zeros(TRACED_BATCH, channels, rows, columns)
     # Without the patch, a side of one pixel or of one block would be ruled out.
-    with torch.no_grad(), _config.patch("backed_size_oblivious", True):
+    with torch.no_grad(), _config.patch("backed_size_oblivious", True):  # pyright: ignore[reportAttributeAccessIssue]
         try:
             return torch.export.export(module, (image,), dynamic_shapes=(dims,))
-        except torch._dynamo.exc.UserError as error:
+        except DynamoUserError as error:
             least = max((int(number) for number in _LEAST.findall(str(error))), default=0)
             if least > bounds.min_size:
                 raise LeastSizeError(bounds.min_size, least) from error

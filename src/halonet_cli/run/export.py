@@ -84,6 +84,7 @@ def run_detector_export(options: argparse.Namespace) -> None:
     refuse(options, CLASSIFIER_FLAGS, f"{options.checkpoint} is a detector, which does all of its preprocessing")
     if find_format(getattr(options, "format", None), options.file) != "onnx":
         raise UsageError(f"a detector can be exported to onnx only: name the file {options.file.stem}.onnx")
+    check_output_file(options.file)
     detector, information = load_detector(options.checkpoint)
     path = export_detector(
         detector, options.file, class_names=information["class_names"], verify=not options.skip_check
