@@ -128,13 +128,11 @@ def verification_sizes(side: int, bounds: Bounds) -> list[tuple[int, int, int]]:
     """Choose sizes [batch, height, width] that the export did not see: tiny, oblong, 1.5 times as large."""
     most = bounds.max_size or 2 * side + bounds.min_size
     wanted = [(1, 1, 3), (3, side * 2 // 3 + 1, side // 3 + 2), (1, side * 3 // 2 + 1, side * 3 // 2 + 2)]
-    return [
-        (
-            min(batch, bounds.max_batch or batch),
-            *(min(max(length, bounds.min_size), most) for length in (height, width)),
-        )
-        for batch, height, width in wanted
-    ]
+
+    def fit(length: int) -> int:
+        return min(max(length, bounds.min_size), most)
+
+    return [(min(batch, bounds.max_batch or batch), fit(height), fit(width)) for batch, height, width in wanted]
 
 
 def verify_file(

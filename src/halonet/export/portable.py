@@ -103,7 +103,7 @@ class PortableAttention(nn.Module):
         if tables is None:
             self.row_table = self.column_table = None
         else:
-            row_table, column_table = expand_tables(*tables, any_map) if self._is_expanded else tables
+            row_table, column_table = expand_tables(tables[0], tables[1], any_map) if self._is_expanded else tables
             self.register_buffer("row_table", row_table.clone(memory_format=torch.contiguous_format))
             self.register_buffer("column_table", column_table.clone(memory_format=torch.contiguous_format))
 
@@ -120,10 +120,17 @@ class PortableAttention(nn.Module):
         if self.positions is not None:
             pixels = (pixels.view(size.batch, -1, pixels.shape[1]) + self._encode(size)).view(pixels.shape)
         query = self.query(self.subsample(pixels, size))
-        projected = (query, self.key(pixels), self.value(pixels))
+        query, key, value = (
+            each.view(size.batch, -1, each.shape[1] // self.num_heads)
+            for each in (query, self.key(pixels), self.value(pixels))
+        )
+        row_table, column_table = self._tables(geometry)
         result = halo_attention(
-            *(each.view(size.batch, -1, each.shape[1] // self.num_heads) for each in projected),
-            *self._tables(geometry),
+            query,
+            key,
+            value,
+            row_table,
+            column_table,
             windows=self._windows(size, pixels),
             border=self.border,
         )
@@ -159,7 +166,9 @@ class PortableAttention(nn.Module):
 
     def _tables(self, geometry: Geometry) -> tuple[Tensor | None, Tensor | None]:
         tables = self.row_table, self.column_table
-        return tables if self._is_expanded or tables[0] is None else expand_tables(*tables, geometry)
+        if self._is_expanded or tables[0] is None or tables[1] is None:
+            return tables
+        return expand_tables(tables[0], tables[1], geometry)
 
 
 class PortableBottleneck(nn.Module):
@@ -213,7 +222,7 @@ def to_maps(pixels: Float[Tensor, "pixels channels"], size: Size) -> Float[Tenso
     return pixels.view(*size, -1).permute(0, 3, 1, 2)
 
 
-def as_linear(layer: nn.Conv2d | nn.Linear, outputs: Any = slice(None), factor: float = 1.0) -> nn.Linear:
+def as_linear(layer: Any, outputs: Any = slice(None), factor: float = 1.0) -> nn.Linear:
     """Copy some outputs of a linear layer or a 1x1 convolution, times a factor; a bias of zeros is left out."""
     weight = layer.weight.flatten(1)[outputs] * factor
     bias = None if layer.bias is None or not layer.bias[outputs].any() else layer.bias[outputs] * factor
@@ -271,7 +280,8 @@ def _from_ours(layer: HaloAttention, shared: dict[Any, Windows]) -> PortableAtte
         return None
     head_width = width // layer.num_heads
     scale = head_width**-0.5 if layer.scale is None else layer.scale
-    tables = None if layer.row_embedding is None else (layer.row_embedding, layer.column_embedding)
+    row_table, column_table = layer.row_embedding, layer.column_embedding
+    tables = None if row_table is None or column_table is None else (row_table, column_table)
     offset_strides = layer.stride if layer.offset_stride is None else layer.offset_stride
     if isinstance(offset_strides, int):
         offset_strides = (offset_strides, offset_strides)
@@ -290,7 +300,7 @@ def _from_ours(layer: HaloAttention, shared: dict[Any, Windows]) -> PortableAtte
     )
 
 
-def _from_timm(layer: AcceleratedHaloAttn, shared: dict[Any, Windows]) -> nn.Module | None:
+def _from_timm(layer: Any, shared: dict[Any, Windows]) -> nn.Module | None:
     if not _is_plain(layer.q, layer.kv):
         return None
     # Keys and values of a head lie side by side.

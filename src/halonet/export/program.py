@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from timm.layers.halo_attn import HaloAttn
 from torch import Tensor, nn
+from torch._dynamo.exc import UserError as ExporterError
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config
 
@@ -20,6 +21,7 @@ from halonet.rules import check_fields, check_together, within
 INPUT = "image"
 AXES = {INPUT: {0: "batch", 2: "height", 3: "width"}}
 TRACED_BATCH = 2
+_patch: Any = getattr(_config, "patch")  # noqa: B009 - it is installed at run time
 _LEAST = re.compile(r"generated guard (\d+) <= L")  # as torch.export says which sizes it cannot take
 
 
@@ -62,9 +64,12 @@ class Deployable(nn.Module):
         features: Whether the outputs are the feature maps of all levels of a `HaloNet`.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
-        network: nn.Module,
+        network: Any,
         *,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
@@ -117,10 +122,10 @@ def trace(deployable: nn.Module, channels: int, side: int, bounds: Bounds | None
         rows, columns = min(rows, bounds.max_size), min(columns, bounds.max_size)
     image = torch.zeros(TRACED_BATCH, channels, rows, columns)
     # Without the patch, a side of one pixel or of one block would be ruled out.
-    with torch.no_grad(), _config.patch("backed_size_oblivious", True):
+    with torch.no_grad(), _patch("backed_size_oblivious", True):
         try:
             return torch.export.export(make_portable(deployable), (image,), dynamic_shapes=(dims,))
-        except torch._dynamo.exc.UserError as error:
+        except ExporterError as error:
             least = max((int(number) for number in _LEAST.findall(str(error))), default=0)
             if least > bounds.min_size:
                 raise LeastSizeError(bounds.min_size, least) from error
