@@ -81,19 +81,6 @@ def test_layers_on_one_map_share_its_windows(exported):
         assert "Range" not in kinds[before_last:last]
 
 
-def test_openvino_gives_what_the_network_gives(exported):
-    openvino = pytest.importorskip("openvino")
-    network, path = exported
-    if path.suffix == ".onnx":
-        compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        mean, std = (torch.tensor(PREPARED[name])[:, None, None] for name in ("mean", "std"))
-        for batch, *size in SIZES:
-            image = torch.rand(batch, 3, *size)
-            with torch.no_grad():
-                expected = network((image - mean) / std).softmax(-1)
-            assert_close(torch.as_tensor(compiled(image.numpy())[0]), expected, atol=1e-5, rtol=0)
-
-
 def test_nothing_else_is_written(exported):
     assert list(exported[1].parent.iterdir()) == [exported[1]]
 

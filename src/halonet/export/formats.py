@@ -99,7 +99,7 @@ def _as_list(outputs: Any) -> list[Tensor]:
 
 FORMATS = {
     "onnx": Format(
-        "ONNX, for ONNX Runtime, OpenVINO and others",
+        "ONNX, for ONNX Runtime and others",
         ".onnx",
         _write_onnx,
         _open_onnx,
