@@ -31,6 +31,7 @@ def run(language: str, code: str, namespace: dict[str, object]) -> str:
 
 @pytest.mark.usefixtures("untyped")  # `torch.export` cannot trace the shape checks
 @pytest.mark.filterwarnings("ignore")  # Lightning's own
+@pytest.mark.slow
 def test_the_tutorial_runs_from_images_to_an_answer_of_the_server(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     namespace, printed, expected = {"__name__": "tutorial"}, {}, {}

@@ -45,6 +45,7 @@ def exported(request: pytest.FixtureRequest, trained, tmp_path_factory) -> Expor
     return export_network(trained.model, path, class_names=trained.labels, calibration=images)
 
 
+@pytest.mark.slow
 def test_int8_loses_at_most_half_a_point(exported, trained):
     images, labels = read_images(trained, "test", TESTED)
     run = FORMATS[exported.format].open(exported.path)

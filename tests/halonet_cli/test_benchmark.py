@@ -13,6 +13,7 @@ OPTIONS = {
     "memory": SHARED - {"--passes", "--plot", "--repeats"} | {"--dtype", "--image-size", "--models", "--pass"},
     "claims": {"--data", "--help", "--minutes", "--output", "--row", "--shard"},
     "tune": SHARED - {"--passes", "--plot"} | {"--dtype", "--sizes"},
+    "int8": SHARED - {"--passes", "--peers", "--plot"},
     "export": SHARED - {"--passes", "--peers", "--plot"} | {"--formats", "--image-size", "--models", "--speed"},
     "all": {"--device", "--dtype", "--help", "--minutes", "--output", "--sections", "--smoke"},
     "detector": SHARED - {"--passes", "--plot"} | {"--backbones"},

@@ -18,8 +18,8 @@ GRAY: dict[str, Any] = {"in_chans": 1, "mean": (0.4,), "std": (0.2,)}
 COUNT = "from 1 to 1,000,000,000"
 DROP_RATE = real([-0.1, 1, 2], "at least 0 and below 1", right=[0, 0.5])
 MODEL = {
-    "num_classes": whole(0, 1_000_000, "from 0 to 1,000,000", right=[0, 3]),
-    "in_chans": whole(1, 1_024, "from 1 to 1,024", right=[1, 3]),
+    "num_classes": whole(0, 1_000_000, "from 0 to 1,000,000", right=[0, 3], null=True),
+    "in_chans": whole(1, 1_024, "from 1 to 1,024", right=[1, 3], null=True),
     "drop_rate": DROP_RATE,
     "drop_path_rate": DROP_RATE,
     **{name: Field([], field.wrong) for name, field in CONFIG.items()},

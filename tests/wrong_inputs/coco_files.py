@@ -60,7 +60,7 @@ FIELDS: dict[tuple[str, str], Wrong] = {
         (1, ("two image entries", "id 1")),
         (HUGE, ("at most 2^53",)),
         (-(2**53) - 1, ("at most 2^53",)),
-        (5, (f"annotation {SECOND} is of image 2", "does not list")),
+        (5, (f"annotation {SECOND} has the image_id 2", "lists no such image")),
     ],
     ("images", "file_name"): [
         *((value, LEADS_OUT) for value in ("", "../2.png", "a/../../2.png", "/etc/passwd", "C:\\2.png", "..\\2.png")),
@@ -87,11 +87,11 @@ FIELDS: dict[tuple[str, str], Wrong] = {
     ],
     ("annotations", "image_id"): [
         *_whole("image_id"),
-        *((value, ("is of image", "does not list")) for value in (3, -2, 0, HUGE, "3")),
+        *((value, ("has the image_id", "lists no such image")) for value in (3, -2, 0, HUGE, "3")),
     ],
     ("annotations", "category_id"): [
         *_whole("category_id"),
-        *((value, ("is of category", "does not list")) for value in (3, -7, 0, HUGE, "8")),
+        *((value, ("has the category_id", "lists no such category")) for value in (3, -7, 0, HUGE, "8")),
     ],
     ("annotations", "iscrowd"): [
         (value, (f"annotation {SECOND} has the iscrowd", "0 or 1")) for value in (2, -1, "x", 0.5, None, [0], "2", NAN)

@@ -1,8 +1,9 @@
-"""`halonet benchmark export`."""
+"""`halonet benchmark export` and `int8`."""
 
 import argparse
 
 from halonet.benchmark.export import measure_exports, measure_speed
+from halonet.benchmark.int8 import QUESTION, measure_int8
 from halonet.benchmark.record import describe_run, join_file, make_record, write_record
 from halonet.benchmark.settings import check_names
 from halonet.export import FORMATS
@@ -34,3 +35,11 @@ def run_export(options: argparse.Namespace) -> None:
         )
         if options.output is not None:
             write_record(record, {"provenance": describe_run(options.words), "rows": [row]}, options.output)
+
+
+def run_int8(options: argparse.Namespace) -> None:
+    """Compare files in float32 and in int8."""
+    check_outputs(options)
+    options.dtype = "float32"
+    settings = make_settings(options, options.batch)
+    measure(measure_int8(settings), make_record("int8", QUESTION, settings), options)

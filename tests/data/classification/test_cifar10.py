@@ -155,7 +155,7 @@ def test_pickle_with_other_classes_is_refused(tmp_path, wanted):
     archives.write_batches(tmp_path, PYTHON)
     pixels, labels = archives.make_split("test")
     (tmp_path / "test_batch").write_bytes(archives.python_batch(pixels, labels, wanted))
-    with pytest.raises(UserError, match=f"refused: it asks for {wanted.replace(chr(10), '.')}, and"):
+    with pytest.raises(UserError, match=f"refused: it asks for {wanted.replace(chr(10), '.')}, but"):
         Cifar10(tmp_path, "test")
 
 
