@@ -21,7 +21,7 @@ from halonet_cli.recipe_check import fields_of
         ([], "give a command: train, evaluate, predict, export, info, recipes, detect, demo, benchmark (see halonet"),
         (
             ["benchmark"],
-            "give a command: all, operator, model, memory, detector, average-precision, export, int8, triton, tune, claims",
+            "give a command: all, operator, model, memory, detector, average-precision, export, int8, triton, tune",
         ),
         (["train", "--epochs", "3"], "unknown flag '--epochs'. Did you mean --schedule.epochs? (see halonet train --"),
         (["train", "--epochs=3"], "unknown flag '--epochs'. Did you mean --schedule.epochs?"),
