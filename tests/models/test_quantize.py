@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
 import halonet
 from halonet.layers.projection import Projection
 
+quantization = pytest.importorskip("torchao.quantization")
 pytestmark = pytest.mark.filterwarnings("ignore")  # torchao's own
 
 
@@ -18,7 +18,9 @@ def test_int8_weights_act_on_every_projection(name):
         expected = model(images)
     weights = {key: each.weight.detach().clone() for key, each in model.named_modules() if isinstance(each, Projection)}
     assert weights
-    quantize_(model, Int8WeightOnlyConfig(), filter_fn=lambda module, _: isinstance(module, Projection))
+    quantization.quantize_(
+        model, quantization.Int8WeightOnlyConfig(), filter_fn=lambda module, _: isinstance(module, Projection)
+    )
     for key, weight in weights.items():
         quantized = model.get_submodule(key).weight
         assert type(quantized) not in (torch.Tensor, torch.nn.Parameter)
@@ -32,7 +34,7 @@ def test_int8_weights_act_on_every_projection(name):
 
 def test_torchaos_own_choice_of_layers_takes_every_projection():
     model = halonet.create_model("mini32", device="cpu").eval()
-    quantize_(model, Int8WeightOnlyConfig())
+    quantization.quantize_(model, quantization.Int8WeightOnlyConfig())
     left = [
         key
         for key, each in model.named_modules()
