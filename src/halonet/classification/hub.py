@@ -60,14 +60,7 @@ def save_to_hub_folder(checkpoint: str | Path, folder: str | Path) -> Path:
     row, changes = nearest_row(network.config)
     model = halonet.create_model(row, network.num_classes, network.in_chans, **changes)
     model.load_state_dict(network.state_dict())
-    described = {
-        "input_size": (prepared.in_chans, prepared.image_size, prepared.image_size),
-        "mean": prepared.mean,
-        "std": prepared.std,
-        "interpolation": prepared.interpolation,
-        "crop_pct": prepared.crop_pct,
-        "crop_mode": "center",
-    }
+    described = data_config(prepared) | {"crop_mode": "center"}
     model_config: dict[str, Any] = {"pretrained_cfg": described}
     if is_ours:
         described["license"] = "apache-2.0"
@@ -83,6 +76,17 @@ def save_to_hub_folder(checkpoint: str | Path, folder: str | Path) -> Path:
         _verify(draft, network)
         os.replace(draft, folder)
     return folder
+
+
+def data_config(prepared: AugmentationConfig) -> dict[str, Any]:
+    """Say in timm's terms how images are prepared for evaluation."""
+    return {
+        "input_size": (prepared.in_chans, prepared.image_size, prepared.image_size),
+        "mean": prepared.mean,
+        "std": prepared.std,
+        "crop_pct": prepared.crop_pct,
+        "interpolation": prepared.interpolation,
+    }
 
 
 def _for_others(information: dict[str, Any], checkpoint: Path) -> dict[str, Any]:

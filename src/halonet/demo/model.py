@@ -9,25 +9,26 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from halonet import models
-from halonet.classification.checkpoint import load_checkpoint
 from halonet.classification.evaluation import preprocessing
+from halonet.classification.prediction import load_classifier
 from halonet.console import printable
 from halonet.data import build_transform
 from halonet.data.detection.coco_file import distinct_labels
 from halonet.data.detection.dataset import build_detection_transform
 from halonet.data.images import GRAY_MODES, decode_header, decode_image
-from halonet.detection.checkpoint import load_detector
+from halonet.detection.checkpoint import DETECTORS, load_detector
 from halonet.detection.mask_rcnn import FasterRCNN
 from halonet.detection.results import Masks, to_results
+from halonet.engine.metadata import saved_from
 from halonet.engine.run import read_result
 from halonet.engine.weights import read_weights
 from halonet.errors import UserError
+from halonet.models.pretrained import FOLDER
 from halonet.visual.attention import LayerAttention, record_attention
 from halonet.visual.attention_figures import input_picture
 from halonet.visual.instances import draw_instances
 
-CIFAR10 = Path(models.__file__).parent / "weights" / "mini32.cifar10.safetensors"
+CIFAR10 = FOLDER / "mini32.cifar10.safetensors"
 PIXELS = 25_000_000  # of a picture that is taken
 MEGABYTES = 20  # likewise, of its file
 UNSURE = 0.5  # a best guess under this is told as doubtful
@@ -35,7 +36,6 @@ MIN_SCORE = 0.5  # of a detection that is drawn
 SHRINKS = 20  # a picture that is scaled down by more is told to have lost its detail
 SHARP = 512  # pixels of a side of the picture under the attention
 MOST_NAMES = 12
-DETECTORS = ("MaskRCNN", "FasterRCNN")
 
 
 class Answer(NamedTuple):
@@ -77,15 +77,14 @@ class Model:
         self._answer(Image.new("RGB", (64, 64)))
 
     def _load(self, source: Path) -> None:
-        self.network, self.information = load_checkpoint(source)
+        trained = load_classifier(source)
+        self.network, self.information, self.transform = trained.model, trained.information, trained.transform
         self.config = preprocessing(self.information, str(source))
         self.in_color = self.config.in_chans == 3
-        self.transform = build_transform(self.config, train=False)
         times = max(1, SHARP // self.config.image_size)
         sharper = dataclasses.replace(self.config, image_size=times * self.config.image_size)
         self.sharp_transform = build_transform(sharper, train=False)
-        names = self.information.get("class_names") or range(self.information["num_classes"])
-        self.labels = distinct_labels([str(name) for name in names], [{"id": index} for index in range(len(names))])
+        self.labels = distinct_labels(trained.labels, [{"id": index} for index in range(len(trained.labels))])
 
     def _describe(self, source: Path) -> str:
         names = [printable(label) for label in self.labels]
@@ -215,7 +214,7 @@ def open_model(source: str | Path) -> Model:
     """
     path = Path(source)
     _, information, _ = read_weights(path)
-    kind = Detector if information.get("network") in DETECTORS else Model
+    kind = Detector if saved_from(information) in DETECTORS else Model
     return kind(path.name.removesuffix(".safetensors").removesuffix(".ckpt"), path)
 
 

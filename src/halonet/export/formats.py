@@ -90,10 +90,11 @@ def _write_program(program: ExportedProgram, metadata: Mapping[str, Any], output
 
 def _open_program(path: Path) -> Run:
     module = torch.export.load(path).module()
-    return lambda image: _as_list(module(image))
+    return lambda image: as_list(module(image))
 
 
-def _as_list(outputs: Any) -> list[Tensor]:
+def as_list(outputs: Any) -> list[Tensor]:
+    """List the outputs of a network, which may be a single tensor."""
     return [outputs] if isinstance(outputs, Tensor) else list(outputs)
 
 

@@ -19,7 +19,7 @@ from torch.export import ExportedProgram
 
 from halonet.data.images import open_image
 from halonet.errors import ExportError, UserError
-from halonet.export.formats import FORMATS, Run
+from halonet.export.formats import FORMATS, Run, as_list
 from halonet.export.program import INPUT
 from halonet.installation import command_for_extra
 
@@ -208,8 +208,7 @@ def verify_int8(
 
 def _compare(run: Run, network: nn.Module, batch: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     with torch.no_grad():
-        expected = network(batch)
-        return [expected] if isinstance(expected, Tensor) else list(expected), run(batch)
+        return as_list(network(batch)), run(batch)
 
 
 def _error(expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:

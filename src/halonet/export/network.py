@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import halonet
 from halonet.engine.files import check_output_file, explain_full_disk
 from halonet.errors import ExportError, UserError
-from halonet.export.formats import FORMATS, Run, find_format
+from halonet.export.formats import FORMATS, Run, as_list, find_format
 from halonet.export.int8 import Agreement, Images, check_calibration, verify_int8, write_int8
 from halonet.export.program import Bounds, Deployable, LeastSizeError, export_module, refuse_plain_timm, trace
 
@@ -170,7 +170,7 @@ def verify_file(
         image = torch.rand(batch, channels, height, width, generator=generator)
         with torch.no_grad():
             expected = network(image)
-        for ours, theirs in zip(_as_list(expected), run(image), strict=True):
+        for ours, theirs in zip(as_list(expected), run(image), strict=True):
             error = float((ours - theirs).abs().max() / ours.abs().max().clamp(min=1e-6))
             if ours.shape != theirs.shape or not error <= TOLERANCE:
                 raise ExportError(
@@ -180,10 +180,6 @@ def verify_file(
                 )
             largest = max(largest, error)
     return largest
-
-
-def _as_list(outputs: Any) -> list[Tensor]:
-    return [outputs] if isinstance(outputs, Tensor) else list(outputs)
 
 
 def _channels(network: nn.Module) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from halonet.classification.checkpoint import load_checkpoint
 from halonet.classification.evaluation import preprocessing
-from halonet.classification.hub import save_to_hub_folder
+from halonet.classification.hub import data_config, save_to_hub_folder
 from halonet.data import AugmentationConfig, build_transform, find_images
 from halonet.detection.checkpoint import DETECTORS, load_detector
 from halonet.detection.export.file import export_detector
@@ -42,13 +42,7 @@ def run_export(options: argparse.Namespace) -> None:
         softmax=options.softmax,
         features=options.features,
         class_names=information.get("class_names") or (),
-        preprocessing={
-            "input_size": [prepared.in_chans, prepared.image_size, prepared.image_size],
-            "mean": prepared.mean,
-            "std": prepared.std,
-            "crop_pct": prepared.crop_pct,
-            "interpolation": prepared.interpolation,
-        },
+        preprocessing=data_config(prepared),
         bounds=bounds,
         calibration=calibration_images(options, prepared),
         verify=not options.skip_check,
