@@ -109,6 +109,7 @@ def export_network(
     numbers = {"mean": preprocessing["mean"], "std": preprocessing["std"]} if normalize else {}
     deployable = Deployable(network, softmax=softmax, features=features, **numbers).eval()
     side = _side(preprocessing)
+    traced_side = FORMATS[name].traced_side or side
     outputs = _name_outputs(deployable, channels, max(side, bounds.min_size), softmax)
     metadata = {
         "class_names": list(class_names),
@@ -118,12 +119,12 @@ def export_network(
     }
     start, cpu_start = time.perf_counter(), time.process_time()
     try:
-        program = trace(deployable, channels, side, bounds)
+        program = trace(deployable, channels, traced_side, bounds)
     except LeastSizeError as error:
         if asked is not None:
             raise
         bounds = Bounds(min_size=error.least)
-        program = trace(deployable, channels, side, bounds)
+        program = trace(deployable, channels, traced_side, bounds)
     with explain_full_disk(path), tempfile.TemporaryDirectory(prefix=f".{path.stem}", dir=path.parent) as folder:
         written = Path(folder) / path.name
         if calibration is None:
