@@ -48,7 +48,7 @@ def run_export(options: argparse.Namespace) -> None:
         if options.output is not None:
             write_record(record, {"provenance": describe_run(options.words), "rows": [row]}, options.output)
     if failures:
-        raise ExportError(f"{len(failures)} exports failed, see above: {', '.join(failures)}")
+        raise ExportError(f"these exports failed, see above: {', '.join(failures)}")
 
 
 def run_int8(options: argparse.Namespace) -> None:
