@@ -39,10 +39,10 @@ def run_export(options: argparse.Namespace) -> None:
             failures.append(f"{name} to {format}")
             print(error, flush=True)
             continue
-        sizes = ", ".join(" x ".join(map(str, size)) for size in row["verified"])
+        sizes = ", ".join(f"{batch} of {rows} x {columns}" for batch, rows, columns in row["verified"])
         print(
             f"{row['model']} to {row['format']}: {row['cpu_seconds']} s of a processor, {row['mebibytes']} MiB, "
-            f"verified at {sizes}",
+            f"verified at {sizes} pixels",
             flush=True,
         )
         if options.output is not None:
