@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from transformers import (
     AutoBackbone,
+    AutoConfig,
     AutoImageProcessor,
     AutoModelForImageClassification,
     TimmBackboneConfig,
@@ -17,7 +18,7 @@ from transformers import (
 
 import halonet
 from halonet.classification import hub
-from halonet.engine.weights import read_weights, save_weights
+from halonet.engine.weights import describe, read_weights, save_weights
 from halonet.errors import UserError
 from halonet.models.registry import nearest_row
 
@@ -138,7 +139,11 @@ def test_a_folder_that_reads_back_differently_is_not_kept(tmp_path, monkeypatch)
     assert os.listdir(tmp_path) == []
 
 
-def test_the_classes_are_stated_once_for_transformers(folder):
-    config = json.loads((folder / "config.json").read_text())
-    assert config["num_classes"] == 10
-    assert "num_classes" not in config["model_args"]
+def test_a_network_of_1000_classes_keeps_its_labels_in_transformers(tmp_path):
+    """Transformers takes ImageNet's names for any network of 1,000 classes without names."""
+    network = halonet.create_model("micro32", num_classes=1000)
+    prepared = {"image_size": 32, "in_chans": 3}
+    save_weights(tmp_path / "x.safetensors", network.state_dict(), describe(network) | {"preprocessing": prepared})
+    folder = hub.save_to_hub_folder(tmp_path / "x.safetensors", tmp_path / "folder")
+    labels = AutoConfig.from_pretrained(folder).id2label
+    assert list(labels.values()) == halonet.load(folder).labels == [str(number) for number in range(1000)]

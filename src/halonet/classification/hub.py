@@ -8,6 +8,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.data import infer_imagenet_subset
 from timm.models import save_for_hf
 from torch import nn
 
@@ -60,17 +61,16 @@ def save_to_hub_folder(checkpoint: str | Path, folder: str | Path) -> Path:
     row, changes = nearest_row(network.config)
     model = halonet.create_model(row, network.num_classes, network.in_chans, **changes)
     model.load_state_dict(network.state_dict())
-    described = data_config(prepared) | {"crop_mode": "center"}
-    model_config: dict[str, Any] = {"pretrained_cfg": described}
+    described: dict[str, Any] = data_config(prepared) | {"crop_mode": "center", "num_classes": network.num_classes}
     if is_ours:
         described["license"] = "apache-2.0"
     if "class_names" in information:
-        model_config["label_names"] = information["class_names"]
+        described["label_names"] = information["class_names"]
     folder.parent.mkdir(parents=True, exist_ok=True)
     with explain_full_disk(folder), tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as place:
         draft = Path(place) / folder.name
-        save_for_hf(model, str(draft), model_config, safe_serialization=True)
-        _drop_num_classes(draft / "config.json")
+        save_for_hf(model, str(draft), {"pretrained_cfg": described}, safe_serialization=True)
+        _suit_transformers(draft / "config.json", information.get("class_names"))
         save_weights(draft / "model.safetensors", model.state_dict(), information)
         (draft / "README.md").write_text(model_card(row, information, prepared, model, is_ours), encoding="utf-8")
         _verify(draft, network)
@@ -102,10 +102,21 @@ def _for_others(information: dict[str, Any], checkpoint: Path) -> dict[str, Any]
     return information
 
 
-def _drop_num_classes(path: Path) -> None:
-    """Drop from `model_args` what transformers (5.24) passes to timm a second time, which fails; the root states it."""
+def _suit_transformers(path: Path, names: list[str] | None) -> None:
+    """Write the classes for transformers (5.24) at the root; timm reads the names in `pretrained_cfg`.
+
+    `num_classes` of `model_args` would reach timm twice, which fails. `label_names` would be read too, but would stay
+    the same after fine-tuning for other classes. A network with as many classes as ImageNet needs them all the same:
+    without, transformers takes ImageNet's names.
+    """
     config = json.loads(path.read_text(encoding="utf-8"))
     del config["model_args"]["num_classes"]
+    labels = names or [str(number) for number in range(config["num_classes"])]
+    if infer_imagenet_subset(config):
+        config["label_names"] = labels
+    else:
+        config["id2label"] = {str(number): label for number, label in enumerate(labels)}
+        config["label2id"] = {label: number for number, label in enumerate(labels)}
     path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
