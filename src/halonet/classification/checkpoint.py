@@ -54,6 +54,8 @@ def load_checkpoint(path: str | Path) -> tuple[halonet.HaloNet, dict[str, Any]]:
             + (f" (it was saved from a {kind})" if kind else "")
             + ": only checkpoints written by `halonet train`, or from its Classifier, do"
         )
+    if information.get("num_classes") == 0:
+        raise UserError(f"{path} holds a network without a classifier: load it with halonet.create_model or timm's")
     metadata = read_metadata(ClassifierMetadata, information, str(path))
 
     def build() -> halonet.HaloNet:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
+from halonet.errors import UserError
 from halonet.layers.bottleneck import ACTIVATIONS, Bottleneck
 from halonet.layers.global_pool import GlobalPool
 from halonet.layers.halo_attention import HaloAttention
@@ -30,7 +31,10 @@ class HaloNet(nn.Module):
         in_chans: Channels of the images.
         drop_rate: Dropout before the classifier.
         drop_path_rate: Stochastic depth of the last block; it grows linearly from 0 with depth.
-        global_pool: "avg", or "" for none (the head then returns the feature map).
+        global_pool: "avg", or "" for none, which needs `num_classes=0` (the head then returns the feature map).
+
+    Raises:
+        UserError: Classes without pooling.
     """
 
     def __init__(
@@ -79,7 +83,7 @@ class HaloNet(nn.Module):
         self.num_features = self.head_hidden_size = config.final_width or channels
         self.global_pool = GlobalPool(global_pool)
         self.head_drop = nn.Dropout(drop_rate)
-        self.classifier = make_classifier(self.num_features, num_classes)
+        self.classifier = make_classifier(self.num_features, num_classes, global_pool)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -156,13 +160,16 @@ class HaloNet(nn.Module):
         return "classifier" if name_only else self.classifier
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the classifier with a new one (none for 0 classes), and the pooling unless it is None."""
-        self.num_classes = num_classes
-        if global_pool is not None:
-            self.global_pool = GlobalPool(global_pool).train(self.training)
+        """Replace the classifier with a new one (none for 0 classes), and the pooling unless it is None.
+
+        Raises:
+            UserError: Classes without pooling.
+        """
+        pool = self.global_pool if global_pool is None else GlobalPool(global_pool).train(self.training)
         parameter = next(self.parameters())
-        classifier = make_classifier(self.num_features, num_classes).to(parameter.device, parameter.dtype)
-        self.classifier = classifier.train(self.training)
+        classifier = make_classifier(self.num_features, num_classes, pool.pool_type)
+        self.classifier = classifier.to(parameter.device, parameter.dtype).train(self.training)
+        self.num_classes, self.global_pool = num_classes, pool
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute the blocks in the backward pass instead of keeping their activations; results stay the same."""
@@ -269,10 +276,15 @@ def make_block(
     )
 
 
-def make_classifier(num_features: int, num_classes: int) -> nn.Module:
+def make_classifier(num_features: int, num_classes: int, pool_type: str) -> nn.Module:
     """Build the last layer; the weights start small, the bias at zero."""
     if num_classes == 0:
         return nn.Identity()
+    if not pool_type:
+        raise UserError(
+            f"global_pool is '', but {num_classes:,} classes need 'avg': take global_pool='avg', or num_classes=0 for "
+            "feature maps"
+        )
     classifier = nn.Linear(num_features, num_classes)
     nn.init.normal_(classifier.weight, std=0.01)
     nn.init.zeros_(classifier.bias)
