@@ -22,6 +22,7 @@ from halonet.engine.weights import describe, read_weights, save_weights
 from halonet.errors import UserError
 from halonet.models.registry import nearest_row
 
+FILES = ["README.md", "config.json", "model.safetensors"]
 PICTURE = Image.radial_gradient("L").convert("RGB")
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
 
@@ -37,7 +38,7 @@ def own():
 
 
 def test_a_folder_holds_config_weights_and_card(folder):
-    assert sorted(os.listdir(folder)) == ["README.md", "config.json", "model.safetensors"]
+    assert sorted(os.listdir(folder)) == FILES
     card = (folder / "README.md").read_text()
     assert card.startswith("---\nlicense: apache-2.0\n")
     for fact in (
@@ -119,12 +120,31 @@ def test_a_changed_configuration_travels(tmp_path):
     assert halonet.models.configure(row, **changes) == model.config
 
 
-def test_a_used_folder_is_refused(tmp_path):
+def test_an_empty_folder_is_filled(tmp_path, monkeypatch):
+    """Also where it cannot be replaced by another: as a link and as the working directory."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    hub.save_to_hub_folder("mini32.cifar10", tmp_path / "link")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    hub.save_to_hub_folder("mini32.cifar10", ".")
+    assert sorted(os.listdir(tmp_path)) == ["empty", "here", "link"]
+    assert sorted(os.listdir(tmp_path / "empty")) == sorted(os.listdir(tmp_path / "here")) == FILES
+
+
+def test_a_place_that_cannot_take_a_folder_is_refused(tmp_path):
     (tmp_path / "file").touch()
-    for folder in (tmp_path, tmp_path / "file"):
-        with pytest.raises(UserError, match="already holds files"):
-            hub.save_to_hub_folder("mini32.cifar10", folder)
-    assert os.listdir(tmp_path) == ["file"]
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    for place, words in {
+        "": "already holds files: choose a new folder",
+        "file": "is a file, not a folder; name another place",
+        "file/new": "is a file, not a folder; name another place",
+        "dangling": "is a file, not a folder; name another place",
+        "x" * 300: "File name too long; name another place",
+    }.items():
+        with pytest.raises(UserError, match=words):
+            hub.save_to_hub_folder("mini32.cifar10", tmp_path / place)
+    assert sorted(os.listdir(tmp_path)) == ["dangling", "file"]
 
 
 def test_a_folder_that_reads_back_differently_is_not_kept(tmp_path, monkeypatch):

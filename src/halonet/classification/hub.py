@@ -17,7 +17,7 @@ from halonet.classification.checkpoint import load_checkpoint
 from halonet.classification.evaluation import describe_accuracy, preprocessing
 from halonet.data import AugmentationConfig
 from halonet.data.classification.sources import is_named
-from halonet.engine.files import explain_full_disk
+from halonet.engine.files import check_output_folder, explain_full_disk
 from halonet.engine.run import read_result
 from halonet.engine.weights import save_weights
 from halonet.errors import UserError
@@ -51,13 +51,15 @@ def save_to_hub_folder(checkpoint: str | Path, folder: str | Path) -> Path:
         UserError: The checkpoint cannot be read, it does not say how images were prepared, the folder holds files, or
             what was written does not give the same outputs when it is read back. Nothing is left behind then.
     """
+    folder = Path(folder)
+    check_output_folder(folder)
+    is_new = not folder.exists()
+    if not is_new and any(folder.iterdir()):
+        raise UserError(f"{folder} already holds files: choose a new folder, or empty it")
     network, information = load_checkpoint(checkpoint)
     prepared = preprocessing(information, str(checkpoint))
     information = _for_others(information, Path(checkpoint))
     is_ours = weights_path(str(checkpoint)) is not None
-    folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} already holds files: choose a new folder, or empty it")
     row, changes = nearest_row(network.config)
     model = halonet.create_model(row, network.num_classes, network.in_chans, **changes)
     model.load_state_dict(network.state_dict())
@@ -66,15 +68,20 @@ def save_to_hub_folder(checkpoint: str | Path, folder: str | Path) -> Path:
         described["license"] = "apache-2.0"
     if "class_names" in information:
         described["label_names"] = information["class_names"]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with explain_full_disk(folder), tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as place:
-        draft = Path(place) / folder.name
+    around = folder.parent if is_new else folder
+    around.mkdir(parents=True, exist_ok=True)
+    with explain_full_disk(folder), tempfile.TemporaryDirectory(dir=around, prefix=".halonet-") as place:
+        draft = Path(place) / "draft"
         save_for_hf(model, str(draft), {"pretrained_cfg": described}, safe_serialization=True)
         _suit_transformers(draft / "config.json", information.get("class_names"))
         save_weights(draft / "model.safetensors", model.state_dict(), information)
         (draft / "README.md").write_text(model_card(row, information, prepared, model, is_ours), encoding="utf-8")
         _verify(draft, network)
-        os.replace(draft, folder)
+        if is_new:
+            os.replace(draft, folder)
+        else:  # it may be a link, a mount or the working directory, which cannot be replaced
+            for file in draft.iterdir():
+                os.replace(file, folder / file.name)
     return folder
 
 

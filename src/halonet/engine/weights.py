@@ -127,7 +127,7 @@ def read_weights(path: str | Path) -> Weights:
     path = Path(path) if named is None else named
     if os.path.isdir(path):
         path = path / "model.safetensors"
-    if not os.path.exists(path):
+    if not os.path.isfile(path):  # a pipe would block
         if path.name == "model.safetensors" and path.with_name("pytorch_model.bin").is_file():
             raise UserError(
                 f"{path.parent} holds pytorch_model.bin, which can run code when it is read: save the network with "
@@ -230,6 +230,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except safetensors.SafetensorError as error:
         size = path.stat().st_size
         raise DamagedFileError(f"{path} is not a safetensors file, or a truncated one ({size:,} bytes)") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     check_tensors(path, state, metadata)
     try:
         information = json.loads(metadata.get(_METADATA_KEY, "{}"))
