@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import pytest
 import timm
@@ -74,6 +75,33 @@ def test_a_run_takes_its_results_along_but_not_its_paths_nor_our_license(run_of_
     assert "license" not in json.loads((folder / "config.json").read_text())["pretrained_cfg"]
     for file in folder.iterdir():
         assert str(run_of_somebody.parent).encode() not in file.read_bytes(), file
+
+
+@pytest.mark.parametrize(
+    ("content", "refusal"),
+    [
+        ("[", "result.json is not a JSON file"),
+        ("[1]", r"result.json holds \[1\], but must hold keys and values"),
+        ('{"split": "test"}', "result.json: 4 mistakes"),
+        ('{"top1": "high"}', "top1 is 'high', but must be a finite number"),
+    ],
+)
+def test_a_damaged_result_is_refused(run_of_somebody, tmp_path, content, refusal):
+    run = shutil.copytree(run_of_somebody, tmp_path / "run")
+    (run / "result.json").write_text(content)
+    with pytest.raises(UserError, match=refusal):
+        hub.save_to_hub_folder(run, tmp_path / "folder")
+    assert os.listdir(tmp_path) == ["run"]
+
+
+@pytest.mark.parametrize("said", [{"figures": 3}, {"figures": {"top1": 101}}, {"run": []}, {"run": {"epochs": "many"}}])
+def test_a_damaged_description_of_the_training_is_refused(tmp_path, said):
+    state, information, _ = read_weights("mini32.cifar10")
+    for name, values in said.items():
+        information[name] = information[name] | values if isinstance(values, dict) else values
+    save_weights(tmp_path / "x.safetensors", state, information)
+    with pytest.raises(UserError, match="the description in .*x.safetensors: "):
+        hub.save_to_hub_folder(tmp_path / "x.safetensors", tmp_path / "folder")
 
 
 def test_timm_reads_the_folder(folder, own):

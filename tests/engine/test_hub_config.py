@@ -30,7 +30,7 @@ GRAY = {"input_size": [1, 28, 28], "mean": [0.3], "std": [0.4]}
 @pytest.mark.parametrize(
     ("content", "refusal"),
     [
-        ("[1]", r"holds \[1\], but must hold the configuration"),
+        ("[1]", r"holds \[1\], but must hold keys and values"),
         ("{", "is not a JSON file"),
         ("[" * 100_000, "is not a JSON file"),
         ({"architectures": ["ResNet"]}, "is not a config.json of timm: it has no architecture"),

@@ -4,7 +4,7 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import timm
 import torch
@@ -18,11 +18,14 @@ from halonet.classification.evaluation import describe_accuracy, preprocessing
 from halonet.data import AugmentationConfig
 from halonet.data.classification.sources import is_named
 from halonet.engine.files import check_output_folder, explain_full_disk
-from halonet.engine.run import read_result
+from halonet.engine.hub_config import read_json
 from halonet.engine.weights import save_weights
 from halonet.errors import UserError
 from halonet.models.pretrained import weights_path
 from halonet.models.registry import nearest_row
+from halonet.recipes.schema import Seed
+from halonet.rules import Count, FilledText, hints_of, within
+from halonet.schemas import check, record
 
 FIGURES = ("top1", "top5", "loss", "images", "split")  # of a run's result
 RUN = ("recipe", "seed", "epochs", "best", "hardware", "threads", "versions")
@@ -35,6 +38,27 @@ CITATION = """\
   year      = {2021}
 }
 """
+
+
+@record
+class Figures:
+    """What the model card says of a measurement."""
+
+    top1: Annotated[float, within(least=0, most=100)]
+    top5: Annotated[float, within(least=0, most=100)]
+    loss: float
+    images: Count
+    split: FilledText
+    data: FilledText
+
+
+@record
+class Training:
+    """What the model card says of a training."""
+
+    recipe: FilledText
+    epochs: Count
+    seed: Seed
 
 
 def save_to_hub_folder(checkpoint: str | Path, folder: str | Path) -> Path:
@@ -97,15 +121,25 @@ def data_config(prepared: AugmentationConfig) -> dict[str, Any]:
 
 
 def _for_others(information: dict[str, Any], checkpoint: Path) -> dict[str, Any]:
-    """Add the results of a run, and leave out where its data was on this machine."""
+    """Add the results of a run, check what the card says, and leave out where the data was on this machine."""
     information = {name: value for name, value in information.items() if name != "root"}
     if "data" in information and not is_named(information["data"]):
         information["data"] = Path(information["data"]).name
-    if "figures" not in information and (checkpoint / "result.json").is_file():
-        result = read_result(checkpoint)
-        data = result.get("variant") or information.get("data", result["data"])
+    source = f"the description in {checkpoint}"
+    path = checkpoint / "result.json"
+    if "figures" not in information and path.is_file():
+        source, result = str(path), read_json(path)
+        data = result.get("variant") or information.get("data")
         information["run"] = {key: result[key] for key in RUN if key in result}
-        information["figures"] = {key: result[key] for key in FIGURES} | {"data": data}
+        information["figures"] = {key: result[key] for key in FIGURES if key in result} | {"data": data}
+    for name, schema in (("figures", Figures), ("run", Training)):
+        if name in information:
+            said = information[name]
+            check(
+                schema,
+                {key: said[key] for key in hints_of(schema) if key in said} if type(said) is dict else said,
+                source,
+            )
     return information
 
 

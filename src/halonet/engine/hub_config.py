@@ -26,7 +26,7 @@ def read_hub_config(path: Path) -> dict[str, Any]:
     Raises:
         UserError: The file is not a `config.json` of timm, or of another network than a row of `halonet.HALONETS`.
     """
-    values = _read_json(path)
+    values = read_json(path)
     architecture, arguments = values.get("architecture"), values.get("model_args")
     arguments = {} if arguments is None else arguments
     if not isinstance(architecture, str) or not isinstance(arguments, dict):
@@ -73,7 +73,12 @@ def read_hub_config(path: Path) -> dict[str, Any]:
     return json.loads(json.dumps(information))
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds keys and values.
+
+    Raises:
+        UserError: It cannot be read, is too large or holds something else.
+    """
     try:
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
@@ -86,7 +91,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not a JSON file: {error}") from error
     if not isinstance(values, dict):
-        raise UserError(f"{path} holds {shown(values)}, but must hold the configuration of a network")
+        raise UserError(f"{path} holds {shown(values)}, but must hold keys and values")
     return values
 
 
