@@ -10,7 +10,6 @@ import timm
 import torch
 from timm.data import infer_imagenet_subset
 from timm.models import save_for_hf
-from torch import nn
 
 import halonet
 from halonet.classification.checkpoint import load_checkpoint
@@ -84,22 +83,15 @@ def save_to_hub_folder(checkpoint: str | Path, folder: str | Path) -> Path:
     prepared = preprocessing(information, str(checkpoint))
     information = _for_others(information, Path(checkpoint))
     is_ours = weights_path(str(checkpoint)) is not None
-    row, changes = nearest_row(network.config)
-    model = halonet.create_model(row, network.num_classes, network.in_chans, **changes)
-    model.load_state_dict(network.state_dict())
-    described: dict[str, Any] = data_config(prepared) | {"crop_mode": "center", "num_classes": network.num_classes}
-    if is_ours:
-        described["license"] = "apache-2.0"
-    if "class_names" in information:
-        described["label_names"] = information["class_names"]
+    license_of = {"license": "apache-2.0"} if is_ours else {}
     around = folder.parent if is_new else folder
     around.mkdir(parents=True, exist_ok=True)
     with explain_full_disk(folder), tempfile.TemporaryDirectory(dir=around, prefix=".halonet-") as place:
         draft = Path(place) / "draft"
-        save_for_hf(model, str(draft), {"pretrained_cfg": described}, safe_serialization=True)
+        save_for_hf(network, str(draft), {"pretrained_cfg": license_of}, safe_serialization=True)
         _suit_transformers(draft / "config.json", information.get("class_names"))
-        save_weights(draft / "model.safetensors", model.state_dict(), information)
-        (draft / "README.md").write_text(model_card(row, information, prepared, model, is_ours), encoding="utf-8")
+        save_weights(draft / "model.safetensors", network.state_dict(), information)
+        (draft / "README.md").write_text(model_card(information, prepared, network, is_ours), encoding="utf-8")
         _verify(draft, network)
         if is_new:
             os.replace(draft, folder)
@@ -107,17 +99,6 @@ def save_to_hub_folder(checkpoint: str | Path, folder: str | Path) -> Path:
             for file in draft.iterdir():
                 os.replace(file, folder / file.name)
     return folder
-
-
-def data_config(prepared: AugmentationConfig) -> dict[str, Any]:
-    """Say in timm's terms how images are prepared for evaluation."""
-    return {
-        "input_size": (prepared.in_chans, prepared.image_size, prepared.image_size),
-        "mean": prepared.mean,
-        "std": prepared.std,
-        "crop_pct": prepared.crop_pct,
-        "interpolation": prepared.interpolation,
-    }
 
 
 def _for_others(information: dict[str, Any], checkpoint: Path) -> dict[str, Any]:
@@ -171,7 +152,7 @@ def _verify(folder: Path, network: halonet.HaloNet) -> None:
 
 
 def model_card(
-    row: str, information: dict[str, Any], prepared: AugmentationConfig, model: nn.Module, is_ours: bool
+    information: dict[str, Any], prepared: AugmentationConfig, network: halonet.HaloNet, is_ours: bool
 ) -> str:
     """Write the README.md of a Hub folder: what it is, its figures, how to use it, license and citation."""
     run, figures = information.get("run"), information.get("figures")
@@ -196,9 +177,9 @@ library_name: timm
 pipeline_tag: image-classification
 tags: [image-classification, halonet, timm, transformers]
 ---
-# HaloNet `{row}`
+# HaloNet `{nearest_row(network.config)[0]}`
 
-A network of blocked local self-attention with {sum(each.numel() for each in model.parameters()):,} parameters.
+A network of blocked local self-attention with {sum(each.numel() for each in network.parameters()):,} parameters.
 {trained}.
 
 {measured}
