@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import timm
 import torch
-from timm.data import infer_imagenet_subset
+from timm.data.imagenet_info import infer_imagenet_subset
 from timm.models import save_for_hf
 
 import halonet
