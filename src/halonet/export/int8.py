@@ -126,9 +126,14 @@ def _quantize_onnx(in_float: Path, path: Path, images: Images) -> None:
 
 def _layers(model: Any) -> list[str]:
     """Name the layers with weights, except the first, where int8 costs most accuracy and saves least time."""
-    weights = {each.name for each in model.graph.initializer if len(each.dims) in (2, 4)}
-    kinds = ("Conv", "Gemm", "MatMul")
-    layers = [node.name for node in model.graph.node if node.op_type in kinds and node.input[1] in weights]
+    # A product with a tensor of other dimensions looks positions up, which belongs to attention.
+    weights = {each.name: len(each.dims) for each in model.graph.initializer}
+    dimensions = {"Conv": 4, "Gemm": 2, "MatMul": 2}
+    layers = [
+        node.name
+        for node in model.graph.node
+        if node.op_type in dimensions and weights.get(node.input[1]) == dimensions[node.op_type]
+    ]
     return layers[1:]
 
 

@@ -202,7 +202,24 @@ class PortableStage(nn.Sequential):
         return to_maps(pixels, size)
 
 
-class PortablePool(nn.Module):
+class PortableAveragePool(nn.Module):
+    """Average pooling by `ceil_mode`, for which torch.export cannot prove the size of the result."""
+
+    def __init__(self, kernel_size: int | tuple[int, int]) -> None:
+        super().__init__()
+        self.kernel_size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+
+    def forward(
+        self, x: Float[Tensor, "batch channels rows columns"]
+    ) -> Float[Tensor, "batch channels fewer_rows fewer_columns"]:
+        """Pool."""
+        rows, columns = self.kernel_size
+        ones = x.new_ones(1, 1, *x.shape[2:])
+        means, parts = (F.avg_pool2d(F.pad(each, (0, columns - 1, 0, rows - 1)), (rows, columns)) for each in (x, ones))
+        return means / parts
+
+
+class PortableGlobalPool(nn.Module):
     """Average over the pixels."""
 
     def forward(self, x: Float[Tensor, "batch channels rows columns"]) -> Float[Tensor, "batch channels"]:
@@ -218,7 +235,8 @@ def to_pixels(x: Float[Tensor, "batch channels rows columns"]) -> Float[Tensor, 
 
 def to_maps(pixels: Float[Tensor, "pixels channels"], size: Size) -> Float[Tensor, "batch channels rows columns"]:
     """Undo `to_pixels`."""
-    return pixels.view(*size, -1).permute(0, 3, 1, 2)
+    # Copied, because a convolution of a view asks whether the maps have several pixels.
+    return pixels.view(*size, -1).permute(0, 3, 1, 2).clone(memory_format=torch.contiguous_format)
 
 
 def as_linear(layer: nn.Conv2d | nn.Linear, outputs: Any = slice(None), factor: float = 1.0) -> nn.Linear:
@@ -235,7 +253,9 @@ def as_linear(layer: nn.Conv2d | nn.Linear, outputs: Any = slice(None), factor: 
 def _replacement(module: nn.Module, shared: dict[Any, Windows]) -> nn.Module | None:
     """The portable form of a module, or None if it stays."""
     if isinstance(module, GlobalPool) and module.pool_type:
-        return PortablePool()
+        return PortableGlobalPool()
+    if type(module) is nn.AvgPool2d and module.ceil_mode and module.kernel_size == module.stride and not module.padding:
+        return PortableAveragePool(module.kernel_size)
     if isinstance(module, HaloAttention):
         return _from_ours(module, shared)
     if isinstance(module, AcceleratedHaloAttn):
@@ -260,10 +280,10 @@ def _is_plain(*modules: nn.Module) -> bool:
 def _from_bottleneck(block: nn.Module, shared: dict[Any, Windows]) -> PortableBottleneck | None:
     if not isinstance(block, Bottleneck):
         return None
-    identities = (block.reduce_norm, block.mixer_norm, block.expand_norm, block.squeeze_excitation, *block.shortcut[1:])
-    if block.pool_stride > 1 or not isinstance(block.mixer, HaloAttention):
+    identities = (block.pool, block.reduce_norm, block.mixer_norm, block.expand_norm, block.squeeze_excitation)
+    if not isinstance(block.mixer, HaloAttention):
         return None
-    if not all(type(each) is nn.Identity for each in identities):
+    if not all(type(each) is nn.Identity for each in (*identities, *block.shortcut[1:])):
         return None
     mixer = _from_ours(block.mixer, shared)
     if mixer is None or not _is_plain(block.reduce, block.expand, *block.shortcut[:1]):
