@@ -83,7 +83,8 @@ class HaloNet(nn.Module):
         self.num_features = self.head_hidden_size = config.final_width or channels
         self.global_pool = GlobalPool(global_pool)
         self.head_drop = nn.Dropout(drop_rate)
-        self.classifier = make_classifier(self.num_features, num_classes, global_pool)
+        check_pooling(num_classes, global_pool)
+        self.classifier = make_classifier(self.num_features, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -104,7 +105,10 @@ class HaloNet(nn.Module):
     ) -> Float[Tensor, "batch *outputs"]:
         """Pool and classify the last feature map; with `pre_logits`, only pool it."""
         x = self.head_drop(self.global_pool(x))
-        return x if pre_logits else self.classifier(x)
+        if pre_logits:
+            return x
+        check_pooling(self.num_classes, getattr(self.global_pool, "pool_type", "avg"))
+        return self.classifier(x)
 
     def forward_intermediates(
         self,
@@ -165,11 +169,13 @@ class HaloNet(nn.Module):
         Raises:
             UserError: Classes without pooling.
         """
-        pool = self.global_pool if global_pool is None else GlobalPool(global_pool).train(self.training)
+        if global_pool is not None:
+            check_pooling(num_classes, global_pool)
+            self.global_pool = GlobalPool(global_pool).train(self.training)
+        self.num_classes = num_classes
         parameter = next(self.parameters())
-        classifier = make_classifier(self.num_features, num_classes, pool.pool_type)
-        self.classifier = classifier.to(parameter.device, parameter.dtype).train(self.training)
-        self.num_classes, self.global_pool = num_classes, pool
+        classifier = make_classifier(self.num_features, num_classes).to(parameter.device, parameter.dtype)
+        self.classifier = classifier.train(self.training)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute the blocks in the backward pass instead of keeping their activations; results stay the same."""
@@ -276,15 +282,19 @@ def make_block(
     )
 
 
-def make_classifier(num_features: int, num_classes: int, pool_type: str) -> nn.Module:
-    """Build the last layer; the weights start small, the bias at zero."""
-    if num_classes == 0:
-        return nn.Identity()
-    if not pool_type:
+def check_pooling(num_classes: int, pool_type: str) -> None:
+    """Refuse classes without pooling."""
+    if num_classes and not pool_type:
         raise UserError(
             f"global_pool is '', but {num_classes:,} classes need 'avg': take global_pool='avg', or num_classes=0 for "
             "feature maps"
         )
+
+
+def make_classifier(num_features: int, num_classes: int) -> nn.Module:
+    """Build the last layer; the weights start small, the bias at zero."""
+    if num_classes == 0:
+        return nn.Identity()
     classifier = nn.Linear(num_features, num_classes)
     nn.init.normal_(classifier.weight, std=0.01)
     nn.init.zeros_(classifier.bias)
