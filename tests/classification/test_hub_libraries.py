@@ -8,12 +8,13 @@ import timm
 import torch
 from PIL import Image
 from timm.models import save_for_hf
-from transformers import AutoModel, AutoModelForImageClassification, pipeline
+from transformers import AutoModel, AutoModelForImageClassification, TimmWrapperConfig, pipeline
 
 import halonet
 from halonet.classification.hub import save_to_hub_folder
 from halonet.engine.weights import describe, save_weights
 from halonet.errors import UserError
+from halonet.training import load_checkpoint
 
 PICTURE = Image.radial_gradient("L").convert("RGB")
 COMMIT = "a" * 40
@@ -154,6 +155,19 @@ def test_a_network_fine_tuned_with_transformers_comes_back_everywhere(folder, ow
     assert list(again.pretrained_cfg["label_names"]) == labels
     (guess,) = pipeline("image-classification", model=str(tmp_path))(PICTURE, top_k=1)
     assert guess["label"] == labels[int(expected.argmax())]
+
+
+def test_a_network_that_began_in_transformers_is_read_though_nobody_knows_its_images(tmp_path):
+    model = AutoModelForImageClassification.from_config(
+        TimmWrapperConfig(architecture="halonet_paper_micro32", num_labels=3)
+    )
+    model.save_pretrained(tmp_path)
+    network, information = load_checkpoint(tmp_path)
+    pictures = torch.randn(2, 3, 32, 32)
+    assert torch.allclose(network(pictures), model.eval()(pictures).logits, atol=1e-6)
+    assert information["class_names"] == ["LABEL_0", "LABEL_1", "LABEL_2"]
+    with pytest.raises(UserError, match="does not say how images were prepared for it"):
+        halonet.load(tmp_path)
 
 
 def test_old_names_that_transformers_kept_are_refused_with_their_file(folder, own, tmp_path):

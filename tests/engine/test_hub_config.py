@@ -61,8 +61,8 @@ def test_a_wrong_config_is_refused_on_one_line(write, content, refusal):
 
 
 def test_a_huge_config_is_not_read(write):
-    with pytest.raises(UserError, match="has 5,000,002 bytes, but must have at most 4,194,304"):
-        read_hub_config(write(json.dumps("x" * 5_000_000)))
+    with pytest.raises(UserError, match="has 17,000,002 bytes, but must have at most 16,777,216"):
+        read_hub_config(write(json.dumps("x" * 17_000_000)))
 
 
 @pytest.mark.parametrize(

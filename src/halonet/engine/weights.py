@@ -25,6 +25,7 @@ from halonet.models.pretrained import TRAINED, weights_path
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 _PREFIX = "network."  # of the network's tensors in a Lightning checkpoint
+_WRAPPER_PREFIX = "timm_model."  # in folders of transformers, unless the network came from one of timm's
 _METADATA_KEY = "halonet"  # of the description: JSON in a safetensors file, a dictionary in a Lightning checkpoint
 
 
@@ -140,6 +141,7 @@ def read_weights(path: str | Path) -> Weights:
     state, information = _read_safetensors(path) if path.suffix == ".safetensors" else _read_lightning(path)
     if not information and (config := path.with_name(CONFIG)).is_file():
         information = read_hub_config(config)
+        state = {name.removeprefix(_WRAPPER_PREFIX): tensor for name, tensor in state.items()}
     return Weights(state, information, path)
 
 
