@@ -180,6 +180,14 @@ def test_old_names_that_transformers_kept_are_refused_with_their_file(folder, ow
     assert "unless model.config.label_names is set before save_pretrained" in str(caught.value)
 
 
+def test_a_network_without_a_classifier_is_refused(tmp_path):
+    model = halonet.create_model("micro32")
+    model.prune_intermediate_layers()  # which drops the classifier and the pooling
+    save_for_hf(model, str(tmp_path), safe_serialization=True)
+    with pytest.raises(UserError, match=r"model.safetensors holds a network without a classifier: load it with"):
+        halonet.load(tmp_path)
+
+
 def test_timm_loads_a_runs_weights_as_a_checkpoint(folder, own):
     model = timm.create_model("halonet_paper_mini32", num_classes=10, checkpoint_path=str(folder / "model.safetensors"))
     assert torch.equal(model.eval()(images(own)), own.model(images(own)))

@@ -133,8 +133,6 @@ def test_a_pruned_network_in_a_folder_is_refused_on_one_line(tmp_path):
     assert message.endswith("that prune_intermediate_layers made smaller cannot be built again from its files")
     assert "\n" not in message
     assert len(message) < 400
-    with pytest.raises(UserError, match=r"model.safetensors holds a network without a classifier: load it with"):
-        halonet.load(tmp_path)
 
 
 def test_every_row_comes_back_from_timms_folder_as_itself(tmp_path):
