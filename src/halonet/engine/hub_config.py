@@ -27,17 +27,14 @@ def read_hub_config(path: Path) -> dict[str, Any]:
         UserError: The file is not a `config.json` of timm, or of another network than a row of `halonet.HALONETS`.
     """
     values = read_json(path)
-    architecture, arguments = values.get("architecture"), values.get("model_args")
-    arguments = {} if arguments is None else arguments
-    if not isinstance(architecture, str) or not isinstance(arguments, dict):
+    architecture = values.get("architecture")
+    if not isinstance(architecture, str):
         raise UserError(f"{path} is not a config.json of timm: it has no architecture")
     row = architecture.removeprefix(TIMM_PREFIX)
     if row not in HALONETS or row == architecture:
         known = [TIMM_PREFIX + name for name in HALONETS]
         raise UserError(f"{path}: {unknown_name('architecture', architecture, known)}")
-    prepared = values.get("pretrained_cfg", {})
-    if not isinstance(prepared, dict):
-        raise UserError(f"{path} is not a config.json of timm: its pretrained_cfg is {shown(prepared)}")
+    arguments, prepared = (_section(values, name, path) for name in ("model_args", "pretrained_cfg"))
     for name in arguments:
         if name not in (*CONFIG_FIELDS, *MODEL_ARGUMENTS):
             raise UserError(f"{path}: {unknown_name('model argument', name, (*CONFIG_FIELDS, *MODEL_ARGUMENTS))}")
@@ -93,6 +90,13 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"{path} holds {shown(values)}, but must hold keys and values")
     return values
+
+
+def _section(values: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
+    section = values.get(name)
+    if section is not None and not isinstance(section, dict):
+        raise UserError(f"{path} is not a config.json of timm: its {name} is {shown(section)}")
+    return section or {}
 
 
 @contextmanager
