@@ -8,7 +8,7 @@ from typing import Any
 from halonet_cli.files import add_checkpoint, check_checkpoint
 from halonet_cli.parser import UsageError, add_command
 
-FORMATS = ("onnx", "pt2", "hub")
+FORMATS = ("onnx", "pt2", "aoti", "hub")
 
 
 def add(commands: Any) -> None:

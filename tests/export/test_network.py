@@ -221,9 +221,9 @@ def test_a_file_that_gives_something_else_is_not_kept(suffix, tmp_path, monkeypa
     [
         (
             {"path": "a.txt"},
-            "cannot tell the format of a.txt: give --format, or a name that ends in one of .onnx, .pt2",
+            "cannot tell the format of a.txt: name it with the suffix .onnx or .pt2, or give --format",
         ),
-        ({"format": "onx"}, "format is 'onx', but must be onnx or pt2. Did you mean 'onnx'"),
+        ({"format": "onx"}, "format is 'onx', but must be onnx, pt2 or aoti. Did you mean 'onnx'"),
         ({"format": "pt2"}, "cannot write a.onnx: the name of a file of format pt2 must end in .pt2"),
         ({"path": "no/a.onnx"}, "cannot write no/a.onnx: there is no folder no"),
         ({"class_names": NAMES[:2]}, "2 class names for 5 classes"),

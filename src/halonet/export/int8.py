@@ -66,7 +66,9 @@ class Agreement(NamedTuple):
 
 
 def check_calibration(images: Images, format: str) -> None:
-    """Raise a `UserError` if torchao is needed and missing, or there are too few images."""
+    """Raise a `UserError` if the format has no int8, torchao is needed and missing, or there are too few images."""
+    if format == "aoti":
+        raise UserError("format is 'aoti', which has no int8: choose onnx or pt2, or leave the calibration images out")
     if format == "pt2" and find_spec("torchao") is None:
         raise UserError(f"exporting to pt2 in int8 needs torchao: {command_for_extra('export')}")
     if len(images) < LEAST_IMAGES:

@@ -34,7 +34,7 @@ class Exported:
         format: A name of `FORMATS`.
         bytes: Size of the file.
         seconds: Taken to trace and to write.
-        cpu_seconds: Likewise, of all threads; other work on the machine does not change it.
+        cpu_seconds: Likewise, of all threads and compilers; other work on the machine does not change it.
         verified: Sizes of the images [batch, height, width] at which the file gave what the network gives.
         error: The largest difference, relative to the largest output.
         agreement: How an int8 file compares with the network; None for other files, and if it was not verified.
@@ -109,6 +109,7 @@ def export_network(
     numbers = {"mean": preprocessing["mean"], "std": preprocessing["std"]} if normalize else {}
     deployable = Deployable(network, softmax=softmax, features=features, **numbers).eval()
     side = _side(preprocessing)
+    traced_side = FORMATS[name].traced_side or side
     outputs = _name_outputs(deployable, channels, max(side, bounds.min_size), softmax)
     metadata = {
         "class_names": list(class_names),
@@ -116,14 +117,14 @@ def export_network(
         "outputs": outputs,
         "halonet_version": halonet.__version__,
     }
-    start, cpu_start = time.perf_counter(), time.process_time()
+    start, cpu_start = time.perf_counter(), _cpu_seconds()
     try:
-        program = trace(deployable, channels, side, bounds)
+        program = trace(deployable, channels, traced_side, bounds)
     except LeastSizeError as error:
         if asked is not None:
             raise
         bounds = Bounds(min_size=error.least)
-        program = trace(deployable, channels, side, bounds)
+        program = trace(deployable, channels, traced_side, bounds)
     with explain_full_disk(path), tempfile.TemporaryDirectory(prefix=f".{path.stem}", dir=path.parent) as folder:
         written = Path(folder) / path.name
         if calibration is None:
@@ -131,7 +132,7 @@ def export_network(
         else:
             export = partial(export_module, channels=channels, side=side, bounds=bounds)
             write_int8(name, program, metadata, outputs, written, calibration, export)
-        seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
+        seconds, cpu_seconds = time.perf_counter() - start, _cpu_seconds() - cpu_start
         sizes = verification_sizes(side, bounds) if verify else ()
         error, agreement = 0.0, None
         if verify and calibration is not None:
@@ -197,6 +198,11 @@ def _is_rounding(network: nn.Module, image: Tensor, run: Run) -> bool:
         return False
     own = max(map(_difference, exact, ours))
     return max(map(_difference, exact, theirs)) <= min(4 * own, MOST_ROUNDING)
+
+
+def _cpu_seconds() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def _channels(network: nn.Module) -> int:

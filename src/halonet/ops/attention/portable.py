@@ -169,24 +169,26 @@ def halo_attention(
         windows: Of this map.
         border: "mask" or "zeros".
     """
-    num_windows, window = windows.codes.shape[:2]
+    window, codes = windows.codes.shape[1:]
+    slots = windows.slots[0] * windows.slots[1]
     if border == "zeros":
         key, value = F.pad(key, (0, 0, 0, 1)), F.pad(value, (0, 0, 0, 1))
-    queries = query.index_select(1, windows.queries).view(num_windows, *windows.slots, -1)
-    keys = key.index_select(1, windows.keys).view(num_windows, window, -1)
-    values = value.index_select(1, windows.keys).view(num_windows, window, -1)
+    # Only a number that depends on the map is left to be inferred: Inductor infers others wrongly.
+    queries = query.index_select(1, windows.queries).view(-1, *windows.slots, query.shape[-1])
+    keys = key.index_select(1, windows.keys).view(-1, window, key.shape[-1])
+    values = value.index_select(1, windows.keys).view(-1, window, value.shape[-1])
     positions = _position_logits(query, queries, row_table, column_table, windows)
     if windows.masks is not None:
-        slots, codes = windows.slots[0] * windows.slots[1], windows.codes.shape[2]
         if positions is None:
             positions = query.new_zeros(1).expand(*windows.shape, slots, codes)
         masked = positions.view(*windows.shape, slots, codes) + windows.masks
-        positions = masked.view(num_windows, *windows.slots, codes)
+        positions = masked.view(-1, *windows.slots, codes)
     if positions is not None:
         queries = torch.cat([queries, positions], -1)
         keys = torch.cat([keys, windows.codes], -1)
-    weights = (queries.view(num_windows, -1, queries.shape[-1]) @ keys.mT).softmax(-1)
-    return (weights @ values).view(query.shape[0], -1, value.shape[-1]).index_select(1, windows.result)
+    weights = (queries.view(-1, slots, queries.shape[-1]) @ keys.mT).softmax(-1)
+    batch, blocks, heads = windows.shape
+    return (weights @ values).view(batch, blocks * heads * slots, value.shape[-1]).index_select(1, windows.result)
 
 
 def _position_logits(
@@ -204,7 +206,7 @@ def _position_logits(
         column_table = column_table.index_select(0, windows.column_tables)
     row_logits = queries[..., : row_table.shape[-2]] @ row_table
     by_column = query[..., query.shape[-1] - column_table.shape[-2] :].index_select(1, windows.queries_by_column)
-    by_column = by_column.view(queries.shape[0], *reversed(windows.slots), -1)
+    by_column = by_column.view(-1, *reversed(windows.slots), by_column.shape[-1])
     return torch.cat([row_logits, (by_column @ column_table).transpose(1, 2)], -1)
 
 
