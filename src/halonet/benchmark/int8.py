@@ -1,6 +1,7 @@
 """What int8 costs and gains, in ONNX Runtime and compiled by PyTorch: accuracy, size and time beside float32."""
 
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch._inductor import config as inductor
 
 import halonet
+from halonet.benchmark.networks import create_network
 from halonet.benchmark.record import Row
 from halonet.benchmark.settings import Settings
 from halonet.benchmark.timing import time_in_turns
@@ -32,7 +34,7 @@ def measure_int8(settings: Settings) -> Iterator[Row]:
     yield _compare(trained.model, calibration, images, labels, f"{QUESTION['weights']}, 28 px", settings)
     torch.manual_seed(0)
     noise = torch.randn(max(10, settings.batch), 3, 256, 256)
-    yield _compare(halonet.create_model("h0").eval(), noise, noise, None, "h0, 256 px", settings)
+    yield _compare(create_network("h0").eval(), noise, noise, None, "h0, 256 px", settings)
 
 
 def _read(trained: TrainedClassifier, split: str, count: int) -> tuple[Tensor, Tensor]:
@@ -73,7 +75,8 @@ def _open(path: Path, settings: Settings) -> Callable[[Tensor], Tensor]:
 
     @torch.inference_mode()
     def run(image: Tensor) -> Tensor:
-        with inductor.patch(freezing=True):  # weights become constants
+        with inductor.patch(freezing=True), warnings.catch_warnings():  # freezing: weights become constants
+            warnings.filterwarnings("ignore", "To copy construct", UserWarning)  # of Inductor's own code
             return module(image)
 
     return run

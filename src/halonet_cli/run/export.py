@@ -4,9 +4,9 @@ import argparse
 import dataclasses
 from collections.abc import Sequence
 
-from halonet.classification.checkpoint import load_checkpoint
+from halonet.classification.checkpoint import data_config, load_checkpoint
 from halonet.classification.evaluation import preprocessing
-from halonet.classification.hub import data_config, save_to_hub_folder
+from halonet.classification.hub import save_to_hub_folder
 from halonet.complaints import must_be_one_of
 from halonet.data import AugmentationConfig, build_transform, find_images
 from halonet.detection.checkpoint import DETECTORS, load_detector
