@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import halonet
+from halonet.complaints import wrong
 from halonet.engine.files import check_output_file, explain_full_disk
 from halonet.errors import ExportError, UserError
 from halonet.export.formats import FORMATS, Run, as_list, find_format
@@ -100,6 +101,8 @@ def export_network(
     check_output_file(path)
     if calibration is not None:
         check_calibration(calibration, name)
+    if FORMATS[name].traced_side and bounds is not None and bounds.max_size is not None:
+        raise wrong("max_size", bounds.max_size, f"left out for {name}, whose programs take images of any size")
     refuse_plain_timm(network)
     channels = getattr(network, "in_chans", None) or _channels(network)
     preprocessing = dict(preprocessing or _describe(network))
