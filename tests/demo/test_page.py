@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from halonet.demo.attention import area_of, canvas_size
+from halonet.demo.attention import View, area_of, canvas_size, describe_view
 from halonet.demo.model import open_model
 from halonet.demo.page import EXAMPLES, launch
 from halonet.errors import UserError
@@ -161,6 +161,33 @@ def test_the_sliders_choose_layer_and_head(tab):
 
 
 @needs_browser
+def test_a_number_that_is_no_layer_shows_the_nearest(tab):
+    number = tab.locator("#layer input[type=number]")
+    for typed, shown in [("99", 5), ("-3", 0), ("2", 2), ("", 0)]:
+        number.fill(typed)
+        number.press("Enter")
+        wait_for_text(tab, "#told", f"Layer {shown} of 0 to 5")
+    assert tab.locator(".toast-body").count() == 0
+
+
+@needs_browser
+def test_two_visitors_see_their_own_pictures(tab, browser, server, cifar10):
+    other = browser.new_context().new_page()
+    other.set_default_timeout(15_000)
+    other.goto(server.local_url)
+    other.wait_for_selector("#attention img")
+    upload(other, "coffee.jpg", (EXAMPLES / "coffee.jpg").read_bytes())
+    wait_for_text(other, "#notice", cifar10.answer(str(EXAMPLES / "coffee.jpg")).summary)
+    for page, name in [(tab, "cat"), (other, "coffee")]:
+        answer = cifar10.answer(str(EXAMPLES / f"{name}.jpg"))
+        page.locator("#layer input[type=number]").fill("4")
+        wait_for_text(page, "#told", "Layer 4 of")
+        assert text_of(page, "#told") == describe_view(answer.layers, View((16, 16), 4, None)).replace("**", "")
+        assert f"it chooses {answer.summary}" in text_of(page, "#notice")
+    other.context.close()
+
+
+@needs_browser
 def test_bad_uploads_are_told_and_the_server_lives_on(tab, monkeypatch):
     for name, content, words in [
         ("broken.png", b"no picture at all", "broken.png is not an image that can be read"),
@@ -212,5 +239,5 @@ def test_the_page_is_served_on_this_machine_alone(server, sought):
 
 def test_a_port_in_use_is_told(server, cifar10):
     port = server.server_port
-    with pytest.raises(UserError, match=f"^port {port} is in use: choose another with --port N$"):
+    with pytest.raises(UserError, match=f"^port {port} is in use or not allowed: choose another with --port N$"):
         launch(cifar10, port)

@@ -19,6 +19,7 @@ EXAMPLES = Path(__file__).parent / "examples"
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Ubuntu", "DejaVu Sans", "sans-serif"]
 CSS = f"""
 .gradio-container {{ max-width: 1240px !important; margin: 0 auto !important; }}
+#head .html-container {{ padding: 0; }}
 #head h1 {{ font-size: 1.7rem; margin-bottom: .25rem; }}
 #head p {{ max-width: 75rem; }}
 #notice .doubt, #notice .error {{ border-radius: 8px; padding: .6rem .85rem; margin-top: .4rem; }}
@@ -32,12 +33,14 @@ CSS = f"""
 #key .window {{ border: 3px dashed {WINDOW}; }}
 #key .heat {{ width: 4em; background: linear-gradient(90deg, #f6dbe6, #e12850, #ff8228, #fff05a); }}
 #key .pixel {{ border: 2px solid #000; background: #fff; border-radius: 50%; width: .8em; height: .8em; }}
+#key .beyond {{ background: repeating-linear-gradient(-45deg, #f2f3f5 0 3px, #c3c8d0 3px 5px); }}
 #attention img {{ cursor: crosshair; }}
+@media (max-width: 640px) {{ #attention, #attention * {{ height: auto !important; }} }}
 footer {{ display: none !important; }}
 """
 KEY = (
     '<span class="pixel"></span>pixel<span class="block"></span>its block<span class="window"></span>what it can see: '
-    'block and halo<span class="heat"></span>attention'
+    'block and halo<span class="heat"></span>attention<span class="beyond"></span>beyond the picture'
 )
 
 
@@ -49,7 +52,7 @@ def make_page(model: Model) -> gr.Blocks:
     with gr.Blocks(title=f"halonet: {model.name}", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         answer = gr.State(None, time_to_live=3600)
         pixel = gr.State(None)
-        gr.Markdown(f"# halonet · {html.escape(model.name)}\n{model.knows}", elem_id="head")
+        gr.HTML(f"<h1>halonet · {html.escape(printable(model.name))}</h1><p>{model.knows}</p>", elem_id="head")
         with gr.Row():
             with gr.Column(scale=5):
                 gr.Markdown(f"### Picture: drop, paste or choose one of at most {MEGABYTES} MB")
@@ -97,23 +100,16 @@ def make_page(model: Model) -> gr.Blocks:
                 )
                 gr.HTML(KEY, elem_id="key")
                 with gr.Row(equal_height=True):
-                    layer = gr.Slider(0, 1, 0, step=1, precision=0, label="Layer", elem_id="layer", buttons=[])
-                    head = gr.Slider(0, 1, 0, step=1, precision=0, label="Head", elem_id="one-head", buttons=[])
+                    layer = _slider("Layer", "layer", len(model.heads) - 1)
+                    head = _slider("Head", "one-head", max(model.heads) - 1)
                     mean = gr.Checkbox(True, label="Mean of all heads", elem_id="mean")
                 told = gr.Markdown(elem_id="told")
 
         def draw(answer: Answer | None, pixel: tuple[int, int] | None, layer: int, head: int, mean: bool) -> Any:
             if answer is None or pixel is None:
-                return None, "", gr.skip(), gr.skip()
-            last_layer = len(answer.layers) - 1
-            last_head = answer.layers[min(layer, last_layer)].num_heads - 1
-            view = View(pixel, min(layer, last_layer), None if mean else min(head, last_head))
-            return (
-                draw_view(answer.layers, answer.seen, view),
-                describe_view(answer.layers, view),
-                _limit(layer, last_layer),
-                _limit(head, last_head),
-            )
+                return None, ""
+            view = View(pixel, layer, None if mean else min(head, model.heads[layer] - 1))
+            return draw_view(answer.layers, answer.seen, view), describe_view(answer.layers, view)
 
         def show(path: str | None, layer: int, head: int, mean: bool) -> Any:
             answer, message = None, ""
@@ -135,7 +131,7 @@ def make_page(model: Model) -> gr.Blocks:
             pixel = pixel_at(answer.layers[layer], *event.index)
             return pixel, *draw(answer, pixel, layer, head, mean)
 
-        view, drawn = [layer, head, mean], [attention, told, layer, head]
+        view, drawn = [layer, head, mean], [attention, told]
         results = [answer, pixel, notice, labels, instances]
         gr.on([page.load, upload.change], show, [upload, *view], [*results, *drawn], show_progress="minimal")
         attention.select(click, [answer, *view], [pixel, *drawn], show_progress="hidden")
@@ -151,10 +147,13 @@ def make_page(model: Model) -> gr.Blocks:
     return page
 
 
-def _limit(number: int, last: int) -> gr.Slider:
-    """Change the end of a slider; its value only if it is beyond, since the user may have moved it meanwhile."""
-    changes: dict[str, Any] = {} if number <= last else {"value": last}
-    return gr.Slider(maximum=max(1, last), interactive=last > 0, **changes)
+def _slider(label: str, place: str, last: int) -> gr.Slider:
+    slider = gr.Slider(
+        0, max(1, last), 0, step=1, precision=0, label=label, elem_id=place, buttons=[], interactive=last > 0
+    )
+    # People can type any number, or delete it; Gradio would answer with a traceback.
+    slider.preprocess = lambda number: min(max(round(number or 0), 0), last)
+    return slider
 
 
 def _tell(model: Model, answer: Answer) -> str:
@@ -180,7 +179,7 @@ def launch(model: Model, port: int | None) -> gr.Blocks:
         port: None takes the first free one from 7860 on.
 
     Raises:
-        UserError: The port is in use.
+        UserError: The port is in use, or not allowed.
     """
     page = make_page(model)
     try:
@@ -199,6 +198,6 @@ def launch(model: Model, port: int | None) -> gr.Blocks:
             css=CSS,
         )
     except OSError as error:
-        where = "7860 to 7959 are" if port is None else f"{port} is"
-        raise UserError(f"port {where} in use: choose another with --port N") from error
+        where = "ports 7860 to 7959 are" if port is None else f"port {port} is"
+        raise UserError(f"{where} in use or not allowed: choose another with --port N") from error
     return page
