@@ -237,6 +237,15 @@ def test_the_page_is_served_on_this_machine_alone(server, sought):
     assert server.analytics_enabled is False
 
 
+def test_a_proxy_is_not_asked_for_this_machine(cifar10, monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "example.org")
+    monkeypatch.setenv("NO_PROXY", "example.org")
+    launch(cifar10, None).close(verbose=False)
+    assert os.environ["no_proxy"] == os.environ["NO_PROXY"] == "example.org,127.0.0.1"
+
+
 def test_a_port_in_use_is_told(server, cifar10):
     port = server.server_port
     with pytest.raises(UserError, match=f"^port {port} is in use or not allowed: choose another with --port N$"):

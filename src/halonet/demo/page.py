@@ -1,8 +1,10 @@
 """The demo page: a picture, what the network makes of it, and where a clicked pixel looks."""
 
 import html
+import os
 from pathlib import Path
 from typing import Any
+from urllib.request import getproxies_environment
 
 import gradio as gr
 from gradio.themes import Default
@@ -182,6 +184,9 @@ def launch(model: Model, port: int | None) -> gr.Blocks:
         UserError: The port is in use, or not allowed.
     """
     page = make_page(model)
+    # Gradio asks its own server whether it answers, and fails if a proxy is to carry that.
+    direct = ",".join(filter(None, [getproxies_environment().get("no"), "127.0.0.1"]))
+    os.environ |= {"no_proxy": direct, "NO_PROXY": direct}
     try:
         page.launch(
             server_name="127.0.0.1",
