@@ -18,6 +18,7 @@ from halonet.data import build_transform
 from halonet.data.detection.coco_file import distinct_labels
 from halonet.data.detection.dataset import build_detection_transform
 from halonet.data.images import GRAY_MODES, decode_header, decode_image
+from halonet.demo.familiarity import SHARE, Familiarity, read_familiarity
 from halonet.detection.checkpoint import DETECTORS, load_detector
 from halonet.detection.mask_rcnn import FasterRCNN
 from halonet.detection.results import Masks, to_results
@@ -86,8 +87,9 @@ class Model:
 
     finds_instances = False
 
-    def __init__(self, name: str, source: Path) -> None:
+    def __init__(self, name: str, source: Path, familiarity: Familiarity | None = None) -> None:
         self.name = name
+        self.familiarity = familiarity
         self._lock = threading.Lock()  # `record_attention` hangs hooks on the network, which all visitors share
         self._load(source)
         self.knows = self._describe(source)
@@ -149,10 +151,17 @@ class Model:
     @torch.inference_mode()
     def _answer(self, picture: Image.Image) -> Answer:
         image = self.transform(picture)[None]
-        probabilities = self.network(image).softmax(1)[0].tolist()
+        features = self.network.forward_head(self.network.forward_features(image), pre_logits=True)
+        probabilities = self.network.classifier(features).softmax(1)[0].tolist()
         by_label = dict(zip(self.labels, probabilities, strict=True))
         best = max(self.labels, key=lambda label: by_label[label])
         doubts = self._doubts_about(picture, self.config.image_size)
+        if self.familiarity is not None and self.familiarity.is_strange(features):
+            doubts.insert(
+                0,
+                f"The network sees it farther from every label than {100 - 100 * SHARE:.0f} % of the pictures that it "
+                "was validated on.",
+            )
         if by_label[best] < UNSURE:
             doubts.insert(
                 0, f"The best guess gets only {100 * by_label[best]:.0f} %, and this page doubts guesses under 50 %."
@@ -234,12 +243,14 @@ def open_model(source: str | Path) -> Model:
     """Load the classifier or the detector of a checkpoint.
 
     Raises:
-        UserError: As `load_checkpoint` and `load_detector`.
+        UserError: As `load_checkpoint`, `load_detector` and `read_familiarity`.
     """
     path = Path(source)
-    _, information, _ = read_weights(path)
-    kind = Detector if saved_from(information) in DETECTORS else Model
-    return kind(path.name.removesuffix(".safetensors").removesuffix(".ckpt"), path)
+    weights = read_weights(path)
+    name = path.name.removesuffix(".safetensors").removesuffix(".ckpt")
+    if saved_from(weights.information) in DETECTORS:
+        return Detector(name, path)
+    return Model(name, path, read_familiarity(weights))
 
 
 def open_limited(path: Path) -> Image.Image:
