@@ -27,6 +27,13 @@ def test_the_answer_is_that_of_predict(cifar10):
     assert answer.layers[0].name == "stages.1.0.mixer"
 
 
+@pytest.mark.parametrize("name", ["cat", "bird"])
+def test_examples_of_what_the_network_knows_are_named_without_a_doubt(name, cifar10):
+    answer = cifar10.answer(str(EXAMPLES / f"{name}.jpg"))
+    assert answer.summary.startswith(f"{name}, ")
+    assert answer.doubts == []
+
+
 def test_the_page_says_what_the_network_knows(cifar10):
     assert "10 labels: <b>airplane, automobile, bird" in cifar10.knows
     assert "color pictures of CIFAR-10 (JPEG), and labels 84.5 % of 10,000 test pictures correctly" in cifar10.knows

@@ -48,7 +48,7 @@ KEY = (
 
 def make_page(model: Model) -> gr.Blocks:
     """Build the page of a network."""
-    examples = [EXAMPLES / "cat.jpg", EXAMPLES / "rocket.jpg", EXAMPLES / "coffee.jpg", NUCLEI / "test.png"]
+    examples = [*(EXAMPLES / f"{name}.jpg" for name in ("cat", "bird", "rocket", "coffee")), NUCLEI / "test.png"]
     if model.finds_instances:
         examples = examples[::-1]
     with gr.Blocks(title=f"halonet: {model.name}", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
