@@ -1,5 +1,6 @@
 """The page in a real browser: an installed Chromium, driven by Playwright, with connections to this machine alone."""
 
+import gc
 import io
 import os
 import re
@@ -76,6 +77,8 @@ def server(sought, cifar10) -> Iterator[gradio.Blocks]:
     page = launch(cifar10, None)
     yield page
     page.close(verbose=False)
+    del page
+    gc.collect()  # sockets that Gradio leaves open are an error only after the tests
 
 
 @pytest.fixture
@@ -243,6 +246,7 @@ def test_a_proxy_is_not_asked_for_this_machine(cifar10, monkeypatch):
     monkeypatch.setenv("no_proxy", "example.org")
     monkeypatch.setenv("NO_PROXY", "example.org")
     launch(cifar10, None).close(verbose=False)
+    gc.collect()  # as above
     assert os.environ["no_proxy"] == os.environ["NO_PROXY"] == "example.org,127.0.0.1"
 
 

@@ -22,7 +22,7 @@ FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Ubuntu", "DejaVu S
 CSS = f"""
 .gradio-container {{ max-width: 1240px !important; margin: 0 auto !important; }}
 #head .html-container {{ padding: 0; }}
-#head h1 {{ font-size: 1.7rem; margin-bottom: .25rem; }}
+#head h1 {{ font-size: 1.7rem; margin-bottom: .5rem; }}
 #head p {{ max-width: 75rem; }}
 #notice .doubt, #notice .error {{ border-radius: 8px; padding: .6rem .85rem; margin-top: .4rem; }}
 #notice .doubt {{ background: #fff4d6; color: #5c4200; border-left: 4px solid #e0a100; }}
@@ -41,8 +41,8 @@ CSS = f"""
 footer {{ display: none !important; }}
 """
 KEY = (
-    '<span class="pixel"></span>pixel<span class="block"></span>its block<span class="window"></span>what it can see: '
-    'block and halo<span class="heat"></span>attention<span class="beyond"></span>beyond the picture'
+    '<span class="pixel"></span>pixel<span class="block"></span>its block<span class="window"></span>what it sees: '
+    'block and halo<span class="heat"></span>attention<span class="beyond"></span>outside'
 )
 
 
