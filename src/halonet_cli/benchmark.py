@@ -69,7 +69,7 @@ def add(commands: Any) -> None:
         kinds, "export", "benchmark_export:run_export", "export networks, verify the files, and say what it took"
     )
     export.add_argument("--models", nargs="+", metavar="NAME", help="rows of `halonet info` (default: all)")
-    export.add_argument("--formats", nargs="+", metavar="NAME", help="onnx, pt2 (default: both)")
+    export.add_argument("--formats", nargs="+", metavar="NAME", help="onnx, pt2, aoti (default: onnx and pt2)")
     export.add_argument("--speed", action="store_true", help="time the networks in ONNX Runtime beside ours instead")
     export.add_argument("--image-size", type=int, default=256, help="with --speed: side of the images in pixels")
     add_settings(export, batch=1, repeats=15)

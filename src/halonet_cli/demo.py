@@ -3,19 +3,25 @@
 import argparse
 from typing import Any
 
-from halonet_cli.files import check_checkpoint
+from halonet_cli.files import CHECKPOINT, check_checkpoint
 from halonet_cli.parser import UsageError, add_command
 
 
 def add(commands: Any) -> None:
     """Add the command."""
-    demo = add_command(commands, "demo", "demo:run_demo", "show a network on a local web page", check=_check)
+    demo = add_command(
+        commands,
+        "demo",
+        "demo:run_demo",
+        "serve a web page on this machine: try a network on pictures, and see where it looks",
+        check=_check,
+    )
     demo.add_argument(
         "checkpoint",
         nargs="?",
-        help="a run folder, a model.safetensors, a .ckpt or a name, also of a detector; default: the CIFAR-10 network",
+        help=f"{CHECKPOINT}; of a classifier or a detector (default: mini32.cifar10)",
     )
-    demo.add_argument("--port", type=int, metavar="N", help="default: the first free one from 7860 on")
+    demo.add_argument("--port", type=int, metavar="N", help="the port (default: the first free one from 7860 on)")
 
 
 def _check(options: argparse.Namespace) -> None:

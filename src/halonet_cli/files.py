@@ -7,6 +7,8 @@ from pathlib import Path
 from halonet_cli.parser import Parser, UsageError
 from halonet_cli.recipe_check import halonet_folder
 
+CHECKPOINT = "a run folder, a folder for the Hub, a model.safetensors, a .ckpt or the name of weights"
+
 
 def add_root(parser: Parser, summary: str) -> None:
     """Add the flag `--data.root`."""
@@ -15,9 +17,7 @@ def add_root(parser: Parser, summary: str) -> None:
 
 def add_checkpoint(parser: Parser) -> None:
     """Add the checkpoint that a command reads."""
-    parser.add_argument(
-        "checkpoint", help="a run folder, a folder for the Hub, a model.safetensors, a .ckpt or the name of weights"
-    )
+    parser.add_argument("checkpoint", help=CHECKPOINT)
 
 
 def check_checkpoint(options: argparse.Namespace) -> None:

@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,13 @@ PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
 @pytest.mark.parametrize("page", [page for page in PAGES if page not in GENERATED])
 def test_a_page_can_be_read_in_one_sitting(page):
     assert len((DOCS / page).read_text(encoding="utf-8").split()) <= 2500
+
+
+def test_every_page_with_python_is_run_by_a_test():
+    others = [path for path in Path(__file__).parent.glob("test_*.py") if path.name != Path(__file__).name]
+    tests = "".join(path.read_text(encoding="utf-8") for path in others)
+    pages = [page for page in PAGES if "```python" in (DOCS / page).read_text(encoding="utf-8")]
+    assert [page for page in pages if f'"{page}"' not in tests] == []
 
 
 def test_generated_pages_exist():

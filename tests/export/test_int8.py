@@ -147,6 +147,12 @@ def test_at_most_256_images_are_read_evenly_spaced():
     assert (len(read), read[-1]) == (MOST_IMAGES, 996)
 
 
+def test_a_compiled_program_in_int8_is_refused(trained, tmp_path):
+    with pytest.raises(UserError, match="format is 'aoti', which has no int8: choose onnx or pt2"):
+        export_network(trained.model, tmp_path / "a.pt2", format="aoti", calibration=torch.rand(10, 1, 28, 28))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_few_images_are_refused(trained, tmp_path):
     message = "int8 needs at least 10 images to calibrate with, but there are 9: give some 256"
     with pytest.raises(UserError, match=message) as caught:

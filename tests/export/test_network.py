@@ -18,6 +18,8 @@ from halonet.benchmark.networks import randomize_norms
 from halonet.errors import ExportError, UserError
 from halonet.export import Bounds, export_network
 from halonet.export.formats import FORMATS, Run
+from halonet.export.network import verify_file
+from halonet.export.program import trace
 from halonet.installation import command_for_extra
 
 SMALL = {"num_classes": 5, "depths": (1, 3), "num_heads": (2, 4)}
@@ -128,6 +130,21 @@ def test_features_of_all_levels_are_exported_within_bounds(tmp_path):
         Bounds(min_size=9, max_size=9)
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"downsampling": "pool"},
+        {"final_width": 24, "num_heads": (1, 1)},
+        {"block_size": 3, "convolution_stages": (2,)},
+        {"centered": True, "position": "none"},
+    ],
+    ids=str,
+)
+def test_every_kind_of_network_can_be_traced_for_all_sizes(overrides):
+    program = trace(make_network(depths=(1, 1), **overrides), 3, 28)
+    assert [int(each.lower) for each in program.range_constraints.values()] == [1, 1, 1]
+
+
 class TimmLayer(nn.Sequential):
     """A layer of timm between a convolution and a classifier."""
 
@@ -148,6 +165,44 @@ def test_a_layer_of_timm_is_exported_after_accelerate(tmp_path):
             assert_close(run(path, image)[0], network(image), atol=1e-5, rtol=1e-5)
 
 
+class OneSize(nn.Sequential):
+    """Takes images of 28 x 28 pixels."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        assert input.shape[2:] == (28, 28)
+        return super().forward(input)
+
+
+def test_a_network_for_one_size_is_refused(tmp_path):
+    with pytest.raises(UserError, match="OneSize fails on images of 1 x 2 to 128 x 256 pixels: only networks"):
+        export_network(OneSize(nn.Conv2d(3, 4, 1)), tmp_path / "a.pt2")
+    assert list(tmp_path.iterdir()) == []
+
+
+class Magnifier(nn.Module):
+    """Magnifies rounding: nearly all of its input cancels."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return ((image + 2000) - 2000).mean((2, 3))
+
+
+@pytest.mark.parametrize(("deviation", "is_kept"), [(0.5, True), (20.0, False)])
+def test_a_file_may_differ_from_a_network_that_magnifies_rounding_as_much_as_the_network_from_itself(
+    deviation, is_kept, tmp_path
+):
+    network, sizes = Magnifier(), [(4, 1, 1)]
+
+    def run_file(image: Tensor) -> list[Tensor]:
+        exact = network(image.double())
+        return [(exact - deviation * (network(image) - exact)).float()]
+
+    if is_kept:
+        assert verify_file(run_file, network, 3, sizes, tmp_path / "a.pt2") < 1e-2
+    else:
+        with pytest.raises(ExportError, match=r"a.pt2 was not written"):
+            verify_file(run_file, network, 3, sizes, tmp_path / "a.pt2")
+
+
 @pytest.mark.parametrize("suffix", ["pt2"])
 def test_a_file_that_gives_something_else_is_not_kept(suffix, tmp_path, monkeypatch):
     network = make_network(depths=(1,), num_heads=(2,))
@@ -166,9 +221,9 @@ def test_a_file_that_gives_something_else_is_not_kept(suffix, tmp_path, monkeypa
     [
         (
             {"path": "a.txt"},
-            "cannot tell the format of a.txt: give --format, or a name that ends in one of .onnx, .pt2",
+            "cannot tell the format of a.txt: name it with the suffix .onnx or .pt2, or give --format",
         ),
-        ({"format": "onx"}, "format is 'onx', but must be onnx or pt2. Did you mean 'onnx'"),
+        ({"format": "onx"}, "format is 'onx', but must be onnx, pt2 or aoti. Did you mean 'onnx'"),
         ({"format": "pt2"}, "cannot write a.onnx: the name of a file of format pt2 must end in .pt2"),
         ({"path": "no/a.onnx"}, "cannot write no/a.onnx: there is no folder no"),
         ({"class_names": NAMES[:2]}, "2 class names for 5 classes"),

@@ -1,7 +1,6 @@
 """Exports of all networks, verified, with time and size; and the speed of one in ONNX Runtime beside ours."""
 
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,32 +17,25 @@ from halonet.export.program import INPUT
 from halonet.models import HALONETS
 
 
-def measure_exports(names: list[str], formats: list[str], done: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Export networks and verify the files; yield what each export took.
+def measure_export(name: str, format: str) -> dict[str, Any]:
+    """Export a row of `HALONETS`, verify the file, and return what the export took.
 
-    Args:
-        names: Rows of `HALONETS`.
-        formats: Names of `FORMATS`.
-        done: What earlier runs yielded; it is not done again.
+    Raises:
+        ExportError: The file gives something else than the network.
     """
-    known = {(row["model"], row["format"]) for row in done}
-    for name in names:
-        for format in formats:
-            if (name, format) in known:
-                continue
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / f"{name}{FORMATS[format].suffix}"
-                exported = export_network(create_network(name), path, format=format)
-            yield {
-                "model": name,
-                "format": format,
-                "image_size": HALONETS[name].image_size,
-                "cpu_seconds": round(exported.cpu_seconds, 1),
-                "seconds": round(exported.seconds, 1),
-                "mebibytes": round(exported.bytes / 2**20, 1),
-                "verified": [list(size) for size in exported.verified],
-                "error": float(f"{exported.error:.1e}"),
-            }
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{name}{FORMATS[format].suffix}"
+        exported = export_network(create_network(name), path, format=format)
+    return {
+        "model": name,
+        "format": format,
+        "image_size": HALONETS[name].image_size,
+        "cpu_seconds": round(exported.cpu_seconds, 1),
+        "seconds": round(exported.seconds, 1),
+        "mebibytes": round(exported.bytes / 2**20, 1),
+        "verified": [list(size) for size in exported.verified],
+        "error": float(f"{exported.error:.1e}"),
+    }
 
 
 def measure_speed(name: str, settings: Settings, image_size: int) -> Row:

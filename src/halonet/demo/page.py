@@ -154,7 +154,7 @@ def _slider(label: str, place: str, last: int) -> gr.Slider:
         0, max(1, last), 0, step=1, precision=0, label=label, elem_id=place, buttons=[], interactive=last > 0
     )
     # People can type any number, or delete it; Gradio would answer with a traceback.
-    slider.preprocess = lambda number: min(max(round(number or 0), 0), last)
+    slider.preprocess = lambda payload: min(max(round(payload or 0), 0), last)
     return slider
 
 

@@ -13,6 +13,7 @@ from torch.export import ExportedProgram
 
 from halonet.complaints import must_be_one_of
 from halonet.errors import UserError
+from halonet.export.compiled import TRACED_SIDE, check_compiler, compile_program, open_compiled
 from halonet.export.onnx_model import open_session, set_metadata, translate
 from halonet.export.program import AXES, INPUT
 from halonet.installation import command_for_extra
@@ -30,6 +31,8 @@ class Format:
         write: Writes a program with its metadata to a file; also given the names of the outputs.
         open: Reads a file, and returns what runs it.
         packages: What must be installed, all of the extra "export".
+        check: Raises a `UserError` if something else is missing.
+        traced_side: Side in pixels of the images to trace with; None takes the one that the network is made for.
     """
 
     summary: str
@@ -37,6 +40,8 @@ class Format:
     write: Callable[[ExportedProgram, Mapping[str, Any], Sequence[str], Path], object]
     open: Callable[[Path], Run]
     packages: tuple[str, ...] = ()
+    check: Callable[[], object] | None = None
+    traced_side: int | None = None
 
 
 def find_format(name: str | None, path: Path) -> str:
@@ -48,8 +53,8 @@ def find_format(name: str | None, path: Path) -> str:
     if name is None:
         name = next((each for each, format in FORMATS.items() if format.suffix == path.suffix), None)
     if name is None:
-        suffixes = ", ".join(dict.fromkeys(format.suffix for format in FORMATS.values()))
-        raise UserError(f"cannot tell the format of {path}: give --format, or a name that ends in one of {suffixes}")
+        suffixes = " or ".join(dict.fromkeys(format.suffix for format in FORMATS.values()))
+        raise UserError(f"cannot tell the format of {path}: name it with the suffix {suffixes}, or give --format")
     if name not in FORMATS:
         raise must_be_one_of("format", name, list(FORMATS)).error()
     format = FORMATS[name]
@@ -58,6 +63,8 @@ def find_format(name: str | None, path: Path) -> str:
     for package in format.packages:
         if find_spec(package) is None:
             raise UserError(f"exporting to {name} needs {package}: {command_for_extra('export')}")
+    if format.check is not None:
+        format.check()
     return name
 
 
@@ -93,6 +100,15 @@ def _open_program(path: Path) -> Run:
     return lambda image: as_list(module(image))
 
 
+def _write_compiled(program: ExportedProgram, metadata: Mapping[str, Any], outputs: Sequence[str], path: Path) -> None:
+    compile_program(program, _texts(metadata), path)
+
+
+def _open_compiled(path: Path) -> Run:
+    module = open_compiled(path)
+    return lambda image: as_list(module(image))
+
+
 def as_list(outputs: Any) -> list[Tensor]:
     """List the outputs of a network, which may be a single tensor."""
     return [outputs] if isinstance(outputs, Tensor) else list(outputs)
@@ -107,5 +123,13 @@ FORMATS = {
         packages=("onnx", "onnxscript", "onnxruntime"),
     ),
     "pt2": Format("an exported program of PyTorch", ".pt2", _write_program, _open_program),
+    "aoti": Format(
+        "a program compiled for this processor by AOTInductor",
+        ".pt2",
+        _write_compiled,
+        _open_compiled,
+        check=check_compiler,
+        traced_side=TRACED_SIDE,
+    ),
 }
 """By name; of formats with the same suffix, a file without a format is the first."""

@@ -66,7 +66,9 @@ class Agreement(NamedTuple):
 
 
 def check_calibration(images: Images, format: str) -> None:
-    """Raise a `UserError` if torchao is needed and missing, or there are too few images."""
+    """Raise a `UserError` if the format has no int8, torchao is needed and missing, or there are too few images."""
+    if format == "aoti":
+        raise UserError("format is 'aoti', which has no int8: choose onnx or pt2, or leave the calibration images out")
     if format == "pt2" and find_spec("torchao") is None:
         raise UserError(f"exporting to pt2 in int8 needs torchao: {command_for_extra('export')}")
     if len(images) < LEAST_IMAGES:
@@ -126,9 +128,14 @@ def _quantize_onnx(in_float: Path, path: Path, images: Images) -> None:
 
 def _layers(model: Any) -> list[str]:
     """Name the layers with weights, except the first, where int8 costs most accuracy and saves least time."""
-    weights = {each.name for each in model.graph.initializer if len(each.dims) in (2, 4)}
-    kinds = ("Conv", "Gemm", "MatMul")
-    layers = [node.name for node in model.graph.node if node.op_type in kinds and node.input[1] in weights]
+    # A product with a tensor of other dimensions looks positions up, which belongs to attention.
+    weights = {each.name: len(each.dims) for each in model.graph.initializer}
+    dimensions = {"Conv": 4, "Gemm": 2, "MatMul": 2}
+    layers = [
+        node.name
+        for node in model.graph.node
+        if node.op_type in dimensions and weights.get(node.input[1]) == dimensions[node.op_type]
+    ]
     return layers[1:]
 
 

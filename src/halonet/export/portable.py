@@ -119,10 +119,14 @@ class PortableAttention(nn.Module):
         """Attend within feature maps; returns the pixels and the size of the result."""
         geometry = self._geometry(size)
         if self.positions is not None:
-            pixels = (pixels.view(size.batch, -1, pixels.shape[1]) + self._encode(size)).view(pixels.shape)
+            pixels = (by_image(pixels, size) + self._encode(size)).view(pixels.shape)
+        grid = Size(size.batch, geometry.rows.num_queries, geometry.columns.num_queries)
         query = self.query(self.subsample(pixels, size))
         projected = (query, self.key(pixels), self.value(pixels))
-        query, key, value = (each.view(size.batch, -1, each.shape[1] // self.num_heads) for each in projected)
+        query, key, value = (
+            each.view(size.batch, place.rows * place.columns * self.num_heads, each.shape[1] // self.num_heads)
+            for each, place in zip(projected, (grid, size, size), strict=True)
+        )
         row_table, column_table = self._tables(geometry)
         result = halo_attention(
             query,
@@ -133,7 +137,6 @@ class PortableAttention(nn.Module):
             windows=self._windows(size, pixels),
             border=self.border,
         )
-        grid = Size(size.batch, geometry.rows.num_queries, geometry.columns.num_queries)
         return result.reshape(-1, self.value.out_features), grid
 
     def _encode(self, size: Size) -> Float[Tensor, "pixels_of_a_map channels"]:
@@ -151,7 +154,7 @@ class PortableAttention(nn.Module):
         if queried is None:
             return pixels
         # Not by slices: whether those must be copied is a question that binds the program to some sizes.
-        return pixels.view(size.batch, -1, pixels.shape[1]).index_select(1, queried).flatten(0, 1)
+        return by_image(pixels, size).index_select(1, queried).view(-1, pixels.shape[1])
 
     def _geometry(self, size: Size) -> Geometry:
         rows, columns = (make_axis(n, *numbers) for n, numbers in zip(size[1:], self.numbers, strict=True))
@@ -202,7 +205,24 @@ class PortableStage(nn.Sequential):
         return to_maps(pixels, size)
 
 
-class PortablePool(nn.Module):
+class PortableAveragePool(nn.Module):
+    """Average pooling by `ceil_mode`, for which torch.export cannot prove the size of the result."""
+
+    def __init__(self, kernel_size: int | tuple[int, int]) -> None:
+        super().__init__()
+        self.kernel_size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+
+    def forward(
+        self, x: Float[Tensor, "batch channels rows columns"]
+    ) -> Float[Tensor, "batch channels fewer_rows fewer_columns"]:
+        """Pool."""
+        rows, columns = self.kernel_size
+        ones = x.new_ones(1, 1, *x.shape[2:])
+        means, parts = (F.avg_pool2d(F.pad(each, (0, columns - 1, 0, rows - 1)), (rows, columns)) for each in (x, ones))
+        return means / parts
+
+
+class PortableGlobalPool(nn.Module):
     """Average over the pixels."""
 
     def forward(self, x: Float[Tensor, "batch channels rows columns"]) -> Float[Tensor, "batch channels"]:
@@ -218,7 +238,13 @@ def to_pixels(x: Float[Tensor, "batch channels rows columns"]) -> Float[Tensor, 
 
 def to_maps(pixels: Float[Tensor, "pixels channels"], size: Size) -> Float[Tensor, "batch channels rows columns"]:
     """Undo `to_pixels`."""
-    return pixels.view(*size, -1).permute(0, 3, 1, 2)
+    # Copied, because a convolution of a view asks whether the maps have several pixels.
+    return pixels.view(*size, pixels.shape[1]).permute(0, 3, 1, 2).clone(memory_format=torch.contiguous_format)
+
+
+def by_image(pixels: Float[Tensor, "pixels channels"], size: Size) -> Float[Tensor, "batch pixels_of_a_map channels"]:
+    """Split the pixels of all maps by image."""
+    return pixels.view(size.batch, size.rows * size.columns, pixels.shape[1])
 
 
 def as_linear(layer: nn.Conv2d | nn.Linear, outputs: Any = slice(None), factor: float = 1.0) -> nn.Linear:
@@ -235,7 +261,9 @@ def as_linear(layer: nn.Conv2d | nn.Linear, outputs: Any = slice(None), factor: 
 def _replacement(module: nn.Module, shared: dict[Any, Windows]) -> nn.Module | None:
     """The portable form of a module, or None if it stays."""
     if isinstance(module, GlobalPool) and module.pool_type:
-        return PortablePool()
+        return PortableGlobalPool()
+    if type(module) is nn.AvgPool2d and module.ceil_mode and module.kernel_size == module.stride and not module.padding:
+        return PortableAveragePool(module.kernel_size)
     if isinstance(module, HaloAttention):
         return _from_ours(module, shared)
     if isinstance(module, AcceleratedHaloAttn):
@@ -260,10 +288,10 @@ def _is_plain(*modules: nn.Module) -> bool:
 def _from_bottleneck(block: nn.Module, shared: dict[Any, Windows]) -> PortableBottleneck | None:
     if not isinstance(block, Bottleneck):
         return None
-    identities = (block.reduce_norm, block.mixer_norm, block.expand_norm, block.squeeze_excitation, *block.shortcut[1:])
-    if block.pool_stride > 1 or not isinstance(block.mixer, HaloAttention):
+    identities = (block.pool, block.reduce_norm, block.mixer_norm, block.expand_norm, block.squeeze_excitation)
+    if not isinstance(block.mixer, HaloAttention):
         return None
-    if not all(type(each) is nn.Identity for each in identities):
+    if not all(type(each) is nn.Identity for each in (*identities, *block.shortcut[1:])):
         return None
     mixer = _from_ours(block.mixer, shared)
     if mixer is None or not _is_plain(block.reduce, block.expand, *block.shortcut[:1]):

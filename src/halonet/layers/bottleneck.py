@@ -1,6 +1,5 @@
 """The residual block of HaloNet and of its convolutional relatives."""
 
-import torch.nn.functional as F
 from jaxtyping import Float
 from timm.layers.drop import DropPath
 from timm.layers.squeeze_excite import SqueezeExcite
@@ -48,11 +47,13 @@ class Bottleneck(nn.Module):
     ) -> None:
         super().__init__()
         act = ACTIVATIONS[activation]
-        self.pool_stride = stride if pool else 1
         self.reduce = nn.Conv2d(in_channels, width, 1, bias=False)
         self.reduce_norm = BatchNormAct2d(width)
         self.reduce_act = act(inplace=True)
         self.mixer = mixer
+        self.pool = (
+            nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False) if pool and stride > 1 else nn.Identity()
+        )
         self.mixer_norm = BatchNormAct2d(mixer_channels)
         self.mixer_act = act(inplace=True)
         self.expand = nn.Conv2d(mixer_channels, out_channels, 1, bias=False)
@@ -76,9 +77,7 @@ class Bottleneck(nn.Module):
         """Apply the block; sizes become ceil(size / stride)."""
         shortcut = self.shortcut(x)
         x = normalize(self.reduce(x), self.reduce_norm, self.reduce_act)
-        x = self.mixer(x)
-        if self.pool_stride > 1:
-            x = F.avg_pool2d(x, self.pool_stride, ceil_mode=True, count_include_pad=False)
+        x = self.pool(self.mixer(x))
         x = normalize(x, self.mixer_norm, self.mixer_act)
         x = self.expand(x)
         if self._adds_directly():

@@ -1,15 +1,19 @@
 """`halonet benchmark export` and `int8`."""
 
 import argparse
+import itertools
 
-from halonet.benchmark.export import measure_exports, measure_speed
+from halonet.benchmark.export import measure_export, measure_speed
 from halonet.benchmark.int8 import QUESTION, measure_int8
 from halonet.benchmark.record import describe_run, join_file, make_record, write_record
 from halonet.benchmark.settings import check_names
+from halonet.errors import ExportError
 from halonet.export import FORMATS
 from halonet.models import HALONETS
 from halonet.rules import Side, check_arguments
 from halonet_cli.run.measuring import check_outputs, make_settings, measure
+
+DEFAULT_FORMATS = ["onnx", "pt2"]  # compiling a network takes minutes
 
 
 def run_export(options: argparse.Namespace) -> None:
@@ -25,8 +29,16 @@ def run_export(options: argparse.Namespace) -> None:
         return
     record = make_record("export", {})
     done = join_file(record, options.output)["runs"] if options.output is not None else []
-    earlier = [row for run in done for row in run["rows"]]
-    for row in measure_exports(names, check_names("format", options.formats, FORMATS), earlier):
+    known = {(row["model"], row["format"]) for run in done for row in run["rows"]}
+    wanted = list(itertools.product(names, check_names("format", options.formats or DEFAULT_FORMATS, FORMATS)))
+    failures = []
+    for name, format in (each for each in wanted if each not in known):
+        try:
+            row = measure_export(name, format)
+        except ExportError as error:
+            failures.append(f"{name} to {format}")
+            print(error, flush=True)
+            continue
         sizes = ", ".join(" x ".join(map(str, size)) for size in row["verified"])
         print(
             f"{row['model']} to {row['format']}: {row['cpu_seconds']} s of a processor, {row['mebibytes']} MiB, "
@@ -35,6 +47,8 @@ def run_export(options: argparse.Namespace) -> None:
         )
         if options.output is not None:
             write_record(record, {"provenance": describe_run(options.words), "rows": [row]}, options.output)
+    if failures:
+        raise ExportError(f"{len(failures)} exports failed, see above: {', '.join(failures)}")
 
 
 def run_int8(options: argparse.Namespace) -> None:

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from halonet.classification.checkpoint import load_checkpoint
 from halonet.classification.evaluation import preprocessing
 from halonet.classification.hub import data_config, save_to_hub_folder
+from halonet.complaints import must_be_one_of
 from halonet.data import AugmentationConfig, build_transform, find_images
 from halonet.detection.checkpoint import DETECTORS, load_detector
 from halonet.detection.export.file import export_detector
 from halonet.engine.files import check_output_file
 from halonet.engine.metadata import saved_from
 from halonet.engine.weights import read_weights
-from halonet.export import Bounds, Exported, ImageFiles, export_network
+from halonet.export import FORMATS, Bounds, Exported, ImageFiles, export_network
 from halonet.export.formats import find_format
 from halonet_cli.parser import UsageError
 
@@ -26,8 +27,12 @@ def run_export(options: argparse.Namespace) -> None:
         refuse(options, CLASSIFIER_FLAGS, "--format hub writes the network as it is")
         print(f"written to {save_to_hub_folder(options.checkpoint, options.file)}")
         return
+    if options.format not in (None, *FORMATS):
+        raise must_be_one_of("format", options.format, [*FORMATS, "hub"]).error()
     bounds = Bounds(min_size=options.min_size, max_size=options.max_size)
     find_format(options.format, options.file)
+    if options.format == "aoti":
+        refuse(options, ["int8"], "--format aoti computes in floating point; choose onnx or pt2 for int8")
     check_output_file(options.file)
     if saved_from(read_weights(options.checkpoint).information) in DETECTORS:
         run_detector_export(options)

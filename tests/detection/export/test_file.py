@@ -3,6 +3,7 @@ import copy
 import io
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 
 import halonet
 from halonet.detection.export import ExportableDetector, export_detector
@@ -26,6 +28,7 @@ from tests.detection.export.detectors import (
     SIZES,
     make_detector,
 )
+from tests.docs.pages import DOCS, steps_of
 
 NAMES = ["box", "disc", "star"]
 
@@ -130,6 +133,16 @@ def test_onnxruntime_agrees_on_few_detections(exported):
         threshold = 1.0 if count == 0 else float(best.mean())
         found = by_name(open_session(path, threshold).run(None, {"image": image.numpy()}))
         assert_same(found, {name: each[:count] for name, each in expected.items()}, 1e-3)
+
+
+def test_the_lines_of_the_page_read_the_file(exported, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(exported[1], "detector.onnx")
+    Image.new("RGB", (146, 98)).save("photo.jpg")
+    *_, step = steps_of((DOCS / "detection.md").read_text(encoding="utf-8"))
+    namespace = {}
+    exec(step.code, namespace)
+    assert namespace["masks"].shape == (len(namespace["boxes"]), 1, 98, 146)
 
 
 def test_the_file_is_valid_and_names_its_inputs_and_outputs(exported):

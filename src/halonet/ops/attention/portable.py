@@ -4,6 +4,9 @@ Where windows lie depends on the size of the map alone. `make_windows` computes 
 carry the one-hot codes of their row and column within the window, and queries their position logits and masks for each
 row and column, so that one product gives whole logits, as in `composite`. Unlike there, windows are not shifted inward
 at the border: what the tables say of a query's place in its block is then the same in all blocks, a constant.
+
+The windows of all images, blocks and heads are one dimension, in this order, and no tensor has more than five: OpenVINO
+reads wrong memory where it expands larger ones.
 """
 
 from typing import NamedTuple
@@ -27,8 +30,9 @@ class Windows(NamedTuple):
         keys: Of the window of all blocks and heads; one past the end where `border="zeros"` has a zero.
         result: Of each query, among the slots of all blocks and heads.
         queried: The pixels that queries stand at; None if all do.
-        is_regular: Whether queries stand at the same places in all blocks.
-        blocks: Rows and columns of blocks.
+        row_tables: Of each window, which of the expanded row tables is its own; None if one is for all.
+        column_tables: Likewise.
+        shape: Images, blocks of a map, and heads; their product is the number of windows.
         slots: Rows and columns of slots in a block.
         codes: What the keys of each window carry: the one-hots of its rows and of its columns.
         masks: 0, or `MASKED`, for the rows and columns of a window that a slot does not see; None if all see all.
@@ -39,11 +43,12 @@ class Windows(NamedTuple):
     keys: Int[Tensor, " blocks_heads_window"]
     result: Int[Tensor, " queries_heads"]
     queried: Int[Tensor, " queries"] | None
-    is_regular: bool
-    blocks: tuple[int, int]
+    row_tables: Int[Tensor, " windows"] | None
+    column_tables: Int[Tensor, " windows"] | None
+    shape: tuple[int, int, int]
     slots: tuple[int, int]
-    codes: Float[Tensor, "batch block_rows block_columns heads window codes"]
-    masks: Float[Tensor, "_ _ 1 slot_rows slot_columns codes"] | None
+    codes: Float[Tensor, "windows window codes"]
+    masks: Float[Tensor, "blocks_or_1 1 slots_or_1 codes"] | None
 
 
 class _AxisWindows(NamedTuple):
@@ -65,15 +70,12 @@ def is_regular(geometry: Geometry) -> bool:
 def expand_tables(
     row_table: Float[Tensor, "row_offsets w_r"], column_table: Float[Tensor, "column_offsets w_c"], geometry: Geometry
 ) -> tuple[
-    Float[Tensor, "blocks_or_1 1 1 slot_rows w_r window_rows"],
-    Float[Tensor, "blocks_or_1 1 slot_columns w_c window_columns"],
+    Float[Tensor, "block_rows_or_1 slot_rows w_r window_rows"],
+    Float[Tensor, "block_columns_or_1 slot_columns w_c window_columns"],
 ]:
     """Look up the embeddings of the window of each slot; they do not depend on the map where `is_regular`."""
     rows, columns = _entries(geometry.rows, row_table.device), _entries(geometry.columns, column_table.device)
-    return (
-        F.embedding(rows, row_table).mT[:, None, None],
-        F.embedding(columns, column_table).mT[:, None],
-    )
+    return F.embedding(rows, row_table).mT, F.embedding(columns, column_table).mT
 
 
 def make_windows(geometry: Geometry, num_heads: int, batch: int, like: Tensor) -> Windows:
@@ -112,20 +114,36 @@ def make_windows(geometry: Geometry, num_heads: int, batch: int, like: Tensor) -
     ).flatten(0, 1)
     masks = None
     if rows.masks is not None and columns.masks is not None:
-        shape = (rows.masks.shape[0], columns.masks.shape[0], rows.masks.shape[1], columns.masks.shape[1])
+        differ = geometry.border == "mask" or not is_regular(geometry)
+        blocks = (rows.blocks, columns.blocks) if differ else (1, 1)
+        shape = (*blocks, rows.masks.shape[1], columns.masks.shape[1])
         masks = torch.cat(
             [rows.masks[:, None, :, None].expand(*shape, -1), columns.masks[None, :, None, :].expand(*shape, -1)], -1
-        )[:, :, None]
+        )
+        masks = _copy(masks).view(blocks[0] * blocks[1], 1, -1, masks.shape[-1])
+    row_tables = column_tables = None
+    # One table for all is not expanded where there is one head: PyTorch would rule out maps of a single block.
+    if not is_regular(geometry) or num_heads == 1:
+        windows = (batch, rows.blocks, columns.blocks, num_heads)
+        row_tables, column_tables = (
+            _copy((index * (not _is_regular(axis))).expand(windows)).flatten()
+            for index, axis in (
+                (torch.arange(rows.blocks, device=device)[:, None, None], geometry.rows),
+                (torch.arange(columns.blocks, device=device)[:, None], geometry.columns),
+            )
+        )
+    num_blocks = rows.blocks * columns.blocks
     return Windows(
         queries=queries.flatten(),
         queries_by_column=queries.transpose(-2, -1).flatten(),
         keys=keys.flatten(),
         result=result.flatten(),
         queried=queried,
-        is_regular=is_regular(geometry),
-        blocks=(rows.blocks, columns.blocks),
+        row_tables=row_tables,
+        column_tables=column_tables,
+        shape=(batch, num_blocks, num_heads),
         slots=(rows.slots, columns.slots),
-        codes=codes.expand(batch, rows.blocks, columns.blocks, num_heads, -1, -1),
+        codes=codes.expand(batch * num_blocks * num_heads, -1, -1),
         masks=masks,
     )
 
@@ -134,8 +152,8 @@ def halo_attention(
     query: Float[Tensor, "batch query_rows_columns_heads d_qk"],
     key: Float[Tensor, "batch rows_columns_heads d_qk"],
     value: Float[Tensor, "batch rows_columns_heads d_v"],
-    row_table: Float[Tensor, "blocks_or_1 1 1 slot_rows w_r window_rows"] | None,
-    column_table: Float[Tensor, "blocks_or_1 1 slot_columns w_c window_columns"] | None,
+    row_table: Float[Tensor, "block_rows_or_1 slot_rows w_r window_rows"] | None,
+    column_table: Float[Tensor, "block_columns_or_1 slot_columns w_c window_columns"] | None,
     *,
     windows: Windows,
     border: str,
@@ -151,45 +169,50 @@ def halo_attention(
         windows: Of this map.
         border: "mask" or "zeros".
     """
-    batch, (heads, window) = query.shape[0], windows.codes.shape[3:5]
-    blocks = (batch, *windows.blocks, heads)
+    window, codes = windows.codes.shape[1:]
+    slots = windows.slots[0] * windows.slots[1]
     if border == "zeros":
         key, value = F.pad(key, (0, 0, 0, 1)), F.pad(value, (0, 0, 0, 1))
-    queries = query.index_select(1, windows.queries).view(*blocks, *windows.slots, -1)
-    keys = key.index_select(1, windows.keys).view(*blocks, window, -1)
-    values = value.index_select(1, windows.keys).view(*blocks, window, -1)
+    # Only a number that depends on the map is left to be inferred: Inductor infers others wrongly.
+    queries = query.index_select(1, windows.queries).view(-1, *windows.slots, query.shape[-1])
+    keys = key.index_select(1, windows.keys).view(-1, window, key.shape[-1])
+    values = value.index_select(1, windows.keys).view(-1, window, value.shape[-1])
     positions = _position_logits(query, queries, row_table, column_table, windows)
-    if positions is None and windows.masks is not None:
-        positions = windows.masks.expand(*blocks, *windows.slots, -1)
-    elif positions is not None and windows.masks is not None:
-        positions = positions + windows.masks
+    if windows.masks is not None:
+        if positions is None:
+            positions = query.new_zeros(1).expand(*windows.shape, slots, codes)
+        masked = positions.view(*windows.shape, slots, codes) + windows.masks
+        positions = masked.view(-1, *windows.slots, codes)
     if positions is not None:
         queries = torch.cat([queries, positions], -1)
         keys = torch.cat([keys, windows.codes], -1)
-    weights = (queries.view(*blocks, -1, queries.shape[-1]) @ keys.mT).softmax(-1)
-    return (weights @ values).view(batch, -1, value.shape[-1]).index_select(1, windows.result)
+    weights = (queries.view(-1, slots, queries.shape[-1]) @ keys.mT).softmax(-1)
+    batch, blocks, heads = windows.shape
+    return (weights @ values).view(batch, blocks * heads * slots, value.shape[-1]).index_select(1, windows.result)
 
 
 def _position_logits(
     query: Float[Tensor, "batch query_rows_columns_heads d_qk"],
-    queries: Float[Tensor, "batch block_rows block_columns heads slot_rows slot_columns d_qk"],
-    row_table: Float[Tensor, "blocks_or_1 1 1 slot_rows w_r window_rows"] | None,
-    column_table: Float[Tensor, "blocks_or_1 1 slot_columns w_c window_columns"] | None,
+    queries: Float[Tensor, "windows slot_rows slot_columns d_qk"],
+    row_table: Float[Tensor, "block_rows_or_1 slot_rows w_r window_rows"] | None,
+    column_table: Float[Tensor, "block_columns_or_1 slot_columns w_c window_columns"] | None,
     windows: Windows,
-) -> Float[Tensor, "batch block_rows block_columns heads slot_rows slot_columns rows_and_columns"] | None:
+) -> Float[Tensor, "windows slot_rows slot_columns rows_and_columns"] | None:
     """Logit of every row and of every column of the window for each slot."""
     if row_table is None or column_table is None:
         return None
-    if not windows.is_regular or queries.shape[3] == 1:
-        # Copied for each block, because a product that does so itself rules out maps of a single block.
-        row_table, column_table = (
-            table.expand(*queries.shape[:4], -1, -1, -1).clone(memory_format=torch.contiguous_format)
-            for table in (row_table, column_table)
-        )
+    if windows.row_tables is not None and windows.column_tables is not None:
+        row_table = row_table.index_select(0, windows.row_tables)
+        column_table = column_table.index_select(0, windows.column_tables)
     row_logits = queries[..., : row_table.shape[-2]] @ row_table
     by_column = query[..., query.shape[-1] - column_table.shape[-2] :].index_select(1, windows.queries_by_column)
-    by_column = by_column.view(*queries.shape[:4], *reversed(windows.slots), -1)
-    return torch.cat([row_logits, (by_column @ column_table).transpose(-3, -2)], -1)
+    by_column = by_column.view(-1, *reversed(windows.slots), by_column.shape[-1])
+    return torch.cat([row_logits, (by_column @ column_table).transpose(1, 2)], -1)
+
+
+def _copy(x: Tensor) -> Tensor:
+    """Copy in any case: whether a view would do is a question that rules out maps of a single block."""
+    return x.clone(memory_format=torch.contiguous_format)
 
 
 def _is_regular(axis: Axis) -> bool:
