@@ -7,6 +7,7 @@ import re
 import shutil
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import gradio
 import numpy as np
@@ -106,6 +107,10 @@ def wait_for_text(tab, place, words):
     )
 
 
+def wait_until_empty(tab, place):
+    tab.wait_for_function("place => !document.querySelector(place).innerText.trim()", arg=place)
+
+
 def upload(tab, name, content):
     tab.locator("#upload input[type=file]").set_input_files({"name": name, "mimeType": "image/png", "buffer": content})
 
@@ -134,6 +139,20 @@ def test_an_uploaded_picture_is_labeled_and_a_strange_one_doubted(tab, cifar10, 
     upload(tab, "noise.png", content)
     wait_for_text(tab, "#notice", answer.summary)
     assert "Unlike what it knows. The picture is gray" in text_of(tab, "#notice")
+
+
+@needs_browser
+def test_a_picture_is_answered_once_however_it_is_chosen(tab, cifar10, monkeypatch):
+    answered, answer = [], cifar10.answer
+    monkeypatch.setattr(cifar10, "answer", lambda path: answered.append(Path(path).name) or answer(path))
+    upload(tab, "coffee.jpg", (EXAMPLES / "coffee.jpg").read_bytes())
+    wait_for_text(tab, "#notice", "it chooses automobile")
+    tab.locator("#examples img").nth(1).click()
+    wait_for_text(tab, "#notice", "it chooses bird")
+    tab.get_by_label("Remove Image").click()
+    wait_until_empty(tab, "#notice")
+    assert tab.locator("#attention img").count() == 0
+    assert answered == ["coffee.jpg", "bird.jpg"]
 
 
 @needs_browser
@@ -194,6 +213,11 @@ def test_two_visitors_see_their_own_pictures(tab, browser, server, cifar10):
 def test_bad_uploads_are_told_and_the_server_lives_on(tab, monkeypatch):
     for name, content, words in [
         ("broken.png", b"no picture at all", "broken.png is not an image that can be read"),
+        (
+            "drawing.svg",
+            b"<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>",
+            "drawing.svg is not an image",
+        ),
         ("half.png", encoded(Image.new("RGB", (300, 300), "red"))[:200], "half.png is damaged or truncated"),
         ("huge.png", encoded(Image.new("L", (10_000, 10_000))), "huge.png is refused"),
     ]:

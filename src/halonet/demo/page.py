@@ -69,8 +69,8 @@ def make_page(model: Model) -> gr.Blocks:
                     elem_id="upload",
                 )
                 # Gradio would open the file itself, before any limit, and meet a broken one with a traceback.
-                upload.preprocess = lambda payload: payload and payload.path
-                gr.Examples([[str(path)] for path in examples], upload, label="Examples", elem_id="examples")
+                upload.preprocess = lambda payload: payload.path
+                chosen = gr.Examples([[str(path)] for path in examples], upload, label="Examples", elem_id="examples")
                 notice = gr.HTML(elem_id="notice")
                 labels = gr.Label(
                     label="Labels",
@@ -113,15 +113,14 @@ def make_page(model: Model) -> gr.Blocks:
             view = View(pixel, layer, None if mean else min(head, model.heads[layer] - 1))
             return draw_view(answer.layers, answer.seen, view), describe_view(answer.layers, view)
 
-        def show(path: str | None, layer: int, head: int, mean: bool) -> Any:
-            answer, message = None, ""
-            if path is not None:
-                try:
-                    answer = model.answer(path)
-                except UserError as error:
-                    message = f'<div class="error" role="alert">{html.escape(printable(str(error)))}</div>'
-            if answer is None:
-                return None, None, message, None, None, *draw(None, None, layer, head, mean)
+        def clear(message: str = "") -> Any:
+            return None, None, message, None, None, None, ""
+
+        def show(path: str, layer: int, head: int, mean: bool) -> Any:
+            try:
+                answer = model.answer(path)
+            except UserError as error:
+                return clear(f'<div class="error" role="alert">{html.escape(printable(str(error)))}</div>')
             height, width = answer.layers[0].image_size
             pixel = (height // 2, width // 2)
             results = (_tell(model, answer), answer.probabilities or None, answer.instances)
@@ -135,7 +134,10 @@ def make_page(model: Model) -> gr.Blocks:
 
         view, drawn = [layer, head, mean], [attention, told]
         results = [answer, pixel, notice, labels, instances]
-        gr.on([page.load, upload.change], show, [upload, *view], [*results, *drawn], show_progress="minimal")
+        # Not `upload.change`, which comes twice for a file.
+        for happens in (page.load, upload.upload, chosen.load_input_event.success):
+            happens(show, [upload, *view], [*results, *drawn], show_progress="minimal", trigger_mode="always_last")
+        upload.clear(clear, None, [*results, *drawn], show_progress="hidden")
         attention.select(click, [answer, *view], [pixel, *drawn], show_progress="hidden")
         head.input(lambda: False, None, mean, show_progress="hidden")
         gr.on(
