@@ -15,7 +15,7 @@ from halonet.errors import UserError
 from halonet.models.pretrained import FOLDER, weights_path
 
 FASHION = FOLDER / "tiny28.fashion_mnist.safetensors"
-STRANGE = "The network sees it farther from every label than 90 % of the pictures that it was validated on."
+STRANGE = "To the network it resembles its labels less than 90 % of the validation pictures do."
 
 
 @pytest.fixture

@@ -139,6 +139,9 @@ def test_an_uploaded_picture_is_labeled_and_a_strange_one_doubted(tab, cifar10, 
     upload(tab, "noise.png", content)
     wait_for_text(tab, "#notice", answer.summary)
     assert "Unlike what it knows. The picture is gray" in text_of(tab, "#notice")
+    color = "element => getComputedStyle(element).color"  # Gradio's bold text is white in dark mode, like the box
+    box = tab.locator("#notice .doubt").first
+    assert box.locator("b").evaluate(color) == box.evaluate(color)
 
 
 @needs_browser

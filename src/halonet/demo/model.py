@@ -159,8 +159,7 @@ class Model:
         if self.familiarity is not None and self.familiarity.is_strange(features):
             doubts.insert(
                 0,
-                f"The network sees it farther from every label than {100 - 100 * SHARE:.0f} % of the pictures that it "
-                "was validated on.",
+                f"To the network it resembles its labels less than {100 - 100 * SHARE:.0f} % of the validation pictures do.",
             )
         if by_label[best] < UNSURE:
             doubts.insert(

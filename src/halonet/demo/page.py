@@ -27,6 +27,7 @@ CSS = f"""
 #notice .doubt, #notice .error {{ border-radius: 8px; padding: .6rem .85rem; margin-top: .4rem; }}
 #notice .doubt {{ background: #fff4d6; color: #5c4200; border-left: 4px solid #e0a100; }}
 #notice .error {{ background: #fde7e7; color: #7a1313; border-left: 4px solid #d03030; }}
+#notice .doubt b {{ color: inherit; }}
 #notice .html-container, #key .html-container {{ padding: 0; }}
 #key {{ font-size: .9rem; }}
 #key span:first-child {{ margin-left: 0 !important; }}
