@@ -159,8 +159,8 @@ class Model:
         if self.familiarity is not None and self.familiarity.is_strange(features):
             doubts.insert(
                 0,
-                f"To the network it resembles its labels less than {100 - 100 * SHARE:.0f} % of the validation pictures "
-                "do.",
+                f"To the network it resembles its labels less than {100 - 100 * SHARE:.0f} % of the validation "
+                "pictures do.",
             )
         if by_label[best] < UNSURE:
             doubts.insert(

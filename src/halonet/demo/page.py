@@ -70,7 +70,7 @@ def make_page(model: Model) -> gr.Blocks:
                     elem_id="upload",
                 )
                 # Gradio would open the file itself, before any limit, and meet a broken one with a traceback.
-                upload.preprocess = lambda payload: payload.path
+                upload.preprocess = lambda payload: payload and payload.path
                 chosen = gr.Examples([[str(path)] for path in examples], upload, label="Examples", elem_id="examples")
                 notice = gr.HTML(elem_id="notice")
                 labels = gr.Label(
