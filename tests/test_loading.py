@@ -2,6 +2,7 @@ import subprocess
 import sys
 
 import pytest
+import timm
 import torch
 from PIL import Image
 
@@ -22,6 +23,21 @@ def test_a_name_gives_network_labels_and_transform(name, channels, tmp_path):
     (row,) = predict(name, [tmp_path / "picture.png"])
     assert row["label"] == loaded.labels[int(probabilities.argmax())]
     assert row["probability"] == pytest.approx(probabilities.max().item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["mini32.cifar10", "fashion_mnist"])
+def test_the_network_is_one_of_timms(name, tmp_path):
+    """Timm prepares its images, and saves it with its labels."""
+    trained = halonet.load(name)
+    picture = Image.radial_gradient("L").convert("L" if trained.model.in_chans == 1 else "RGB")
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(trained.model))
+    assert torch.allclose(transform(picture), trained.transform(picture), atol=1e-6)
+    timm.models.save_for_hf(trained.model, str(tmp_path), safe_serialization=True)
+    again = halonet.load(tmp_path)
+    images = trained.transform(picture)[None]
+    assert torch.equal(again.model(images), trained.model(images))
+    assert torch.equal(again.transform(picture), trained.transform(picture))
+    assert again.labels == trained.labels
 
 
 def test_what_is_no_checkpoint_is_told_with_the_names_of_weights():

@@ -161,7 +161,7 @@ def memory_table(memory: dict[str, Medians]) -> str:
 
 def make_speed(results: Path) -> str:
     """Write the README's part: time and memory of others over ours."""
-    head = ["over ours", *(f"{device.name}: {peer}" for device in DEVICES for peer in ("timm", "plain PyTorch"))]
+    head = ["times ours", *(f"{device.name}: {peer}" for device in DEVICES for peer in ("timm", "plain PyTorch"))]
     columns = [column for device in DEVICES for column in _speed_of(results, device)]
     lines = [[what, *figures] for what, *figures in zip(SPEED, *columns, strict=True)]
     text = wrap(

@@ -39,10 +39,10 @@ A file holds one recipe, or the recipes of one study under `variations:`, so tha
 to all of them. A recipe with a `base:` is that other recipe except for the values that it states; a recipe of your own
 can have one too, see [training](training.md#recipes-and-overrides).
 
-The recipes for ImageNet take `data/imagenet`, a folder with the folders `train` and `val`, each with a folder a class;
-`--data.source FOLDER` names another. They train on all of `train`, choose nothing, and measure `top1` once, on `val`.
-Beyond what they state they use random crops of 8 to 100 % of the image, flips, bicubic resampling and ImageNet's mean
-and deviation: ours too, for the paper does not state them.
+The recipes for ImageNet take `data/imagenet`, a folder with the folders `train` and `val`, each with one folder per
+class; `--data.source FOLDER` names another. They train on all of `train`, choose nothing, and measure `top1` once, on
+`val`. Beyond what they state they use random crops of 8 to 100 % of the image, flips, bicubic resampling and ImageNet's
+mean and deviation: ours too, for the paper does not state them.
 
 The recipes for COCO are run by `halonet detect train NAME`. They take `data/coco`, a folder with the folders
 `annotations`, `train2017` and `val2017` as COCO gives them, and begin with the backbone that the recipe of the same

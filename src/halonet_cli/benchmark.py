@@ -70,7 +70,9 @@ def add(commands: Any) -> None:
     )
     export.add_argument("--models", nargs="+", metavar="NAME", help="rows of `halonet info` (default: all)")
     export.add_argument("--formats", nargs="+", metavar="NAME", help="onnx, pt2, aoti (default: onnx and pt2)")
-    export.add_argument("--speed", action="store_true", help="time the networks in ONNX Runtime beside ours instead")
+    export.add_argument(
+        "--speed", action="store_true", help="time the networks in ONNX Runtime and AOTInductor beside ours"
+    )
     export.add_argument("--image-size", type=int, default=256, help="with --speed: side of the images in pixels")
     add_settings(export, batch=1, repeats=15)
 
@@ -92,8 +94,8 @@ def add(commands: Any) -> None:
 
 
 def add_triton(kinds: Any) -> None:
-    """Add `halonet benchmark triton`, and `tune` beside it too."""
-    parser = add_command(kinds, "triton", None, "compile, search or tune the Triton kernels")
+    """Add `halonet benchmark triton`, which needs no GPU, and `tune`, which does."""
+    parser = add_command(kinds, "triton", None, "compile the Triton kernels or search configurations, without a GPU")
     commands = add_commands(parser, "triton", "WHAT")
     compiled = add_command(
         commands,
@@ -119,16 +121,11 @@ def add_triton(kinds: Any) -> None:
     search.add_argument("--channels", nargs="+", type=int, metavar="N", help="of heads (default: all in the table)")
     search.add_argument("--processes", type=int, default=os.cpu_count(), help="how many to run at once")
     search.add_argument("--record", type=Path, metavar="FILE", help="do not search: record what the whole table takes")
-    for parent in (commands, kinds):
-        tune = add_command(
-            parent,
-            "tune",
-            "tune:run_tune",
-            "find faster configurations of the Triton kernels, on a GPU",
-            check=check_triton,
-        )
-        tune.add_argument("--sizes", nargs="+", metavar="NAME", help="as for `operator` (default: h1's stages)")
-        add_settings(tune, batch=256, repeats=9, dtype="bfloat16")
+    tune = add_command(
+        kinds, "tune", "tune:run_tune", "find faster configurations of the Triton kernels, on a GPU", check=check_triton
+    )
+    tune.add_argument("--sizes", nargs="+", metavar="NAME", help="as for `operator` (default: h1's stages)")
+    add_settings(tune, batch=256, repeats=9, dtype="bfloat16")
 
 
 def add_settings(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import pytest
 import timm
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 from transformers import (
     AutoBackbone,
+    AutoConfig,
     AutoImageProcessor,
     AutoModelForImageClassification,
     TimmBackboneConfig,
@@ -17,10 +19,11 @@ from transformers import (
 
 import halonet
 from halonet.classification import hub
-from halonet.engine.weights import read_weights, save_weights
+from halonet.engine.weights import describe, read_weights, save_weights
 from halonet.errors import UserError
 from halonet.models.registry import nearest_row
 
+FILES = ["README.md", "config.json", "model.safetensors"]
 PICTURE = Image.radial_gradient("L").convert("RGB")
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
 
@@ -36,7 +39,7 @@ def own():
 
 
 def test_a_folder_holds_config_weights_and_card(folder):
-    assert sorted(os.listdir(folder)) == ["README.md", "config.json", "model.safetensors"]
+    assert sorted(os.listdir(folder)) == FILES
     card = (folder / "README.md").read_text()
     assert card.startswith("---\nlicense: apache-2.0\n")
     for fact in (
@@ -72,6 +75,33 @@ def test_a_run_takes_its_results_along_but_not_its_paths_nor_our_license(run_of_
     assert "license" not in json.loads((folder / "config.json").read_text())["pretrained_cfg"]
     for file in folder.iterdir():
         assert str(run_of_somebody.parent).encode() not in file.read_bytes(), file
+
+
+@pytest.mark.parametrize(
+    ("content", "refusal"),
+    [
+        ("[", "result.json is not a JSON file"),
+        ("[1]", r"result.json holds \[1\], but must hold keys and values"),
+        ('{"split": "test"}', "result.json: 4 mistakes"),
+        ('{"top1": "high"}', "top1 is 'high', but must be a finite number"),
+    ],
+)
+def test_a_damaged_result_is_refused(run_of_somebody, tmp_path, content, refusal):
+    run = shutil.copytree(run_of_somebody, tmp_path / "run")
+    (run / "result.json").write_text(content)
+    with pytest.raises(UserError, match=refusal):
+        hub.save_to_hub_folder(run, tmp_path / "folder")
+    assert os.listdir(tmp_path) == ["run"]
+
+
+@pytest.mark.parametrize("said", [{"figures": 3}, {"figures": {"top1": 101}}, {"run": []}, {"run": {"epochs": "many"}}])
+def test_a_damaged_description_of_the_training_is_refused(tmp_path, said):
+    state, information, _ = read_weights("mini32.cifar10")
+    for name, values in said.items():
+        information[name] = information[name] | values if isinstance(values, dict) else values
+    save_weights(tmp_path / "x.safetensors", state, information)
+    with pytest.raises(UserError, match="the description in .*x.safetensors: "):
+        hub.save_to_hub_folder(tmp_path / "x.safetensors", tmp_path / "folder")
 
 
 def test_timm_reads_the_folder(folder, own):
@@ -118,12 +148,31 @@ def test_a_changed_configuration_travels(tmp_path):
     assert halonet.models.configure(row, **changes) == model.config
 
 
-def test_a_used_folder_is_refused(tmp_path):
+def test_an_empty_folder_is_filled(tmp_path, monkeypatch):
+    """Also where it cannot be replaced by another: as a link and as the working directory."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    hub.save_to_hub_folder("mini32.cifar10", tmp_path / "link")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    hub.save_to_hub_folder("mini32.cifar10", ".")
+    assert sorted(os.listdir(tmp_path)) == ["empty", "here", "link"]
+    assert sorted(os.listdir(tmp_path / "empty")) == sorted(os.listdir(tmp_path / "here")) == FILES
+
+
+def test_a_place_that_cannot_take_a_folder_is_refused(tmp_path):
     (tmp_path / "file").touch()
-    for folder in (tmp_path, tmp_path / "file"):
-        with pytest.raises(UserError, match="already holds files"):
-            hub.save_to_hub_folder("mini32.cifar10", folder)
-    assert os.listdir(tmp_path) == ["file"]
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    for place, words in {
+        "": "already holds files: choose a new folder",
+        "file": "is a file, not a folder; name another place",
+        "file/new": "is a file, not a folder; name another place",
+        "dangling": "is a file, not a folder; name another place",
+        "x" * 300: "File name too long; name another place",
+    }.items():
+        with pytest.raises(UserError, match=words):
+            hub.save_to_hub_folder("mini32.cifar10", tmp_path / place)
+    assert sorted(os.listdir(tmp_path)) == ["dangling", "file"]
 
 
 def test_a_folder_that_reads_back_differently_is_not_kept(tmp_path, monkeypatch):
@@ -138,7 +187,11 @@ def test_a_folder_that_reads_back_differently_is_not_kept(tmp_path, monkeypatch)
     assert os.listdir(tmp_path) == []
 
 
-def test_the_classes_are_stated_once_for_transformers(folder):
-    config = json.loads((folder / "config.json").read_text())
-    assert config["num_classes"] == 10
-    assert "num_classes" not in config["model_args"]
+def test_a_network_of_1000_classes_keeps_its_labels_in_transformers(tmp_path):
+    """Transformers takes ImageNet's names for any network of 1,000 classes without names."""
+    network = halonet.create_model("micro32", num_classes=1000)
+    prepared = {"image_size": 32, "in_chans": 3}
+    save_weights(tmp_path / "x.safetensors", network.state_dict(), describe(network) | {"preprocessing": prepared})
+    folder = hub.save_to_hub_folder(tmp_path / "x.safetensors", tmp_path / "folder")
+    labels = AutoConfig.from_pretrained(folder).id2label
+    assert list(labels.values()) == halonet.load(folder).labels == [str(number) for number in range(1000)]

@@ -1,5 +1,6 @@
 """What users of timm and transformers do with a folder: from the Hub's cache, fine-tuned, with changed networks."""
 
+import json
 import shutil
 
 import pytest
@@ -7,11 +8,13 @@ import timm
 import torch
 from PIL import Image
 from timm.models import save_for_hf
-from transformers import AutoModel, AutoModelForImageClassification, pipeline
+from transformers import AutoModel, AutoModelForImageClassification, TimmWrapperConfig, pipeline
 
 import halonet
 from halonet.classification.hub import save_to_hub_folder
 from halonet.engine.weights import describe, save_weights
+from halonet.errors import UserError
+from halonet.training import load_checkpoint
 
 PICTURE = Image.radial_gradient("L").convert("RGB")
 COMMIT = "a" * 40
@@ -129,22 +132,60 @@ def test_a_network_fine_tuned_with_timm_comes_back(tmp_path):
     assert torch.equal(own.model(images(own)), model.eval()(images(own)))
 
 
-def test_a_network_fine_tuned_with_transformers_comes_back_everywhere(folder, tmp_path):
-    torch.manual_seed(0)
-    model = AutoModelForImageClassification.from_pretrained(folder, num_labels=2, ignore_mismatched_sizes=True)
-    loss = model(torch.randn(4, 3, 32, 32), labels=torch.tensor([0, 1, 0, 1])).loss
-    loss.backward()
+def fine_tune(folder, labels, to):
+    """Fine-tune as transformers documents it, and save."""
+    id2label = dict(enumerate(labels))
+    label2id = {label: number for number, label in id2label.items()}
+    named = {"num_labels": len(labels), "id2label": id2label, "label2id": label2id}
+    model = AutoModelForImageClassification.from_pretrained(folder, ignore_mismatched_sizes=True, **named)
+    model(torch.randn(4, 3, 32, 32), labels=torch.tensor([0, 1, 0, 1])).loss.backward()
     torch.optim.SGD(model.parameters(), lr=0.01).step()
-    model.config.label_names = ["cat", "dog"]  # transformers writes those of the old classifier otherwise
-    model.save_pretrained(tmp_path)
-    own = halonet.load(tmp_path)
-    expected = model.eval()(images(own)).logits
-    assert own.labels == ["cat", "dog"]
-    assert torch.allclose(own.model(images(own)), expected, atol=1e-5)
+    model.save_pretrained(to)
+    return model.eval()
+
+
+@pytest.mark.parametrize("labels", [["cat", "dog"], [f"new {number}" for number in range(10)]], ids=len)
+def test_a_network_fine_tuned_with_transformers_comes_back_everywhere(folder, own, tmp_path, labels):
+    expected = fine_tune(folder, labels, tmp_path)(images(own)).logits
+    loaded = halonet.load(tmp_path)
+    assert loaded.labels == labels
+    assert torch.allclose(loaded.model(images(loaded)), expected, atol=1e-5)
     again = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
     assert torch.allclose(again(images(own)), expected, atol=1e-5)
+    assert list(again.pretrained_cfg["label_names"]) == labels
     (guess,) = pipeline("image-classification", model=str(tmp_path))(PICTURE, top_k=1)
-    assert guess["label"] == own.labels[int(expected.argmax())]
+    assert guess["label"] == labels[int(expected.argmax())]
+
+
+def test_a_network_that_began_in_transformers_is_read_though_nobody_knows_its_images(tmp_path):
+    model = AutoModelForImageClassification.from_config(
+        TimmWrapperConfig(architecture="halonet_paper_micro32", num_labels=3)
+    )
+    model.save_pretrained(tmp_path)
+    network, information = load_checkpoint(tmp_path)
+    pictures = torch.randn(2, 3, 32, 32)
+    assert torch.allclose(network(pictures), model.eval()(pictures).logits, atol=1e-6)
+    assert information["class_names"] == ["LABEL_0", "LABEL_1", "LABEL_2"]
+    with pytest.raises(UserError, match="does not say how images were prepared for it"):
+        halonet.load(tmp_path)
+
+
+def test_old_names_that_transformers_kept_are_refused_with_their_file(folder, own, tmp_path):
+    timms = shutil.copytree(folder, tmp_path / "timms")
+    config = json.loads((timms / "config.json").read_text())
+    (timms / "config.json").write_text(json.dumps(config | {"label_names": own.labels}))  # as timm writes them
+    fine_tune(timms, ["cat", "dog"], tmp_path / "tuned")
+    with pytest.raises(UserError, match=r"tuned/config.json names 10 classes, but its num_classes is 2") as caught:
+        halonet.load(tmp_path / "tuned")
+    assert "unless model.config.label_names is set before save_pretrained" in str(caught.value)
+
+
+def test_a_network_without_a_classifier_is_refused(tmp_path):
+    model = halonet.create_model("micro32")
+    model.prune_intermediate_layers()  # which drops the classifier and the pooling
+    save_for_hf(model, str(tmp_path), safe_serialization=True)
+    with pytest.raises(UserError, match=r"model.safetensors holds a network without a classifier: load it with"):
+        halonet.load(tmp_path)
 
 
 def test_timm_loads_a_runs_weights_as_a_checkpoint(folder, own):

@@ -34,6 +34,8 @@ def test_the_page_of_folders_for_the_hub_runs_offline(tmp_path, monkeypatch):
     steps = steps_of((DOCS / "hub.md").read_text(encoding="utf-8"))
     assert run_steps(steps) == [step.expected for step in steps]
     assert sum(bool(step.expected) for step in steps) == 4
+    for script in steps[-2:]:  # with timm alone, and with transformers alone
+        assert run_steps([script]) == [script.expected] == ["airplane\n"]
 
 
 def test_the_page_of_the_demo_runs(finished_run, tmp_path, monkeypatch):

@@ -103,7 +103,7 @@ def test_wrong_metadata_is_refused_before_building(
     changes: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     saved(tmp_path, changes)
-    monkeypatch.setattr(halonet, "HaloNet", type("HaloNet", (), {"__init__": lambda *_, **__: pytest.fail("built")}))
+    monkeypatch.setattr(halonet, "create_model", lambda *_, **__: pytest.fail("built"))
     with pytest.raises(UserError, match=message):
         load_checkpoint(tmp_path)
 

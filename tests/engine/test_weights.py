@@ -106,6 +106,30 @@ def test_a_missing_checkpoint_is_refused(tmp_path: Path):
         load_checkpoint(tmp_path / "folder")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
+def test_what_is_no_file_is_not_opened(tmp_path: Path):
+    """Opening a pipe would wait for ever."""
+    for name in ("pipe.safetensors", "pipe.ckpt"):
+        os.mkfifo(tmp_path / name)
+    (tmp_path / "folder" / "model.safetensors").mkdir(parents=True)
+    (tmp_path / "loop.safetensors").symlink_to("loop.safetensors")
+    for name in ("pipe.safetensors", "pipe.ckpt", "folder", "loop.safetensors"):
+        assert "there is no checkpoint" in refusal(tmp_path / name)
+
+
+UNREADABLE = Path("/proc/self/mem")  # for root too
+
+
+@pytest.mark.skipif(not UNREADABLE.exists(), reason="no /proc")
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path):
+    (tmp_path / "x.safetensors").symlink_to(UNREADABLE)
+    assert "cannot read" in refusal(tmp_path / "x.safetensors")
+    save_file({"weight": torch.zeros(1)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").symlink_to(UNREADABLE)
+    with pytest.raises(UserError, match=r"cannot read .*config.json: Input/output error"):
+        load_checkpoint(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "checkpoints/last.ckpt"])
 @pytest.mark.parametrize("part", [0, 0.001, 0.5, 0.99])
 def test_a_truncated_checkpoint_is_refused(copy, name: str, part: float):

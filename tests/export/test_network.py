@@ -226,6 +226,10 @@ def test_a_file_that_gives_something_else_is_not_kept(suffix, tmp_path, monkeypa
         ({"format": "onx"}, "format is 'onx', but must be onnx, pt2 or aoti. Did you mean 'onnx'"),
         ({"format": "pt2"}, "cannot write a.onnx: the name of a file of format pt2 must end in .pt2"),
         ({"path": "no/a.onnx"}, "cannot write no/a.onnx: there is no folder no"),
+        (
+            {"path": "a.pt2", "format": "aoti", "bounds": Bounds(max_size=64)},
+            "max_size is 64, but must be left out for aoti, whose programs take images of any size",
+        ),
         ({"class_names": NAMES[:2]}, "2 class names for 5 classes"),
         ({"normalize": True, "preprocessing": {"mean": [0.5]}}, "normalizing needs a mean of 3 numbers"),
         ({"features": True, "softmax": True}, "a feature extractor has no probabilities"),

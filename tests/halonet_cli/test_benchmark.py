@@ -23,7 +23,6 @@ OPTIONS = {
 TRITON_OPTIONS = {
     "compile": {"--architectures", "--batch", "--dtypes", "--help", "--output", "--sizes"},
     "search": {"--channels", "--help", "--itemsizes", "--kernels", "--processes", "--record"},
-    "tune": OPTIONS["tune"],
 }
 QUICK = ["--batch", "1", "--repeats", "2", "--threads", "1", "--device", "cpu"]
 

@@ -23,7 +23,7 @@ def test_a_trained_classifier_is_exported_with_its_labels_and_preprocessing(tmp_
     assert main(["export", CHECKPOINT, str(path), "--normalize", "--softmax", "--min-size", "2"]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith(f"written to {path}: onnx, ")
-    assert "gives what PyTorch gives for images of 1 x 2 x 3, 3 x 22 x 12, 1 x 49 x 50" in shown
+    assert "for images of other sizes in pixels: 1 of 2 x 3, 3 of 22 x 12, 1 of 49 x 50" in shown
     network, information = load_checkpoint(CHECKPOINT)
     texts = {each.key: each.value for each in onnx.load(path).metadata_props}
     assert json.loads(texts["class_names"]) == information["class_names"]
@@ -76,12 +76,15 @@ def test_the_flags_of_classifiers_are_refused_for_a_detector(box_run, tmp_path, 
             "--format is 'onx', but must be onnx, pt2, aoti or hub. Did you mean 'onnx'",
         ),
         ([CHECKPOINT, "a.onnx", "--format", "aoti"], "the name of a file of format aoti must end in .pt2"),
-        ([CHECKPOINT, "a.pt2", "--format", "aoti", "--int8", "."], "leave out --int8: --format aoti computes in floating point"),
+        (
+            [CHECKPOINT, "a.pt2", "--format", "aoti", "--int8", "."],
+            "leave out --int8: --format aoti computes",
+        ),
         ([CHECKPOINT, "a", "--format", "hub", "--softmax"], "leave out --softmax: --format hub writes the network as"),
         ([CHECKPOINT, "no/a.onnx"], "there is no folder no; make it first"),
         ([CHECKPOINT, "a.onnx", "--features", "--softmax"], "leave --softmax out"),
         ([CHECKPOINT, "a.onnx", "--min-size", "0"], "--min-size is 0, but must be from 1 to 65,536"),
-        ([CHECKPOINT, "a.onnx", "--min-size", "9", "--max-size", "9"], "--min-size is 9, but must be less than"),
+        ([CHECKPOINT, "a.onnx", "--min-size", "9", "--max-size", "9"], "must be less than --max-size, which is 9"),
         ([__file__, "a.onnx"], "test_export.py"),
     ],
 )

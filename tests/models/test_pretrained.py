@@ -119,6 +119,22 @@ def test_a_network_with_overrides_comes_back_from_timms_folder(changes, create, 
     assert torch.equal(again.eval()(images(model)), model.eval()(images(model)))
 
 
+def test_a_pruned_network_in_a_folder_is_refused_on_one_line(tmp_path):
+    """Timm's own networks fail likewise: the folder does not say which layers are gone."""
+    model = halonet.create_model("mini32")
+    model.prune_intermediate_layers([1])
+    save_for_hf(model, str(tmp_path), safe_serialization=True)
+    with pytest.raises(UserError) as caught:
+        timm.create_model(f"local-dir:{tmp_path}", pretrained=True)
+    message = str(caught.value)
+    assert message.startswith(
+        f"the weights in {tmp_path} do not fit 'mini32': Missing key(s) in state_dict: \"stages.1"
+    )
+    assert message.endswith("that prune_intermediate_layers made smaller cannot be built again from its files")
+    assert "\n" not in message
+    assert len(message) < 400
+
+
 def test_every_row_comes_back_from_timms_folder_as_itself(tmp_path):
     for row in halonet.HALONETS:
         with torch.device("meta"):

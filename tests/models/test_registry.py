@@ -4,7 +4,7 @@ import torch
 from timm.data import resolve_model_data_config
 from timm.optim import create_optimizer_v2, param_groups_layer_decay
 
-from halonet import HALONETS, create_model
+from halonet import HALONETS, HaloNet, create_model
 from halonet.errors import UserError
 
 
@@ -74,6 +74,52 @@ def test_the_classifier_can_be_replaced_and_removed():
     assert model(torch.randn(1, 3, 28, 28)).shape == (1, model.head_hidden_size)
     model.reset_classifier(0, "")
     assert model(torch.randn(1, 3, 28, 28)).dim() == 4
+
+
+def pruned():
+    model = create_model("tiny28", num_classes=4)
+    model.prune_intermediate_layers([1])
+    return model
+
+
+def classify(model):
+    model.reset_classifier(4)  # which timm's tests allow, before the pooling is chosen
+    return model(torch.randn(1, 3, 28, 28))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: create_model("tiny28", num_classes=4, global_pool=""),
+        lambda: timm.create_model("halonet_paper_tiny28", num_classes=4, global_pool=""),
+        lambda: HaloNet(HALONETS["tiny28"], num_classes=4, global_pool=""),
+        lambda: create_model("tiny28").reset_classifier(4, ""),
+        lambda: classify(create_model("tiny28", num_classes=0, global_pool="")),
+        lambda: classify(pruned()),
+    ],
+)
+def test_classes_without_pooling_are_refused(make):
+    with pytest.raises(
+        UserError, match="global_pool is '', but 4 classes need 'avg': take global_pool='avg', or num_c"
+    ):
+        make()
+
+
+def test_a_refused_classifier_changes_nothing():
+    model = create_model("tiny28", num_classes=3)
+    with pytest.raises(UserError):
+        model.reset_classifier(4, "")
+    assert (model.num_classes, model.global_pool.pool_type) == (3, "avg")
+    assert model(torch.randn(1, 3, 28, 28)).shape == (1, 3)
+    smaller = pruned()
+    smaller.reset_classifier(4, "avg")
+    assert smaller(torch.randn(1, 3, 28, 28)).shape == (1, 4)
+
+
+@pytest.mark.parametrize("feature_cls", ["getter", "hook"])
+def test_features_need_no_pooling(feature_cls, untyped):
+    model = create_model("tiny28", features_only=True, feature_cls=feature_cls, global_pool="", out_indices=[2])
+    assert model(torch.randn(1, 3, 28, 28))[0].dim() == 4
 
 
 def test_pruning_keeps_the_features_that_were_asked_for():

@@ -1,14 +1,18 @@
-"""What int8 costs and gains in ONNX Runtime: accuracy, size and time beside float32."""
+"""What int8 costs and gains, in ONNX Runtime and compiled by PyTorch: accuracy, size and time beside float32."""
 
 import tempfile
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._inductor import config as inductor
 
 import halonet
+from halonet.benchmark.networks import create_network
 from halonet.benchmark.record import Row
 from halonet.benchmark.settings import Settings
 from halonet.benchmark.timing import time_in_turns
@@ -19,7 +23,7 @@ from halonet.export import export_network
 from halonet.export.onnx_model import open_session
 
 QUESTION = {"weights": "tiny28.fashion_mnist", "calibrated": 256, "images": 2000}
-FLOAT, INT8 = "float32", "int8"
+EVALUATED = 200  # images at a time
 
 
 def measure_int8(settings: Settings) -> Iterator[Row]:
@@ -30,7 +34,7 @@ def measure_int8(settings: Settings) -> Iterator[Row]:
     yield _compare(trained.model, calibration, images, labels, f"{QUESTION['weights']}, 28 px", settings)
     torch.manual_seed(0)
     noise = torch.randn(max(10, settings.batch), 3, 256, 256)
-    yield _compare(halonet.create_model("h0").eval(), noise, noise, None, "h0, 256 px", settings)
+    yield _compare(create_network("h0").eval(), noise, noise, None, "h0, 256 px", settings)
 
 
 def _read(trained: TrainedClassifier, split: str, count: int) -> tuple[Tensor, Tensor]:
@@ -42,20 +46,37 @@ def _read(trained: TrainedClassifier, split: str, count: int) -> tuple[Tensor, T
 def _compare(
     network: nn.Module, calibration: Tensor, images: Tensor, labels: Tensor | None, case: str, settings: Settings
 ) -> Row:
-    """Export in both precisions, and compare time, size and, with labels, accuracy."""
+    """Export in both precisions and formats, and compare time, size and, with labels, accuracy."""
     facts: dict[str, Any] = {"batch": settings.batch}
     steps = {}
-    batch = {"image": images[: settings.batch].numpy()}
+    image = images[: settings.batch]
     with tempfile.TemporaryDirectory() as folder:
-        for name, chosen in ((FLOAT, None), (INT8, calibration)):
-            exported = export_network(network, Path(folder) / f"{name}.onnx", calibration=chosen)
-            session = open_session(str(exported.path), settings.threads)
-            steps[name] = lambda session=session: session.run(None, batch)
+        for format, (precision, chosen) in product(("onnx", "pt2"), (("float32", None), ("int8", calibration))):
+            name = f"{format}_{precision}"
+            exported = export_network(network, Path(folder) / f"{name}.{format}", calibration=chosen)
+            run = _open(exported.path, settings)
+            steps[name] = lambda run=run: run(image)
             facts[f"bytes_{name}"] = exported.bytes
             if labels is not None:
-                found = [session.run(None, {"image": some.numpy()})[0] for some in images.split(200)]
-                right = int((torch.cat([torch.as_tensor(each) for each in found]).argmax(1) == labels).sum())
+                found = torch.cat([run(some) for some in images.split(EVALUATED)]).argmax(1)
+                right = int((found == labels).sum())
                 facts[f"top1_{name}"] = 100 * right / len(labels)
                 facts[f"top1_interval_{name}"] = list(wilson_interval(right, len(labels)))
-    milliseconds = time_in_turns(steps, settings)
-    return Row(case=case, task="inference", baseline=FLOAT, facts=facts, milliseconds=milliseconds)
+        milliseconds = time_in_turns(steps, settings)
+    return Row(case=case, task="inference", baseline="onnx_float32", facts=facts, milliseconds=milliseconds)
+
+
+def _open(path: Path, settings: Settings) -> Callable[[Tensor], Tensor]:
+    """Open a file; a program of PyTorch is compiled, as int8 needs to be fast."""
+    if path.suffix == ".onnx":
+        session = open_session(str(path), settings.threads)
+        return lambda image: torch.as_tensor(session.run(None, {"image": image.numpy()})[0])
+    module = torch.compile(torch.export.load(path).module(), dynamic=False)
+
+    @torch.inference_mode()
+    def run(image: Tensor) -> Tensor:
+        with inductor.patch(freezing=True), warnings.catch_warnings():  # freezing: weights become constants
+            warnings.filterwarnings("ignore", "To copy construct", UserWarning)  # of Inductor's own code
+            return module(image)
+
+    return run

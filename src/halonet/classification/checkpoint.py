@@ -1,7 +1,8 @@
 """Classifiers from checkpoints."""
 
+import dataclasses
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import halonet
 from halonet.data import AugmentationConfig
@@ -9,6 +10,8 @@ from halonet.engine.metadata import Metadata, read_metadata, saved_from, without
 from halonet.engine.weights import build_checked, read_weights
 from halonet.errors import UserError
 from halonet.models import HaloNetConfig
+from halonet.models.pretrained import pretrained_cfg
+from halonet.models.registry import nearest_row
 from halonet.recipes.schema import Seed
 from halonet.rules import FilledText, Text
 from halonet.schemas import Plain, record
@@ -41,7 +44,8 @@ def load_checkpoint(path: str | Path) -> tuple[halonet.HaloNet, dict[str, Any]]:
         path: A run folder, a `model.safetensors` or a `.ckpt`. If the run has an EMA, its average is read.
 
     Returns:
-        The network and its description (see `halonet.engine.weights.describe`) without null values.
+        The network, which says in timm's terms how its images are prepared, and its description (see
+        `halonet.engine.weights.describe`) without null values.
 
     Raises:
         UserError: The file is missing, truncated, not a checkpoint, from another model, or holds pickled code.
@@ -54,9 +58,36 @@ def load_checkpoint(path: str | Path) -> tuple[halonet.HaloNet, dict[str, Any]]:
             + (f" (it was saved from a {kind})" if kind else "")
             + ": only checkpoints written by `halonet train`, or from its Classifier, do"
         )
+    if information.get("num_classes") == 0:
+        raise UserError(f"{path} holds a network without a classifier: load it with halonet.create_model or timm's")
     metadata = read_metadata(ClassifierMetadata, information, str(path))
 
+    row, changes = nearest_row(metadata.config)
+
     def build() -> halonet.HaloNet:
-        return halonet.HaloNet(metadata.config, num_classes=metadata.num_classes, in_chans=metadata.in_chans)
+        cfg = _pretrained_cfg(metadata)
+        network = halonet.create_model(row, metadata.num_classes, metadata.in_chans, pretrained_cfg=cfg, **changes)
+        return cast(halonet.HaloNet, network)
 
     return build_checked(build, state, str(path)), without_nulls(information)
+
+
+def data_config(prepared: AugmentationConfig) -> dict[str, Any]:
+    """Say in timm's terms how images are prepared for evaluation."""
+    return {
+        "input_size": (prepared.in_chans, prepared.image_size, prepared.image_size),
+        "mean": prepared.mean,
+        "std": prepared.std,
+        "crop_pct": prepared.crop_pct,
+        "interpolation": prepared.interpolation,
+    }
+
+
+def _pretrained_cfg(metadata: ClassifierMetadata) -> dict[str, Any]:
+    """Describe a classifier in timm's terms."""
+    config, prepared = metadata.config, metadata.preprocessing
+    if prepared is None:
+        cfg = pretrained_cfg(config)
+    else:
+        cfg = pretrained_cfg(dataclasses.replace(config, image_size=prepared.image_size)) | data_config(prepared)
+    return cfg | {"num_classes": metadata.num_classes, "label_names": metadata.class_names}

@@ -136,7 +136,10 @@ def preprocessing(information: dict[str, Any], source: str) -> AugmentationConfi
         UserError: The checkpoint does not say.
     """
     if "preprocessing" not in information:
-        raise UserError(f"{source} does not say how images were prepared for it (size, mean, standard deviation)")
+        raise UserError(
+            f"{source} does not say how images were prepared for it (size, mean, standard deviation), or they were not "
+            "square center crops of 1 or 3 channels, which halonet makes"
+        )
     return check(AugmentationConfig, information["preprocessing"], f"the preprocessing in {source}")
 
 

@@ -4,24 +4,27 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import timm
 import torch
+from timm.data.imagenet_info import infer_imagenet_subset
 from timm.models import save_for_hf
-from torch import nn
 
 import halonet
 from halonet.classification.checkpoint import load_checkpoint
 from halonet.classification.evaluation import describe_accuracy, preprocessing
 from halonet.data import AugmentationConfig
 from halonet.data.classification.sources import is_named
-from halonet.engine.files import explain_full_disk
-from halonet.engine.run import read_result
+from halonet.engine.files import check_output_folder, explain_full_disk
+from halonet.engine.hub_config import read_json
 from halonet.engine.weights import save_weights
 from halonet.errors import UserError
 from halonet.models.pretrained import weights_path
 from halonet.models.registry import nearest_row
+from halonet.recipes.schema import Seed
+from halonet.rules import Count, FilledText, hints_of, within
+from halonet.schemas import check, record
 
 FIGURES = ("top1", "top5", "loss", "images", "split")  # of a run's result
 RUN = ("recipe", "seed", "epochs", "best", "hardware", "threads", "versions")
@@ -34,6 +37,27 @@ CITATION = """\
   year      = {2021}
 }
 """
+
+
+@record
+class Figures:
+    """What the model card says of a measurement."""
+
+    top1: Annotated[float, within(least=0, most=100)]
+    top5: Annotated[float, within(least=0, most=100)]
+    loss: float
+    images: Count
+    split: FilledText
+    data: FilledText
+
+
+@record
+class Training:
+    """What the model card says of a training."""
+
+    recipe: FilledText
+    epochs: Count
+    seed: Seed
 
 
 def save_to_hub_folder(checkpoint: str | Path, folder: str | Path) -> Path:
@@ -50,62 +74,71 @@ def save_to_hub_folder(checkpoint: str | Path, folder: str | Path) -> Path:
         UserError: The checkpoint cannot be read, it does not say how images were prepared, the folder holds files, or
             what was written does not give the same outputs when it is read back. Nothing is left behind then.
     """
+    folder = Path(folder)
+    check_output_folder(folder)
+    is_new = not folder.exists()
+    if not is_new and any(folder.iterdir()):
+        raise UserError(f"{folder} already holds files: choose a new folder, or empty it")
     network, information = load_checkpoint(checkpoint)
     prepared = preprocessing(information, str(checkpoint))
     information = _for_others(information, Path(checkpoint))
     is_ours = weights_path(str(checkpoint)) is not None
-    folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} already holds files: choose a new folder, or empty it")
-    row, changes = nearest_row(network.config)
-    model = halonet.create_model(row, network.num_classes, network.in_chans, **changes)
-    model.load_state_dict(network.state_dict())
-    described = data_config(prepared) | {"crop_mode": "center"}
-    model_config: dict[str, Any] = {"pretrained_cfg": described}
-    if is_ours:
-        described["license"] = "apache-2.0"
-    if "class_names" in information:
-        model_config["label_names"] = information["class_names"]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with explain_full_disk(folder), tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as place:
-        draft = Path(place) / folder.name
-        save_for_hf(model, str(draft), model_config, safe_serialization=True)
-        _drop_num_classes(draft / "config.json")
-        save_weights(draft / "model.safetensors", model.state_dict(), information)
-        (draft / "README.md").write_text(model_card(row, information, prepared, model, is_ours), encoding="utf-8")
+    license_of = {"license": "apache-2.0"} if is_ours else {}
+    around = folder.parent if is_new else folder
+    around.mkdir(parents=True, exist_ok=True)
+    with explain_full_disk(folder), tempfile.TemporaryDirectory(dir=around, prefix=".halonet-") as place:
+        draft = Path(place) / "draft"
+        save_for_hf(network, str(draft), {"pretrained_cfg": license_of}, safe_serialization=True)
+        _suit_transformers(draft / "config.json", information.get("class_names"))
+        save_weights(draft / "model.safetensors", network.state_dict(), information)
+        (draft / "README.md").write_text(model_card(information, prepared, network, is_ours), encoding="utf-8")
         _verify(draft, network)
-        os.replace(draft, folder)
+        if is_new:
+            os.replace(draft, folder)
+        else:  # it may be a link, a mount or the working directory, which cannot be replaced
+            for file in draft.iterdir():
+                os.replace(file, folder / file.name)
     return folder
 
 
-def data_config(prepared: AugmentationConfig) -> dict[str, Any]:
-    """Say in timm's terms how images are prepared for evaluation."""
-    return {
-        "input_size": (prepared.in_chans, prepared.image_size, prepared.image_size),
-        "mean": prepared.mean,
-        "std": prepared.std,
-        "crop_pct": prepared.crop_pct,
-        "interpolation": prepared.interpolation,
-    }
-
-
 def _for_others(information: dict[str, Any], checkpoint: Path) -> dict[str, Any]:
-    """Add the results of a run, and leave out where its data was on this machine."""
+    """Add the results of a run, check what the card says, and leave out where the data was on this machine."""
     information = {name: value for name, value in information.items() if name != "root"}
     if "data" in information and not is_named(information["data"]):
         information["data"] = Path(information["data"]).name
-    if "figures" not in information and (checkpoint / "result.json").is_file():
-        result = read_result(checkpoint)
-        data = result.get("variant") or information.get("data", result["data"])
+    source = f"the description in {checkpoint}"
+    path = checkpoint / "result.json"
+    if "figures" not in information and path.is_file():
+        source, result = str(path), read_json(path)
+        data = result.get("variant") or information.get("data")
         information["run"] = {key: result[key] for key in RUN if key in result}
-        information["figures"] = {key: result[key] for key in FIGURES} | {"data": data}
+        information["figures"] = {key: result[key] for key in FIGURES if key in result} | {"data": data}
+    for name, schema in (("figures", Figures), ("run", Training)):
+        if name in information:
+            said = information[name]
+            check(
+                schema,
+                {key: said[key] for key in hints_of(schema) if key in said} if type(said) is dict else said,
+                source,
+            )
     return information
 
 
-def _drop_num_classes(path: Path) -> None:
-    """Drop from `model_args` what transformers (5.24) passes to timm a second time, which fails; the root states it."""
+def _suit_transformers(path: Path, names: list[str] | None) -> None:
+    """Write the classes for transformers (5.24) at the root; timm reads the names in `pretrained_cfg`.
+
+    `num_classes` of `model_args` would reach timm twice, which fails. `label_names` would be read too, but would stay
+    the same after fine-tuning for other classes. A network with as many classes as ImageNet needs them all the same:
+    without, transformers takes ImageNet's names.
+    """
     config = json.loads(path.read_text(encoding="utf-8"))
     del config["model_args"]["num_classes"]
+    labels = names or [str(number) for number in range(config["num_classes"])]
+    if infer_imagenet_subset(config):
+        config["label_names"] = labels
+    else:
+        config["id2label"] = {str(number): label for number, label in enumerate(labels)}
+        config["label2id"] = {label: number for number, label in enumerate(labels)}
     path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
@@ -119,7 +152,7 @@ def _verify(folder: Path, network: halonet.HaloNet) -> None:
 
 
 def model_card(
-    row: str, information: dict[str, Any], prepared: AugmentationConfig, model: nn.Module, is_ours: bool
+    information: dict[str, Any], prepared: AugmentationConfig, network: halonet.HaloNet, is_ours: bool
 ) -> str:
     """Write the README.md of a Hub folder: what it is, its figures, how to use it, license and citation."""
     run, figures = information.get("run"), information.get("figures")
@@ -144,9 +177,9 @@ library_name: timm
 pipeline_tag: image-classification
 tags: [image-classification, halonet, timm, transformers]
 ---
-# HaloNet `{row}`
+# HaloNet `{nearest_row(network.config)[0]}`
 
-A network of blocked local self-attention with {sum(each.numel() for each in model.parameters()):,} parameters.
+A network of blocked local self-attention with {sum(each.numel() for each in network.parameters()):,} parameters.
 {trained}.
 
 {measured}

@@ -25,6 +25,7 @@ from halonet.models.pretrained import TRAINED, weights_path
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 _PREFIX = "network."  # of the network's tensors in a Lightning checkpoint
+_WRAPPER_PREFIX = "timm_model."  # in folders of transformers, unless the network came from one of timm's
 _METADATA_KEY = "halonet"  # of the description: JSON in a safetensors file, a dictionary in a Lightning checkpoint
 
 
@@ -127,7 +128,7 @@ def read_weights(path: str | Path) -> Weights:
     path = Path(path) if named is None else named
     if os.path.isdir(path):
         path = path / "model.safetensors"
-    if not os.path.exists(path):
+    if not os.path.isfile(path):  # a pipe would block
         if path.name == "model.safetensors" and path.with_name("pytorch_model.bin").is_file():
             raise UserError(
                 f"{path.parent} holds pytorch_model.bin, which can run code when it is read: save the network with "
@@ -140,6 +141,7 @@ def read_weights(path: str | Path) -> Weights:
     state, information = _read_safetensors(path) if path.suffix == ".safetensors" else _read_lightning(path)
     if not information and (config := path.with_name(CONFIG)).is_file():
         information = read_hub_config(config)
+        state = {name.removeprefix(_WRAPPER_PREFIX): tensor for name, tensor in state.items()}
     return Weights(state, information, path)
 
 
@@ -230,6 +232,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except safetensors.SafetensorError as error:
         size = path.stat().st_size
         raise DamagedFileError(f"{path} is not a safetensors file, or a truncated one ({size:,} bytes)") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     check_tensors(path, state, metadata)
     try:
         information = json.loads(metadata.get(_METADATA_KEY, "{}"))

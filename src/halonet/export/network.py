@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import halonet
+from halonet.complaints import wrong
 from halonet.engine.files import check_output_file, explain_full_disk
 from halonet.errors import ExportError, UserError
 from halonet.export.formats import FORMATS, Run, as_list, find_format
@@ -34,7 +35,7 @@ class Exported:
         format: A name of `FORMATS`.
         bytes: Size of the file.
         seconds: Taken to trace and to write.
-        cpu_seconds: Likewise, of all threads; other work on the machine does not change it.
+        cpu_seconds: Likewise, of all threads and compilers; other work on the machine does not change it.
         verified: Sizes of the images [batch, height, width] at which the file gave what the network gives.
         error: The largest difference, relative to the largest output.
         agreement: How an int8 file compares with the network; None for other files, and if it was not verified.
@@ -100,6 +101,8 @@ def export_network(
     check_output_file(path)
     if calibration is not None:
         check_calibration(calibration, name)
+    if FORMATS[name].traced_side and bounds is not None and bounds.max_size is not None:
+        raise wrong("max_size", bounds.max_size, f"left out for {name}, whose programs take images of any size")
     refuse_plain_timm(network)
     channels = getattr(network, "in_chans", None) or _channels(network)
     preprocessing = dict(preprocessing or _describe(network))
@@ -117,7 +120,7 @@ def export_network(
         "outputs": outputs,
         "halonet_version": halonet.__version__,
     }
-    start, cpu_start = time.perf_counter(), time.process_time()
+    start, cpu_start = time.perf_counter(), _cpu_seconds()
     try:
         program = trace(deployable, channels, traced_side, bounds)
     except LeastSizeError as error:
@@ -132,7 +135,7 @@ def export_network(
         else:
             export = partial(export_module, channels=channels, side=side, bounds=bounds)
             write_int8(name, program, metadata, outputs, written, calibration, export)
-        seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
+        seconds, cpu_seconds = time.perf_counter() - start, _cpu_seconds() - cpu_start
         sizes = verification_sizes(side, bounds) if verify else ()
         error, agreement = 0.0, None
         if verify and calibration is not None:
@@ -198,6 +201,11 @@ def _is_rounding(network: nn.Module, image: Tensor, run: Run) -> bool:
         return False
     own = max(map(_difference, exact, ours))
     return max(map(_difference, exact, theirs)) <= min(4 * own, MOST_ROUNDING)
+
+
+def _cpu_seconds() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def _channels(network: nn.Module) -> int:

@@ -3,6 +3,8 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from halonet.errors import UserError
+
 
 class GlobalPool(nn.Module):
     """Average the pixels of a feature map, or leave it as it is.
@@ -14,13 +16,13 @@ class GlobalPool(nn.Module):
         pool_type: "avg", or "" to return the map; the name is timm's.
 
     Raises:
-        ValueError: If `pool_type` is neither.
+        UserError: If `pool_type` is neither.
     """
 
     def __init__(self, pool_type: str = "avg") -> None:
         super().__init__()
         if pool_type not in ("avg", ""):
-            raise ValueError(f"global_pool is {pool_type!r}, but must be 'avg', or '' for none")
+            raise UserError(f"global_pool is {pool_type!r}, but must be 'avg', or '' for none")
         self.pool_type = pool_type
 
     def forward(self, x: Float[Tensor, "batch channels rows columns"]) -> Float[Tensor, "batch channels *rest"]:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
+from halonet.errors import UserError
 from halonet.layers.bottleneck import ACTIVATIONS, Bottleneck
 from halonet.layers.global_pool import GlobalPool
 from halonet.layers.halo_attention import HaloAttention
@@ -30,7 +31,10 @@ class HaloNet(nn.Module):
         in_chans: Channels of the images.
         drop_rate: Dropout before the classifier.
         drop_path_rate: Stochastic depth of the last block; it grows linearly from 0 with depth.
-        global_pool: "avg", or "" for none (the head then returns the feature map).
+        global_pool: "avg", or "" for none, which needs `num_classes=0` (the head then returns the feature map).
+
+    Raises:
+        UserError: Classes without pooling.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class HaloNet(nn.Module):
         self.num_features = self.head_hidden_size = config.final_width or channels
         self.global_pool = GlobalPool(global_pool)
         self.head_drop = nn.Dropout(drop_rate)
+        check_pooling(num_classes, global_pool)
         self.classifier = make_classifier(self.num_features, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -100,7 +105,10 @@ class HaloNet(nn.Module):
     ) -> Float[Tensor, "batch *outputs"]:
         """Pool and classify the last feature map; with `pre_logits`, only pool it."""
         x = self.head_drop(self.global_pool(x))
-        return x if pre_logits else self.classifier(x)
+        if pre_logits:
+            return x
+        check_pooling(self.num_classes, getattr(self.global_pool, "pool_type", "avg"))
+        return self.classifier(x)
 
     def forward_intermediates(
         self,
@@ -156,10 +164,15 @@ class HaloNet(nn.Module):
         return "classifier" if name_only else self.classifier
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the classifier with a new one (none for 0 classes), and the pooling unless it is None."""
-        self.num_classes = num_classes
+        """Replace the classifier with a new one (none for 0 classes), and the pooling unless it is None.
+
+        Raises:
+            UserError: Classes without pooling.
+        """
         if global_pool is not None:
+            check_pooling(num_classes, global_pool)
             self.global_pool = GlobalPool(global_pool).train(self.training)
+        self.num_classes = num_classes
         parameter = next(self.parameters())
         classifier = make_classifier(self.num_features, num_classes).to(parameter.device, parameter.dtype)
         self.classifier = classifier.train(self.training)
@@ -267,6 +280,15 @@ def make_block(
         squeeze_excitation=(config.squeeze_excitation_ratio if stage + 1 in config.squeeze_excitation_stages else None),
         drop_path=drop_path,
     )
+
+
+def check_pooling(num_classes: int, pool_type: str) -> None:
+    """Refuse classes without pooling."""
+    if num_classes and not pool_type:
+        raise UserError(
+            f"global_pool is '', but {num_classes:,} classes need 'avg': take global_pool='avg', or num_classes=0 for "
+            "feature maps"
+        )
 
 
 def make_classifier(num_features: int, num_classes: int) -> nn.Module:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+import textwrap
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -81,6 +82,8 @@ def create_model(
     if features_only:
         levels = tuple(range(len(config.depths) + 1))
         overrides = {"features_only": True, "out_indices": levels, "feature_cls": "getter"} | overrides
+        if overrides.get("global_pool") == "":  # timm drops the head, so that its pooling does not matter
+            del overrides["global_pool"]
     has_own_file = any((overrides.get("pretrained_cfg_overlay") or {}).get(key) for key in WEIGHTS_OF_THE_USER)
     cfg = _find_cfg(row, config, overrides.pop("pretrained_cfg", None) or tag, pretrained and not has_own_file)
     try:
@@ -96,11 +99,23 @@ def create_model(
             ).to(dtype=dtype)
     except RuntimeError as error:
         if pretrained and "Error(s) in loading state_dict" in str(error):
-            raise UserError(f"the trained weights of {name!r} do not fit {', '.join(changes) or 'this row'}") from error
+            weights = f"the trained weights of {name!r}"
+            if cfg.get("source") in ("local-dir", "hf-hub"):
+                weights = f"the weights in {cfg.get('hf_hub_id') or cfg['file']}"
+            what = ", ".join(changes) or repr(row)
+            raise UserError(f"{weights} do not fit {what}: {_first_problem(error)}") from error
         raise
     # timm's save_for_hf writes these, besides classes and channels.
     model._model_args = changes  # pyright: ignore[reportArgumentType]
     return model
+
+
+def _first_problem(error: RuntimeError) -> str:
+    """Shorten what PyTorch says of weights that do not fit to one line."""
+    problem = textwrap.shorten(str(error).splitlines()[1], 120, placeholder=" ...")
+    if problem.startswith("Missing key(s)"):
+        problem += "; a network that prune_intermediate_layers made smaller cannot be built again from its files"
+    return problem
 
 
 def _find_cfg(row: str, config: HaloNetConfig, given: str | dict | PretrainedCfg, pretrained: bool) -> dict[str, Any]:

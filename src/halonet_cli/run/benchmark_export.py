@@ -39,16 +39,16 @@ def run_export(options: argparse.Namespace) -> None:
             failures.append(f"{name} to {format}")
             print(error, flush=True)
             continue
-        sizes = ", ".join(" x ".join(map(str, size)) for size in row["verified"])
+        sizes = ", ".join(f"{batch} of {rows} x {columns}" for batch, rows, columns in row["verified"])
         print(
             f"{row['model']} to {row['format']}: {row['cpu_seconds']} s of a processor, {row['mebibytes']} MiB, "
-            f"verified at {sizes}",
+            f"verified at {sizes} pixels",
             flush=True,
         )
         if options.output is not None:
             write_record(record, {"provenance": describe_run(options.words), "rows": [row]}, options.output)
     if failures:
-        raise ExportError(f"{len(failures)} exports failed, see above: {', '.join(failures)}")
+        raise ExportError(f"these exports failed, see above: {', '.join(failures)}")
 
 
 def run_int8(options: argparse.Namespace) -> None:

@@ -54,7 +54,9 @@ def _message(error: Exception, parser: Parser) -> str:
     source = getattr(error, "source", "")
     is_about_a_call = not source or source.isidentifier()  # a call, or the class that holds its arguments, not a file
     if complaints and is_about_a_call and dests.issuperset(each.key for each in complaints):
-        return "; ".join(f"{parser.flag_of(each.key)} {each.text}" for each in complaints)
+        text = "; ".join(f"{parser.flag_of(each.key)} {each.text}" for each in complaints)
+        # Names of two words are no words of a sentence.
+        return re.sub(r"\b[a-z0-9]+_\w+", lambda name: parser.flag_of(name[0]) if name[0] in dests else name[0], text)
     # From a process that loads images, the message comes at the end of that process's traceback.
     return re.split(r"halonet\.(?:errors|complaints)\.\w+: ", str(error))[-1].rstrip()
 

@@ -4,9 +4,9 @@ import argparse
 import dataclasses
 from collections.abc import Sequence
 
-from halonet.classification.checkpoint import load_checkpoint
+from halonet.classification.checkpoint import data_config, load_checkpoint
 from halonet.classification.evaluation import preprocessing
-from halonet.classification.hub import data_config, save_to_hub_folder
+from halonet.classification.hub import save_to_hub_folder
 from halonet.complaints import must_be_one_of
 from halonet.data import AugmentationConfig, build_transform, find_images
 from halonet.detection.checkpoint import DETECTORS, load_detector
@@ -74,8 +74,10 @@ def describe_check(exported: Exported) -> str:
         images, labels, error = exported.agreement
         same = "" if labels is None else f"the same label as PyTorch for {100 * labels:.1f} %, "
         return f"int8 calibrated with {images} images: {same}outputs differ by {100 * error:.1f} %"
-    sizes = ", ".join(f"{batch} x {height} x {width}" for batch, height, width in exported.verified)
-    return f"gives what PyTorch gives for images of {sizes}" if sizes else "not compared"
+    if not exported.verified:
+        return "not compared"
+    sizes = ", ".join(f"{batch} of {height} x {width}" for batch, height, width in exported.verified)
+    return f"gives what PyTorch gives for images of other sizes in pixels: {sizes}"
 
 
 def run_detector_export(options: argparse.Namespace) -> None:

@@ -33,7 +33,7 @@ def test_the_command_says_so_in_one_line(capsys: pytest.CaptureFixture[str]) -> 
     assert "nothing to tune here" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [["tune"], ["triton", "tune"], ["triton", "compile"], ["triton", "search"]])
+@pytest.mark.parametrize("words", [["tune"], ["triton", "compile"], ["triton", "search"]])
 def test_without_triton_the_commands_say_how_to_get_it(
     words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
