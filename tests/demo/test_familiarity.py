@@ -105,3 +105,10 @@ def test_data_that_are_not_here_are_refused(data, message, tmp_path):
     save_weights(tmp_path / "a.safetensors", state, information | {"data": data})
     with pytest.raises(UserError, match=message):
         calibrate(tmp_path / "a.safetensors")
+
+
+def test_a_file_that_cannot_be_written_is_told_before_the_work(weights, monkeypatch):
+    monkeypatch.setattr("halonet.demo.familiarity.load_checkpoint", None)
+    weights.with_name("model.familiarity.json").mkdir()
+    with pytest.raises(UserError, match=r"model\.familiarity\.json: it is a folder"):
+        calibrate(weights)

@@ -17,7 +17,7 @@ from halonet.data.classification.image_source import labels_of
 from halonet.data.classification.sources import is_remote
 from halonet.data.classification.subsets import Subset
 from halonet.engine.checksums import checksum
-from halonet.engine.files import write_atomically
+from halonet.engine.files import check_output_file, write_atomically
 from halonet.engine.weights import Weights, read_weights
 from halonet.errors import UserError
 from halonet.schemas import check, record
@@ -69,9 +69,12 @@ def calibrate(checkpoint: str | Path, root: str | Path | None = None) -> Path:
         The file that was written, beside the weights.
 
     Raises:
-        UserError: The checkpoint or its data cannot be read, or would have to be downloaded.
+        UserError: The checkpoint or its data cannot be read, the data would have to be downloaded, or the file cannot
+            be written.
     """
     weights = read_weights(checkpoint)
+    path = _path_beside(weights.path)
+    check_output_file(path)
     network, information = load_checkpoint(weights.path)
     data = information.get("data")
     if data is None or is_remote(data):
@@ -100,7 +103,6 @@ def calibrate(checkpoint: str | Path, root: str | Path | None = None) -> Path:
         "means": [[round(number, DIGITS) for number in mean] for mean in means.tolist()],
         "least": round(least, DIGITS),
     }
-    path = _path_beside(weights.path)
     write_atomically(path, lambda file: file.write(json.dumps(content).encode() + b"\n"))
     return path
 
