@@ -1,5 +1,7 @@
 """Make the weights of a run into a file of the package: half precision, with the accuracy measured on that file.
 
+What the demo page needs to tell strange pictures lies beside it, see `halonet.demo.familiarity`.
+
     python tools/make_weights.py runs/cifar10/minutes mini32.cifar10 --data.root DIR
 
 writes src/halonet/models/weights/mini32.cifar10.safetensors. Choose the run by its validation images.
@@ -16,6 +18,7 @@ from halonet.classification.checkpoint import load_checkpoint
 from halonet.classification.evaluation import evaluate
 from halonet.classification.hub import FIGURES, RUN
 from halonet.data.classification.sources import is_named
+from halonet.demo.familiarity import calibrate
 from halonet.engine.run import read_result
 from halonet.engine.weights import read_weights, save_weights
 from halonet.errors import UserError
@@ -50,6 +53,7 @@ def make_weights(run: Path, name: str, root: Path | None, folder: Path = FOLDER)
     figures = {key: measured[key] for key in FIGURES} | {"data": measured["variant"] or measured["data"]}
     path = folder / f"{name}.safetensors"
     save_weights(path, half, information | {"figures": figures})
+    calibrate(path, root)
     return path
 
 

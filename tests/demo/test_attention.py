@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
+import torch
 
+from halonet import HaloAttention
 from halonet.demo.attention import View, area_of, canvas_size, describe_view, draw_view, pixel_at
 from halonet.demo.page import EXAMPLES
+from halonet.visual.attention import record_attention
 from tests.demo.places import place_of
 
 
@@ -55,3 +58,13 @@ def test_the_words_name_the_layer_the_head_and_the_most_looked_at(answer):
     assert f"row 20, column 9, head 2 looks most, with **{100 * heat.max():.1f} %**" in text
     assert f"row {4 * row + 2}, column {4 * column + 2}." in text
     assert "the mean of its 4 heads" in describe_view(answer.layers, View((20, 9), 1, None))
+
+
+def test_the_words_say_how_much_of_that_head_goes_beyond_the_border():
+    torch.manual_seed(0)
+    layer = HaloAttention(channels=4, num_heads=2, block_size=4, halo_size=2, border="zeros")
+    layers = record_attention(torch.nn.Sequential(layer).eval(), torch.randn(1, 4, 8, 8))
+    shares = layers[0].look((0, 0)).outside
+    assert shares[0] != shares[1]
+    for head, share in [(0, shares[0]), (1, shares[1]), (None, shares.mean())]:
+        assert f" {100 * share:.1f} % go beyond the border." in describe_view(layers, View((0, 0), 0, head))

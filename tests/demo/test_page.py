@@ -1,18 +1,20 @@
 """The page in a real browser: an installed Chromium, driven by Playwright, with connections to this machine alone."""
 
+import gc
 import io
 import os
 import re
 import shutil
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import gradio
 import numpy as np
 import pytest
 from PIL import Image
 
-from halonet.demo.attention import area_of, canvas_size
+from halonet.demo.attention import View, area_of, canvas_size, describe_view
 from halonet.demo.model import open_model
 from halonet.demo.page import EXAMPLES, launch
 from halonet.errors import UserError
@@ -76,6 +78,8 @@ def server(sought, cifar10) -> Iterator[gradio.Blocks]:
     page = launch(cifar10, None)
     yield page
     page.close(verbose=False)
+    del page
+    gc.collect()  # sockets that Gradio leaves open are an error only after the tests
 
 
 @pytest.fixture
@@ -101,6 +105,10 @@ def wait_for_text(tab, place, words):
     tab.wait_for_function(
         "([place, words]) => document.querySelector(place)?.innerText.includes(words)", arg=[place, words]
     )
+
+
+def wait_until_empty(tab, place):
+    tab.wait_for_function("place => !document.querySelector(place).innerText.trim()", arg=place)
 
 
 def upload(tab, name, content):
@@ -131,6 +139,23 @@ def test_an_uploaded_picture_is_labeled_and_a_strange_one_doubted(tab, cifar10, 
     upload(tab, "noise.png", content)
     wait_for_text(tab, "#notice", answer.summary)
     assert "Unlike what it knows. The picture is gray" in text_of(tab, "#notice")
+    color = "element => getComputedStyle(element).color"  # Gradio's bold text is white in dark mode, like the box
+    box = tab.locator("#notice .doubt").first
+    assert box.locator("b").evaluate(color) == box.evaluate(color)
+
+
+@needs_browser
+def test_a_picture_is_answered_once_however_it_is_chosen(tab, cifar10, monkeypatch):
+    answered, answer = [], cifar10.answer
+    monkeypatch.setattr(cifar10, "answer", lambda path: answered.append(Path(path).name) or answer(path))
+    upload(tab, "coffee.jpg", (EXAMPLES / "coffee.jpg").read_bytes())
+    wait_for_text(tab, "#notice", "it chooses automobile")
+    tab.locator("#examples img").nth(1).click()
+    wait_for_text(tab, "#notice", "it chooses bird")
+    tab.get_by_label("Remove Image").click()
+    wait_until_empty(tab, "#notice")
+    assert tab.locator("#attention img").count() == 0
+    assert answered == ["coffee.jpg", "bird.jpg"]
 
 
 @needs_browser
@@ -161,9 +186,41 @@ def test_the_sliders_choose_layer_and_head(tab):
 
 
 @needs_browser
+def test_a_number_that_is_no_layer_shows_the_nearest(tab):
+    number = tab.locator("#layer input[type=number]")
+    for typed, shown in [("99", 5), ("-3", 0), ("2", 2), ("", 0)]:
+        number.fill(typed)
+        number.press("Enter")
+        wait_for_text(tab, "#told", f"Layer {shown} of 0 to 5")
+    assert tab.locator(".toast-body").count() == 0
+
+
+@needs_browser
+def test_two_visitors_see_their_own_pictures(tab, browser, server, cifar10):
+    other = browser.new_context().new_page()
+    other.set_default_timeout(15_000)
+    other.goto(server.local_url)
+    other.wait_for_selector("#attention img")
+    upload(other, "coffee.jpg", (EXAMPLES / "coffee.jpg").read_bytes())
+    wait_for_text(other, "#notice", cifar10.answer(str(EXAMPLES / "coffee.jpg")).summary)
+    for page, name in [(tab, "cat"), (other, "coffee")]:
+        answer = cifar10.answer(str(EXAMPLES / f"{name}.jpg"))
+        page.locator("#layer input[type=number]").fill("4")
+        wait_for_text(page, "#told", "Layer 4 of")
+        assert text_of(page, "#told") == describe_view(answer.layers, View((16, 16), 4, None)).replace("**", "")
+        assert f"it chooses {answer.summary}" in text_of(page, "#notice")
+    other.context.close()
+
+
+@needs_browser
 def test_bad_uploads_are_told_and_the_server_lives_on(tab, monkeypatch):
     for name, content, words in [
         ("broken.png", b"no picture at all", "broken.png is not an image that can be read"),
+        (
+            "drawing.svg",
+            b"<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>",
+            "drawing.svg is not an image",
+        ),
         ("half.png", encoded(Image.new("RGB", (300, 300), "red"))[:200], "half.png is damaged or truncated"),
         ("huge.png", encoded(Image.new("L", (10_000, 10_000))), "huge.png is refused"),
     ]:
@@ -210,7 +267,17 @@ def test_the_page_is_served_on_this_machine_alone(server, sought):
     assert server.analytics_enabled is False
 
 
+def test_a_proxy_is_not_asked_for_this_machine(cifar10, monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "example.org")
+    monkeypatch.setenv("NO_PROXY", "example.org")
+    launch(cifar10, None).close(verbose=False)
+    gc.collect()  # as above
+    assert os.environ["no_proxy"] == os.environ["NO_PROXY"] == "example.org,127.0.0.1"
+
+
 def test_a_port_in_use_is_told(server, cifar10):
     port = server.server_port
-    with pytest.raises(UserError, match=f"^port {port} is in use: choose another with --port N$"):
+    with pytest.raises(UserError, match=f"^port {port} is in use or not allowed: choose another with --port N$"):
         launch(cifar10, port)

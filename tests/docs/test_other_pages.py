@@ -38,6 +38,14 @@ def test_the_page_of_folders_for_the_hub_runs_offline(tmp_path, monkeypatch):
         assert run_steps([script]) == [script.expected] == ["airplane\n"]
 
 
+def test_the_page_of_the_demo_runs(finished_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = shutil.copytree(finished_run, tmp_path / "runs" / "photos")
+    (step,) = steps_of((DOCS / "demo.md").read_text(encoding="utf-8"))
+    run_steps([step])
+    assert (run / "model.familiarity.json").is_file()
+
+
 def test_the_page_of_exports_runs(unchecked_shapes):  # noqa: F811
     steps = steps_of((DOCS / "export.md").read_text(encoding="utf-8"))
     assert run_steps(steps) == [step.expected for step in steps]

@@ -215,10 +215,27 @@ def test_rollout_needs_a_layer():
         rollout([], (0, 0))
 
 
+def test_a_network_may_change_what_a_layer_was_given():
+    class Adding(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = one_layer()[0]
+
+        def forward(self, x):
+            x = x.clone()
+            x += self.layer(x)
+            return x
+
+    network, image = Adding().eval(), torch.randn(1, 8, 10, 9, dtype=torch.float64)
+    (recorded,) = record_attention(network, image)
+    expected, _ = expected_maps(network.layer, image, (5, 8))
+    np.testing.assert_allclose(recorded.look((5, 8)).probabilities.numpy(), expected, atol=1e-12)
+
+
 def test_hooks_are_removed_even_after_an_error(network):
     with pytest.raises(ValueError, match="shape"):
         record_attention(network, torch.randn(1, 7, 28, 28))
-    assert not any(module._forward_hooks for module in network.modules())
+    assert not any(module._forward_pre_hooks for module in network.modules())
 
 
 @pytest.mark.parametrize(

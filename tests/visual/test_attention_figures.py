@@ -93,6 +93,17 @@ def test_what_goes_beyond_the_border_is_told():
     assert figure.get_supxlabel() == f"{share:.1f} % of the weight goes to zeros beyond the border"
 
 
+def test_what_goes_beyond_the_border_is_that_of_the_drawn_head():
+    torch.manual_seed(0)
+    layer = HaloAttention(channels=4, num_heads=2, block_size=4, halo_size=2, border="zeros")
+    (recorded,) = record_attention(torch.nn.Sequential(layer).eval(), torch.randn(1, 4, 8, 8))
+    look = recorded.look((0, 0))
+    first, second = (f"{100 * share:.1f} %" for share in look.outside.tolist())
+    assert first != second
+    assert draw_pixel(look, PICTURE, head=1).get_supxlabel().startswith(second)
+    assert draw_heads(look, PICTURE).get_supxlabel().startswith(f"{100 * look.outside.mean():.1f} %")
+
+
 def test_notebooks_show_a_figure_by_itself(layers):
     png = draw_distances(layers)._repr_png_()
     assert Image.open(io.BytesIO(png)).format == "PNG"

@@ -28,7 +28,7 @@ def test_weights_lie_in_the_window_of_the_block():
 def test_hooks_are_removed():
     model = create_model("tiny28", num_classes=3, in_chans=1).eval()
     attention_maps(model, torch.randn(1, 1, 28, 28), [(0.5, 0.5)])
-    assert not any(module._forward_hooks for module in model.modules())
+    assert not any(module._forward_pre_hooks for module in model.modules())
 
 
 def test_figure_is_written(tmp_path):

@@ -52,7 +52,8 @@ def describe_view(layers: list[LayerAttention], view: View) -> str:
     row, column = (int(at) for at in np.unravel_index(int(heat.argmax()), heat.shape))
     height, width = look.cell
     who = f"the mean of its {layer.num_heads} heads" if view.head is None else f"head {view.head}"
-    beyond = f" {100 * look.outside.mean().item():.1f} % go beyond the border." if look.outside.max() > 0 else ""
+    outside = look.outside_of_head(view.head)
+    beyond = f" {100 * outside:.1f} % go beyond the border." if outside > 0 else ""
     return (
         f"**Layer {view.layer}** of 0 to {len(layers) - 1} works on {layer.map_size[0]} x {layer.map_size[1]} cells. "
         f"For the pixel in row {view.pixel[0]}, column {view.pixel[1]}, {who} looks most, with "

@@ -1,6 +1,8 @@
 """What the demo page asks of a checkpoint: what it knows, and what it makes of a picture."""
 
 import dataclasses
+import html
+import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +18,7 @@ from halonet.data import build_transform
 from halonet.data.detection.coco_file import distinct_labels
 from halonet.data.detection.dataset import build_detection_transform
 from halonet.data.images import GRAY_MODES, decode_header, decode_image
+from halonet.demo.familiarity import SHARE, Familiarity, read_familiarity
 from halonet.detection.checkpoint import DETECTORS, load_detector
 from halonet.detection.mask_rcnn import FasterRCNN
 from halonet.detection.results import Masks, to_results
@@ -24,6 +27,8 @@ from halonet.engine.run import read_result
 from halonet.engine.weights import read_weights
 from halonet.errors import UserError
 from halonet.models.pretrained import FOLDER
+from halonet.rules import Text, hints_of
+from halonet.schemas import check, record
 from halonet.visual.attention import LayerAttention, record_attention
 from halonet.visual.attention_figures import input_picture
 from halonet.visual.instances import draw_instances
@@ -36,6 +41,18 @@ MIN_SCORE = 0.5  # of a detection that is drawn
 SHRINKS = 20  # a picture that is scaled down by more is told to have lost its detail
 SHARP = 512  # pixels of a side of the picture under the attention
 MOST_NAMES = 12
+
+
+@record
+class Figures:
+    """What a checkpoint, or the result of a run, says of its accuracy."""
+
+    top1: float | None = None
+    box_ap: float | None = None
+    mask_ap: float | None = None
+    images: int | None = None
+    split: Text | None = None
+    data: Text | None = None
 
 
 class Answer(NamedTuple):
@@ -63,18 +80,21 @@ class Model:
 
     Attributes:
         name: Of the checkpoint, for people.
-        knows: What the network learned, on a few lines of Markdown.
+        knows: What the network learned, as HTML: a few sentences.
         finds_instances: Whether it is a detector.
+        heads: Of each attention layer.
     """
 
     finds_instances = False
 
-    def __init__(self, name: str, source: Path) -> None:
+    def __init__(self, name: str, source: Path, familiarity: Familiarity | None = None) -> None:
         self.name = name
+        self.familiarity = familiarity
+        self._lock = threading.Lock()  # `record_attention` hangs hooks on the network, which all visitors share
         self._load(source)
         self.knows = self._describe(source)
         # A network without attention is refused now; and a first call is slow.
-        self._answer(Image.new("RGB", (64, 64)))
+        self.heads: list[int] = [layer.num_heads for layer in self._answer(Image.new("RGB", (64, 64))).layers]
 
     def _load(self, source: Path) -> None:
         trained = load_classifier(source)
@@ -90,14 +110,20 @@ class Model:
         names = [printable(label) for label in self.labels]
         listed = ", ".join(names[:MOST_NAMES]) + (f" and {len(names) - MOST_NAMES} more" if names[MOST_NAMES:] else "")
         kind = "color" if self.in_color else "gray"
+        figures = self._figures(source)
+        data = figures.data or self.information.get("data") or "a data set that its file does not name"
+        learned = f"It learned them from {kind} pictures of {printable(data)}{self._accuracy(figures)}."
         return (
-            f"It knows {len(names)} label{'s' * (len(names) != 1)}: **{listed}**. It learned them from {kind} pictures "
-            f"of {printable(self._data())}{self._accuracy(source)}. {self._habit()}"
+            f"It knows {len(names)} label{'s' * (len(names) != 1)}: <b>{html.escape(listed)}</b>. "
+            f"{html.escape(learned)} {self._habit()}"
         )
 
-    def _data(self) -> str:
-        figures = self.information.get("figures", {})
-        return str(figures.get("data") or self.information.get("data") or "a data set that its file does not name")
+    def _figures(self, source: Path) -> Figures:
+        figures, where = self.information.get("figures"), f"the figures in {source}"
+        if figures is None and (source / "result.json").is_file():
+            figures, where = read_result(source) | {"data": None}, f"{source / 'result.json'}"
+        known = check(dict[str, Any], figures or {}, where)
+        return check(Figures, {name: known[name] for name in hints_of(Figures) if name in known}, where)
 
     def _habit(self) -> str:
         size = self.config.image_size
@@ -106,13 +132,11 @@ class Model:
             "anything else it is wrong."
         )
 
-    def _accuracy(self, source: Path) -> str:
-        figures = self.information.get("figures")
-        if figures is None and (source / "result.json").is_file():
-            figures = read_result(source)
-        if not figures or "top1" not in figures:
+    def _accuracy(self, figures: Figures) -> str:
+        if figures.top1 is None or figures.images is None:
             return "; how accurate it is, its file does not say"
-        return f", and labels {figures['top1']:.1f} % of {figures['images']:,} {figures['split']} pictures correctly"
+        split = f"{printable(figures.split)} " if figures.split else ""
+        return f", and labels {figures.top1:.1f} % of {figures.images:,} {split}pictures correctly"
 
     def answer(self, path: str) -> Answer:
         """What the network makes of an image file.
@@ -120,15 +144,24 @@ class Model:
         Raises:
             UserError: The file is no picture that can be read, or it is too large.
         """
-        return self._answer(open_limited(Path(path)))
+        picture = open_limited(Path(path))
+        with self._lock:
+            return self._answer(picture)
 
     @torch.inference_mode()
     def _answer(self, picture: Image.Image) -> Answer:
         image = self.transform(picture)[None]
-        probabilities = self.network(image).softmax(1)[0].tolist()
+        features = self.network.forward_head(self.network.forward_features(image), pre_logits=True)
+        probabilities = self.network.classifier(features).softmax(1)[0].tolist()
         by_label = dict(zip(self.labels, probabilities, strict=True))
         best = max(self.labels, key=lambda label: by_label[label])
         doubts = self._doubts_about(picture, self.config.image_size)
+        if self.familiarity is not None and self.familiarity.is_strange(features):
+            doubts.insert(
+                0,
+                f"To the network it resembles its labels less than {100 - 100 * SHARE:.0f} % of the validation "
+                "pictures do.",
+            )
         if by_label[best] < UNSURE:
             doubts.insert(
                 0, f"The best guess gets only {100 * by_label[best]:.0f} %, and this page doubts guesses under 50 %."
@@ -174,10 +207,10 @@ class Detector(Model):
             f"It draws {kind} with a score of at least {100 * MIN_SCORE:.0f} %, and misses whatever has no label here."
         )
 
-    def _accuracy(self, source: Path) -> str:
-        figures = read_result(source) if (source / "result.json").is_file() else {}
-        kinds = [f"{kind} AP {figures[f'{kind}_ap']:.1f} %" for kind in ("box", "mask") if f"{kind}_ap" in figures]
-        return f" ({', '.join(kinds)} on its {figures['split']} split)" if kinds else ""
+    def _accuracy(self, figures: Figures) -> str:
+        precisions = {"box": figures.box_ap, "mask": figures.mask_ap}
+        kinds = [f"{kind} AP {precision:.1f} %" for kind, precision in precisions.items() if precision is not None]
+        return f" ({', '.join(kinds)} on its {printable(figures.split or 'test')} split)" if kinds else ""
 
     @torch.inference_mode()
     def _answer(self, picture: Image.Image) -> Answer:
@@ -210,12 +243,14 @@ def open_model(source: str | Path) -> Model:
     """Load the classifier or the detector of a checkpoint.
 
     Raises:
-        UserError: As `load_checkpoint` and `load_detector`.
+        UserError: As `load_checkpoint`, `load_detector` and `read_familiarity`.
     """
     path = Path(source)
-    _, information, _ = read_weights(path)
-    kind = Detector if saved_from(information) in DETECTORS else Model
-    return kind(path.name.removesuffix(".safetensors").removesuffix(".ckpt"), path)
+    weights = read_weights(path)
+    name = path.name.removesuffix(".safetensors").removesuffix(".ckpt")
+    if saved_from(weights.information) in DETECTORS:
+        return Detector(name, path)
+    return Model(name, path, read_familiarity(weights))
 
 
 def open_limited(path: Path) -> Image.Image:

@@ -1,8 +1,10 @@
 """The demo page: a picture, what the network makes of it, and where a clicked pixel looks."""
 
 import html
+import os
 from pathlib import Path
 from typing import Any
+from urllib.request import getproxies_environment
 
 import gradio as gr
 from gradio.themes import Default
@@ -19,11 +21,13 @@ EXAMPLES = Path(__file__).parent / "examples"
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Ubuntu", "DejaVu Sans", "sans-serif"]
 CSS = f"""
 .gradio-container {{ max-width: 1240px !important; margin: 0 auto !important; }}
-#head h1 {{ font-size: 1.7rem; margin-bottom: .25rem; }}
+#head .html-container {{ padding: 0; }}
+#head h1 {{ font-size: 1.7rem; margin-bottom: .5rem; }}
 #head p {{ max-width: 75rem; }}
 #notice .doubt, #notice .error {{ border-radius: 8px; padding: .6rem .85rem; margin-top: .4rem; }}
 #notice .doubt {{ background: #fff4d6; color: #5c4200; border-left: 4px solid #e0a100; }}
 #notice .error {{ background: #fde7e7; color: #7a1313; border-left: 4px solid #d03030; }}
+#notice .doubt b {{ color: inherit; }}
 #notice .html-container, #key .html-container {{ padding: 0; }}
 #key {{ font-size: .9rem; }}
 #key span:first-child {{ margin-left: 0 !important; }}
@@ -32,24 +36,26 @@ CSS = f"""
 #key .window {{ border: 3px dashed {WINDOW}; }}
 #key .heat {{ width: 4em; background: linear-gradient(90deg, #f6dbe6, #e12850, #ff8228, #fff05a); }}
 #key .pixel {{ border: 2px solid #000; background: #fff; border-radius: 50%; width: .8em; height: .8em; }}
+#key .beyond {{ background: repeating-linear-gradient(-45deg, #f2f3f5 0 3px, #c3c8d0 3px 5px); }}
 #attention img {{ cursor: crosshair; }}
+@media (max-width: 640px) {{ #attention, #attention * {{ height: auto !important; }} }}
 footer {{ display: none !important; }}
 """
 KEY = (
-    '<span class="pixel"></span>pixel<span class="block"></span>its block<span class="window"></span>what it can see: '
-    'block and halo<span class="heat"></span>attention'
+    '<span class="pixel"></span>pixel<span class="block"></span>its block<span class="window"></span>what it sees: '
+    'block and halo<span class="heat"></span>attention<span class="beyond"></span>outside'
 )
 
 
 def make_page(model: Model) -> gr.Blocks:
     """Build the page of a network."""
-    examples = [EXAMPLES / "cat.jpg", EXAMPLES / "rocket.jpg", EXAMPLES / "coffee.jpg", NUCLEI / "test.png"]
+    examples = [*(EXAMPLES / f"{name}.jpg" for name in ("cat", "bird", "rocket", "coffee")), NUCLEI / "test.png"]
     if model.finds_instances:
         examples = examples[::-1]
     with gr.Blocks(title=f"halonet: {model.name}", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         answer = gr.State(None, time_to_live=3600)
         pixel = gr.State(None)
-        gr.Markdown(f"# halonet · {html.escape(model.name)}\n{model.knows}", elem_id="head")
+        gr.HTML(f"<h1>halonet · {html.escape(printable(model.name))}</h1><p>{model.knows}</p>", elem_id="head")
         with gr.Row():
             with gr.Column(scale=5):
                 gr.Markdown(f"### Picture: drop, paste or choose one of at most {MEGABYTES} MB")
@@ -65,7 +71,7 @@ def make_page(model: Model) -> gr.Blocks:
                 )
                 # Gradio would open the file itself, before any limit, and meet a broken one with a traceback.
                 upload.preprocess = lambda payload: payload and payload.path
-                gr.Examples([[str(path)] for path in examples], upload, label="Examples", elem_id="examples")
+                chosen = gr.Examples([[str(path)] for path in examples], upload, label="Examples", elem_id="examples")
                 notice = gr.HTML(elem_id="notice")
                 labels = gr.Label(
                     label="Labels",
@@ -97,33 +103,25 @@ def make_page(model: Model) -> gr.Blocks:
                 )
                 gr.HTML(KEY, elem_id="key")
                 with gr.Row(equal_height=True):
-                    layer = gr.Slider(0, 1, 0, step=1, precision=0, label="Layer", elem_id="layer", buttons=[])
-                    head = gr.Slider(0, 1, 0, step=1, precision=0, label="Head", elem_id="one-head", buttons=[])
+                    layer = _slider("Layer", "layer", len(model.heads) - 1)
+                    head = _slider("Head", "one-head", max(model.heads) - 1)
                     mean = gr.Checkbox(True, label="Mean of all heads", elem_id="mean")
                 told = gr.Markdown(elem_id="told")
 
         def draw(answer: Answer | None, pixel: tuple[int, int] | None, layer: int, head: int, mean: bool) -> Any:
             if answer is None or pixel is None:
-                return None, "", gr.skip(), gr.skip()
-            last_layer = len(answer.layers) - 1
-            last_head = answer.layers[min(layer, last_layer)].num_heads - 1
-            view = View(pixel, min(layer, last_layer), None if mean else min(head, last_head))
-            return (
-                draw_view(answer.layers, answer.seen, view),
-                describe_view(answer.layers, view),
-                _limit(layer, last_layer),
-                _limit(head, last_head),
-            )
+                return None, ""
+            view = View(pixel, layer, None if mean else min(head, model.heads[layer] - 1))
+            return draw_view(answer.layers, answer.seen, view), describe_view(answer.layers, view)
 
-        def show(path: str | None, layer: int, head: int, mean: bool) -> Any:
-            answer, message = None, ""
-            if path is not None:
-                try:
-                    answer = model.answer(path)
-                except UserError as error:
-                    message = f'<div class="error" role="alert">{html.escape(printable(str(error)))}</div>'
-            if answer is None:
-                return None, None, message, None, None, *draw(None, None, layer, head, mean)
+        def clear(message: str = "") -> Any:
+            return None, None, message, None, None, None, ""
+
+        def show(path: str, layer: int, head: int, mean: bool) -> Any:
+            try:
+                answer = model.answer(path)
+            except UserError as error:
+                return clear(f'<div class="error" role="alert">{html.escape(printable(str(error)))}</div>')
             height, width = answer.layers[0].image_size
             pixel = (height // 2, width // 2)
             results = (_tell(model, answer), answer.probabilities or None, answer.instances)
@@ -135,9 +133,12 @@ def make_page(model: Model) -> gr.Blocks:
             pixel = pixel_at(answer.layers[layer], *event.index)
             return pixel, *draw(answer, pixel, layer, head, mean)
 
-        view, drawn = [layer, head, mean], [attention, told, layer, head]
+        view, drawn = [layer, head, mean], [attention, told]
         results = [answer, pixel, notice, labels, instances]
-        gr.on([page.load, upload.change], show, [upload, *view], [*results, *drawn], show_progress="minimal")
+        # Not `upload.change`, which comes twice for a file.
+        for happens in (page.load, upload.upload, chosen.load_input_event.success):
+            happens(show, [upload, *view], [*results, *drawn], show_progress="minimal", trigger_mode="always_last")
+        upload.clear(clear, None, [*results, *drawn], show_progress="hidden")
         attention.select(click, [answer, *view], [pixel, *drawn], show_progress="hidden")
         head.input(lambda: False, None, mean, show_progress="hidden")
         gr.on(
@@ -151,10 +152,13 @@ def make_page(model: Model) -> gr.Blocks:
     return page
 
 
-def _limit(number: int, last: int) -> gr.Slider:
-    """Change the end of a slider; its value only if it is beyond, since the user may have moved it meanwhile."""
-    changes: dict[str, Any] = {} if number <= last else {"value": last}
-    return gr.Slider(maximum=max(1, last), interactive=last > 0, **changes)
+def _slider(label: str, place: str, last: int) -> gr.Slider:
+    slider = gr.Slider(
+        0, max(1, last), 0, step=1, precision=0, label=label, elem_id=place, buttons=[], interactive=last > 0
+    )
+    # People can type any number, or delete it; Gradio would answer with a traceback.
+    slider.preprocess = lambda payload: min(max(round(payload or 0), 0), last)
+    return slider
 
 
 def _tell(model: Model, answer: Answer) -> str:
@@ -180,9 +184,12 @@ def launch(model: Model, port: int | None) -> gr.Blocks:
         port: None takes the first free one from 7860 on.
 
     Raises:
-        UserError: The port is in use.
+        UserError: The port is in use, or not allowed.
     """
     page = make_page(model)
+    # Gradio asks its own server whether it answers, and fails if a proxy is to carry that.
+    direct = ",".join(filter(None, [getproxies_environment().get("no"), "127.0.0.1"]))
+    os.environ |= {"no_proxy": direct, "NO_PROXY": direct}
     try:
         page.launch(
             server_name="127.0.0.1",
@@ -199,6 +206,6 @@ def launch(model: Model, port: int | None) -> gr.Blocks:
             css=CSS,
         )
     except OSError as error:
-        where = "7860 to 7959 are" if port is None else f"{port} is"
-        raise UserError(f"port {where} in use: choose another with --port N") from error
+        where = "ports 7860 to 7959 are" if port is None else f"port {port} is"
+        raise UserError(f"{where} in use or not allowed: choose another with --port N") from error
     return page

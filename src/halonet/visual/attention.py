@@ -77,6 +77,10 @@ class PixelAttention(NamedTuple):
         check_index("head", head, len(self.probabilities))
         return self.probabilities[head]
 
+    def outside_of_head(self, head: int | None) -> float:
+        """The probability that went to zeros beyond the border, of the head or of the mean that `of_head` takes."""
+        return (self.outside.mean() if head is None else self.outside[head]).item()
+
 
 @dataclass(frozen=True)
 class LayerAttention:
@@ -244,9 +248,9 @@ def _kept_inputs(layers: dict[str, Any]) -> Iterator[dict[str, Tensor]]:
     inputs: dict[str, Tensor] = {}
 
     def keep(name: str) -> Any:
-        return lambda module, args, output: inputs.__setitem__(name, args[0])
+        return lambda module, args: inputs.__setitem__(name, args[0].clone())  # the network may change it in place
 
-    hooks = [layer.register_forward_hook(keep(name)) for name, layer in layers.items()]
+    hooks = [layer.register_forward_pre_hook(keep(name)) for name, layer in layers.items()]
     try:
         yield inputs
     finally:

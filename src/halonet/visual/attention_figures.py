@@ -85,13 +85,13 @@ def draw_pixel(
     """
     heat = look.of_head(head)
     name = f"mean of {len(look.probabilities)} heads" if head is None else f"head {head}"
-    return _draw(look, picture, [("pixel", None), (name, heat)], title)
+    return _draw(look, picture, [("pixel", None), (name, heat)], look.outside_of_head(head), title)
 
 
 def draw_heads(look: PixelAttention, picture: Image.Image, *, title: str = "") -> NotebookFigure:
     """Draw where a pixel looks: the mean over the heads, then each head, all on one scale; see `draw_pixel`."""
     heads = [(f"head {head}", look.of_head(head)) for head in range(len(look.probabilities))]
-    return _draw(look, picture, [("mean", look.of_head(None)), *heads], title)
+    return _draw(look, picture, [("mean", look.of_head(None)), *heads], look.outside_of_head(None), title)
 
 
 def draw_rollout(
@@ -131,7 +131,7 @@ def draw_distances(layers: Sequence[LayerAttention]) -> NotebookFigure:
 
 
 def _draw(
-    look: PixelAttention, picture: Image.Image, panels: list[tuple[str, Tensor | None]], title: str
+    look: PixelAttention, picture: Image.Image, panels: list[tuple[str, Tensor | None]], outside: float, title: str
 ) -> NotebookFigure:
     visible = visible_area(look.image_size, look.window, look.cell)
     figure, all_axes = _figure(len(panels), (visible.bottom - visible.top) / (visible.right - visible.left), title)
@@ -153,9 +153,8 @@ def _draw(
         fontsize=8,
         labelcolor=INK,
     )
-    if look.outside.max() > 0:
-        share = 100 * look.outside.mean().item()
-        figure.supxlabel(f"{share:.1f} % of the weight goes to zeros beyond the border", fontsize=8, color=INK)
+    if outside > 0:
+        figure.supxlabel(f"{100 * outside:.1f} % of the weight goes to zeros beyond the border", fontsize=8, color=INK)
     return figure
 
 
