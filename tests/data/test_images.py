@@ -74,6 +74,22 @@ def test_unknown_format_is_refused(tmp_path):
     assert "not an image that can be read" in refusal(tmp_path / "text.png")
 
 
+def test_no_file_is_given_to_another_program(tmp_path, monkeypatch):
+    path = tmp_path / "photo.png"
+    noise_image(0, size=(8, 8)).save(path, "EPS")
+    called = []
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *options: called.append(options))
+    assert "not an image that can be read" in refusal(path)
+    assert not called
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".tif", ".ppm", ".tga", ".jp2"])
+def test_a_file_of_another_format_is_read_if_it_is_named(tmp_path, suffix):
+    path = tmp_path / f"photo{suffix}"
+    noise_image(0, size=(8, 8)).save(path)
+    assert open_image(path).size == (8, 8)
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".webp"])
 def test_truncated_image_is_refused(tmp_path, suffix):
     whole = tmp_path / f"whole{suffix}"

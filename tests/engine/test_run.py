@@ -40,6 +40,12 @@ def test_a_run_folder_is_complete(finished_run: Path, images: Path):
     assert 0 < result["seconds"] < 600
 
 
+def test_a_damaged_result_is_named(tmp_path):
+    (tmp_path / "result.json").write_text('{"top1":')
+    with pytest.raises(UserError, match=r"result.json is not a JSON file"):
+        read_result(tmp_path)
+
+
 def test_the_resolved_recipe_is_kept(finished_run: Path, images: Path):
     assert resolve(finished_run / "recipe.yaml") == tiny_recipe(images)
 

@@ -16,8 +16,7 @@ from halonet.classification.checkpoint import load_checkpoint
 from halonet.classification.evaluation import describe_accuracy, preprocessing
 from halonet.data import AugmentationConfig
 from halonet.data.classification.sources import is_named
-from halonet.engine.files import check_output_folder, explain_full_disk
-from halonet.engine.hub_config import read_json
+from halonet.engine.files import check_output_folder, explain_full_disk, read_json
 from halonet.engine.weights import save_weights
 from halonet.errors import UserError
 from halonet.models.pretrained import weights_path

@@ -1,6 +1,7 @@
 """Finding image files and opening them safely, whatever their size and content."""
 
 import contextlib
+import functools
 import io
 import os
 import warnings
@@ -14,6 +15,8 @@ from halonet.data.walk import IMAGE_SUFFIXES, LeftOut, count_other_picture, desc
 from halonet.errors import UserError, note_once
 
 PIXEL_LIMIT = 89_478_485  # Pillow's own limit for decompression bombs: 256 MiB of 24-bit pixels
+# Pillow would give an EPS file, whatever its name, to another program, Ghostscript.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "TGA", "ICO", "JPEG2000", "AVIF", "MPO")
 GRAY_MODES = ("1", "L", "LA", "La")
 ASPECT_LIMIT = 100  # beyond it, scaling the shorter side to a network's input would make a huge image
 
@@ -119,7 +122,7 @@ def _identify(file: ImageFile, name: str) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(file)
+            image = Image.open(file, formats=_readable())
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise UserError(f"image {name} is refused: {error} Scale it down first.") from error
     except Image.UnidentifiedImageError as error:
@@ -137,6 +140,13 @@ def _identify(file: ImageFile, name: str) -> Image.Image:
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         raise UserError(f"image {name} has more than 8 bits a channel (mode {image.mode}): save it with 8 bits first")
     return image
+
+
+@functools.cache
+def _readable() -> tuple[str, ...]:
+    """List the formats that are read; which of them Pillow knows depends on how it was built."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def find_images(paths: Iterable[str | Path]) -> list[Path]:

@@ -1,17 +1,20 @@
 """Files that are always complete, the old or the new one, even if writing is interrupted."""
 
 import errno
+import json
 import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+from halonet.complaints import shown
 from halonet.console import printable
 from halonet.errors import UserError
 
+MOST_BYTES = 16 * 2**20  # of a JSON file: ImageNet-21k's names take 1 MiB, and stand up to three times in one
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 AGAIN = "make room, then run the command again"
@@ -212,3 +215,25 @@ def picture_name(number: int, image: str | Path) -> str:
     """Name the picture of an image, NUMBER_STEM.png."""
     stem = printable(Path(image).stem)[:60]  # a name may have 255 bytes, and escapes are longer
     return f"{number:04}_{stem}.png"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds keys and values.
+
+    Raises:
+        UserError: It cannot be read, is too large or holds something else.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    if len(content) > MOST_BYTES:
+        raise UserError(f"{path} has {path.stat().st_size:,} bytes, but must have at most {MOST_BYTES:,}")
+    try:
+        values = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not a JSON file: {error}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} holds {shown(values)}, but must hold keys and values")
+    return values

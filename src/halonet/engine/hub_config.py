@@ -9,6 +9,7 @@ from typing import Any
 
 from halonet.complaints import RuleError, shown
 from halonet.data import AugmentationConfig
+from halonet.engine.files import read_json
 from halonet.errors import UserError, unknown_name
 from halonet.models.config import HALONETS, InChans, NumClasses
 from halonet.models.pretrained import TIMM_PREFIX
@@ -16,7 +17,6 @@ from halonet.models.registry import CONFIG_FIELDS, MODEL_ARGUMENTS, configure
 from halonet.rules import Text, check_arguments
 
 CONFIG = "config.json"
-MOST_BYTES = 16 * 2**20  # ImageNet-21k's names take 1 MiB, and stand there up to three times
 PREPARED = ("mean", "std", "interpolation", "crop_pct")
 
 
@@ -68,28 +68,6 @@ def read_hub_config(path: Path) -> dict[str, Any]:
         "preprocessing": preprocessing,
     }
     return json.loads(json.dumps(information))
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON file that holds keys and values.
-
-    Raises:
-        UserError: It cannot be read, is too large or holds something else.
-    """
-    try:
-        with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    if len(content) > MOST_BYTES:
-        raise UserError(f"{path} has {path.stat().st_size:,} bytes, but must have at most {MOST_BYTES:,}")
-    try:
-        values = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not a JSON file: {error}") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path} holds {shown(values)}, but must hold keys and values")
-    return values
 
 
 def _section(values: dict[str, Any], name: str, path: Path) -> dict[str, Any]:

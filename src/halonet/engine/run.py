@@ -13,7 +13,7 @@ import lightning
 
 from halonet.engine.checkpoints import LAST, BestCheckpoint, callback_state, find_checkpoint
 from halonet.engine.divergence import Divergence
-from halonet.engine.files import explain_full_disk, remove_partial_files, write_atomically
+from halonet.engine.files import explain_full_disk, read_json, remove_partial_files, write_atomically
 from halonet.engine.log import RunLog
 from halonet.engine.session import as_begun, is_first_process, require_same_recipe, session
 from halonet.engine.task import Task, task_for
@@ -135,8 +135,12 @@ def run_folder(recipe: AnyRecipe, run_dir: str | Path | None) -> Path:
 
 
 def read_result(run_dir: str | Path) -> dict[str, Any]:
-    """Read the `result.json` of a finished run."""
-    return json.loads((Path(run_dir) / "result.json").read_text(encoding="utf-8"))
+    """Read the `result.json` of a finished run.
+
+    Raises:
+        UserError: It is damaged.
+    """
+    return read_json(Path(run_dir) / "result.json")
 
 
 def _refuse_used_folder(folder: Path, command: str) -> None:
