@@ -19,6 +19,7 @@ from halonet.engine.files import check_output_file, explain_full_disk
 from halonet.errors import ExportError, UserError
 from halonet.export.formats import FORMATS, Run, as_list, find_format
 from halonet.export.int8 import Agreement, Images, check_calibration, verify_int8, write_int8
+from halonet.export.portable import copy_network
 from halonet.export.program import Bounds, Deployable, LeastSizeError, export_module, refuse_plain_timm, trace
 
 # Of the largest output.
@@ -107,7 +108,7 @@ def export_network(
     channels = getattr(network, "in_chans", None) or _channels(network)
     preprocessing = dict(preprocessing or _describe(network))
     _check(network, class_names, preprocessing, channels, normalize)
-    network = copy.deepcopy(network).cpu().float().eval()
+    network = copy_network(network)
     asked, bounds = bounds, bounds or Bounds(min_size=_least_side(network, channels))
     numbers = {"mean": preprocessing["mean"], "std": preprocessing["std"]} if normalize else {}
     deployable = Deployable(network, softmax=softmax, features=features, **numbers).eval()
