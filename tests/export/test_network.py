@@ -137,6 +137,8 @@ def test_features_of_all_levels_are_exported_within_bounds(tmp_path):
         {"final_width": 24, "num_heads": (1, 1)},
         {"block_size": 3, "convolution_stages": (2,)},
         {"centered": True, "position": "none"},
+        {"stem": "patch4x4", "position": "absolute"},
+        {"stem": "patch2x2", "position": "none", "border": "zeros"},
     ],
     ids=str,
 )

@@ -19,6 +19,7 @@ from halonet.layers.stage import Stage
 from halonet.models import HaloNet, fuse_batch_norm
 from halonet.models.acceleration import AcceleratedHaloAttn
 from halonet.models.fuse import is_plain
+from halonet.models.halonet import PatchConv2d
 from halonet.ops.attention.geometry import Geometry, make_axis
 from halonet.ops.attention.portable import Windows, expand_tables, halo_attention, is_regular, make_windows
 
@@ -165,10 +166,7 @@ class PortableAttention(nn.Module):
     def _encode(self, size: Size) -> Float[Tensor, "pixels_of_a_map channels"]:
         """Position encodings of all pixels, interpolated to the size of the maps."""
         assert self.positions is not None
-        rows, columns = (
-            F.interpolate(table.mT[None], size=length, mode="linear", align_corners=True)[0].mT
-            for table, length in zip(self.positions, size[1:], strict=True)
-        )
+        rows, columns = (_resize(table, length) for table, length in zip(self.positions, size[1:], strict=True))
         return (rows[:, None] + columns).view(-1, rows.shape[1])
 
     def subsample(self, pixels: Float[Tensor, "pixels channels"], size: Size) -> Float[Tensor, "fewer_pixels channels"]:
@@ -281,6 +279,14 @@ def as_linear(layer: nn.Conv2d | nn.Linear, outputs: Any = slice(None), factor: 
     return linear
 
 
+def _resize(table: Float[Tensor, "length width"], length: int) -> Float[Tensor, "new_length width"]:
+    """Resize as `layers.halo_attention.resize_table` does; `F.interpolate` asks whether the map has several pixels."""
+    step = torch.arange(length, dtype=table.dtype, device=table.device)
+    place = step * (table.shape[0] - 1) / step.max().clamp(min=1)
+    entry = torch.arange(table.shape[0], device=table.device)
+    return (1 - (place[:, None] - entry).abs()).clamp(min=0) @ table
+
+
 def _replacement(module: nn.Module, shared: SharedWindows) -> nn.Module | None:
     """The portable form of a module, or None if it stays."""
     if not is_plain(module):
@@ -289,6 +295,8 @@ def _replacement(module: nn.Module, shared: SharedWindows) -> nn.Module | None:
         return PortableGlobalPool()
     if isinstance(module, nn.AvgPool2d) and module.ceil_mode and module.kernel_size == module.stride:
         return None if module.padding or module.divisor_override else PortableAveragePool(module.kernel_size)
+    if isinstance(module, PatchConv2d):
+        return _from_patches(module)
     if isinstance(module, HaloAttention):
         return _from_ours(module, shared)
     if isinstance(module, AcceleratedHaloAttn):
@@ -297,6 +305,13 @@ def _replacement(module: nn.Module, shared: SharedWindows) -> nn.Module | None:
         blocks = [_from_bottleneck(block, shared) for block in module]
         return PortableStage(*(block for block in blocks if block)) if all(blocks) else None
     return None
+
+
+def _from_patches(convolution: PatchConv2d) -> nn.Module:
+    """Pad by as many zeros at every size, of which the convolution leaves out what completes no patch."""
+    rows, columns = convolution.stride
+    convolution.__class__ = nn.Conv2d
+    return nn.Sequential(nn.ZeroPad2d((0, columns - 1, 0, rows - 1)), convolution)
 
 
 def _from_bottleneck(block: nn.Module, shared: SharedWindows) -> PortableBottleneck | None:
