@@ -310,7 +310,7 @@ def _replacement(module: nn.Module, shared: SharedWindows) -> nn.Module | None:
 def _from_patches(convolution: PatchConv2d) -> nn.Module:
     """Pad by as many zeros at every size, of which the convolution leaves out what completes no patch."""
     rows, columns = convolution.stride
-    convolution.__class__ = nn.Conv2d
+    convolution.__class__ = nn.Conv2d  # pyright: ignore[reportAttributeAccessIssue]
     return nn.Sequential(nn.ZeroPad2d((0, columns - 1, 0, rows - 1)), convolution)
 
 
