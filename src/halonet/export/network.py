@@ -1,6 +1,7 @@
 """Exports classifiers and feature extractors: traces, writes, and verifies what was written."""
 
 import copy
+import math
 import os
 import tempfile
 import time
@@ -100,8 +101,6 @@ def export_network(
     path = Path(path)
     name = find_format(format, path)
     check_output_file(path)
-    if calibration is not None:
-        check_calibration(calibration, name)
     if FORMATS[name].traced_side and bounds is not None and bounds.max_size is not None:
         raise wrong("max_size", bounds.max_size, f"left out for {name}, whose programs take images of any size")
     refuse_plain_timm(network)
@@ -110,6 +109,8 @@ def export_network(
     _check(network, class_names, preprocessing, channels, normalize)
     network = copy_network(network)
     asked, bounds = bounds, bounds or Bounds(min_size=_least_side(network, channels))
+    if calibration is not None:
+        check_calibration(calibration, name, channels, bounds)
     numbers = {"mean": preprocessing["mean"], "std": preprocessing["std"]} if normalize else {}
     deployable = Deployable(network, softmax=softmax, features=features, **numbers).eval()
     side = _side(preprocessing)
@@ -236,10 +237,15 @@ def _check(
     if class_names and num_classes and len(class_names) != num_classes:
         raise UserError(f"{len(class_names)} class names for {num_classes} classes; give one a class, or none")
     if normalize:
-        for name in ("mean", "std"):
-            if len(preprocessing.get(name, ())) != channels:
+        for name, least, words in (("mean", -math.inf, "numbers"), ("std", 0.0, "positive numbers")):
+            numbers = preprocessing.get(name)
+            if not (
+                isinstance(numbers, Sequence)
+                and len(numbers) == channels
+                and all(isinstance(each, int | float) and least < each < math.inf for each in numbers)
+            ):
                 raise UserError(
-                    f"normalizing needs a {name} of {channels} numbers, but preprocessing has {preprocessing.get(name)}"
+                    f"normalizing needs a {name} of {channels} {words}, but preprocessing has {str(numbers)[:200]}"
                 )
 
 
