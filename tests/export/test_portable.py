@@ -72,6 +72,22 @@ def test_networks_of_timm_have_a_portable_form():
     assert sum(isinstance(module, PortableAttention) for module in portable.modules()) == 3
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"block_size": (4, 6), "halo_size": (1, 2), "scale": 0.3},
+        {"block_size": (4, 6), "halo_size": (2, 1), "stride": (2, 1), "offset_stride": 1},
+        {"block_size": (3, 4), "halo_size": (1, 3), "stride": (2, 5), "border": "zeros", "centered": True},
+    ],
+    ids=str,
+)
+def test_layers_with_settings_that_no_network_has(options):
+    torch.manual_seed(0)
+    layer = HaloAttention(16, num_heads=2, **options)
+    portable = assert_same(nn.Sequential(nn.Conv2d(3, 16, 1), layer))
+    assert isinstance(portable[1], PortableAttention)
+
+
 def double(module: nn.Module, inputs: Any, output: Any) -> Any:
     return 2 * output
 
