@@ -16,7 +16,7 @@ import halonet
 from halonet.classification.prediction import TrainedClassifier
 from halonet.data import load_source
 from halonet.errors import ExportError, UserError
-from halonet.export import Exported, ImageFiles, export_network
+from halonet.export import Bounds, Exported, ImageFiles, export_network
 from halonet.export.formats import FORMATS
 from halonet.export.int8 import LEAST_IMAGES, MOST_IMAGES, batches
 from halonet.installation import command_for_extra
@@ -157,6 +157,30 @@ def test_few_images_are_refused(trained, tmp_path):
     message = "int8 needs at least 10 images to calibrate with, but there are 9: give some 256"
     with pytest.raises(UserError, match=message) as caught:
         export_network(trained.model, tmp_path / "a.onnx", calibration=torch.zeros(LEAST_IMAGES - 1, 1, 28, 28))
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("images", "bounds", "message"),
+    [
+        (
+            torch.zeros(10, 3, 28, 28),
+            None,
+            r"is torch.float32 of shape \[3, 28, 28\], but must be .* \[1, height, width\]",
+        ),
+        (torch.zeros(10, 1, 28, 28).double(), None, r"is torch.float64 of shape"),
+        (torch.zeros(10, 1, 28, 28), Bounds(min_size=40), "with sides of at least 40 pixels"),
+        (torch.zeros(10, 1, 28, 28), Bounds(max_size=20), "with sides of 1 to 20 pixels"),
+        ([torch.zeros(1, 28, 28 + index) for index in range(10)], None, "must all have one shape and dtype"),
+        (torch.full((10, 1, 28, 28), torch.nan), None, "holds infinite numbers or NaN"),
+    ],
+    ids=["channels", "dtype", "too small", "too large", "several sizes", "nan"],
+)
+def test_images_that_do_not_fit_are_refused(images, bounds, message, tmp_path):
+    network = halonet.create_model("tiny28", 5, 1, depths=(1,), num_heads=(1,))
+    with pytest.raises(UserError, match=message) as caught:
+        export_network(network, tmp_path / "a.pt2", calibration=images, bounds=bounds)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 

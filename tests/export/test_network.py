@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,8 @@ def test_features_of_all_levels_are_exported_within_bounds(tmp_path):
         {"final_width": 24, "num_heads": (1, 1)},
         {"block_size": 3, "convolution_stages": (2,)},
         {"centered": True, "position": "none"},
+        {"stem": "patch4x4", "position": "absolute"},
+        {"stem": "patch2x2", "position": "none", "border": "zeros"},
     ],
     ids=str,
 )
@@ -216,6 +219,18 @@ def test_a_file_that_gives_something_else_is_not_kept(suffix, tmp_path, monkeypa
     assert path.read_bytes() == b"the previous file"
 
 
+@pytest.mark.parametrize("suffix", ["onnx", "pt2"])
+def test_a_full_disk_is_told_and_leaves_nothing(suffix, tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(UserError, match=f"no space left to write .*a.{suffix}: make room"):
+            export_network(make_network(depths=(1,), num_heads=(1,)), tmp_path / f"a.{suffix}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -232,6 +247,11 @@ def test_a_file_that_gives_something_else_is_not_kept(suffix, tmp_path, monkeypa
         ),
         ({"class_names": NAMES[:2]}, "2 class names for 5 classes"),
         ({"normalize": True, "preprocessing": {"mean": [0.5]}}, "normalizing needs a mean of 3 numbers"),
+        ({"normalize": True, "preprocessing": {"mean": 0.5, "std": 0.5}}, "a mean of 3 numbers, but .* has 0.5"),
+        (
+            {"normalize": True, "preprocessing": {"mean": [0.5] * 3, "std": [0.5, 0.0, 0.5]}},
+            r"a std of 3 positive numbers, but .* has \[0.5, 0.0, 0.5\]",
+        ),
         ({"features": True, "softmax": True}, "a feature extractor has no probabilities"),
     ],
 )

@@ -1,11 +1,16 @@
 """The form of a network that is exported computes what the network does."""
 
+import copy
+import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import timm
 import torch
+from timm.layers.halo_attn import HaloAttn
 from torch import nn
+from torch.nn.utils import prune
 from torch.testing import assert_close
 
 import halonet
@@ -67,13 +72,67 @@ def test_networks_of_timm_have_a_portable_form():
     assert sum(isinstance(module, PortableAttention) for module in portable.modules()) == 3
 
 
-def test_what_computes_more_than_its_weights_say_stays():
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"block_size": (4, 6), "halo_size": (1, 2), "scale": 0.3},
+        {"block_size": (4, 6), "halo_size": (2, 1), "stride": (2, 1), "offset_stride": 1},
+        {"block_size": (3, 4), "halo_size": (1, 3), "stride": (2, 5), "border": "zeros", "centered": True},
+    ],
+    ids=str,
+)
+def test_layers_with_settings_that_no_network_has(options):
     torch.manual_seed(0)
-    network = randomize_norms(halonet.create_model("tiny28", num_classes=5))
-    network.stages[0][0].mixer.qkv.register_forward_hook(lambda module, inputs, output: 2 * output)
-    portable = assert_same(network)
-    assert isinstance(portable.stages[0][0].mixer, HaloAttention)
-    assert isinstance(portable.stages[1], PortableStage)
+    layer = HaloAttention(16, num_heads=2, **options)
+    portable = assert_same(nn.Sequential(nn.Conv2d(3, 16, 1), layer))
+    assert isinstance(portable[1], PortableAttention)
+
+
+def double(module: nn.Module, inputs: Any, output: Any) -> Any:
+    return 2 * output
+
+
+class Doubled(HaloAttention):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(x)
+
+
+HOOKED = ["stages.0", "stages.0.0", "mixer", "mixer.qkv", "reduce_act", "pool", "mixer_norm", "shortcut", "global_pool"]
+CHANGES: dict[str, Callable[[Any], object]] = {
+    "another activation": lambda network: setattr(network.stages[0][0], "mixer_act", nn.GELU()),
+    "a layer of one's own": lambda network: setattr(network.stages[0][0].mixer, "__class__", Doubled),
+    "another forward": lambda network: setattr(network.stages[0][0], "forward", lambda x: x.mean(1, True)[:, [0] * 64]),
+    "pools that do not average": lambda network: setattr(network.stages[1][0].pool, "divisor_override", 3),
+    "weight norm": lambda network: nn.utils.parametrizations.weight_norm(network.stages[0][0].reduce),
+    "pruning": lambda network: prune.l1_unstructured(network.stages[0][0].mixer.qkv, "weight", 0.5),
+}
+
+
+@pytest.mark.parametrize("name", [*HOOKED, *CHANGES])
+def test_what_computes_more_than_its_weights_say_stays(name):
+    torch.manual_seed(0)
+    network = randomize_norms(halonet.create_model("tiny28", num_classes=5, downsampling="pool")).eval()
+    if name in CHANGES:
+        CHANGES[name](network)
+    else:
+        where = name if name.startswith(("stages", "global")) else f"stages.0.0.{name}"
+        network.get_submodule(where).register_forward_hook(double)
+    assert_same(network)
+
+
+def test_hooks_on_a_layer_of_timm_act():
+    torch.manual_seed(0)
+    layer = halonet.accelerate(HaloAttn(16, block_size=4, halo_size=1, num_heads=2))
+    layer.register_forward_hook(double)
+    network = nn.Sequential(nn.Conv2d(3, 16, 1), layer)
+    assert_same(network, [(1, 8, 8)])
+
+
+def test_a_portable_network_can_be_pickled_and_copied_with_its_windows():
+    portable = make_portable(create_network("tiny28"))
+    for copied in (pickle.loads(pickle.dumps(portable)), copy.deepcopy(portable)):
+        (forget,) = copied._forward_hooks.values()
+        assert forget is copied.stages[0][0].mixer._shared
 
 
 def test_the_network_itself_stays_as_it_is():

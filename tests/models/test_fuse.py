@@ -91,8 +91,18 @@ def change_all(change: Callable[[nn.Module], object]) -> Callable[[nn.Module], N
     return apply
 
 
+class Doubled(halonet.HaloAttention):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(x)
+
+
 CHANGES = {
     "adapters": adapt,
+    "a class of its own": lambda model: setattr(model.stages[0][0].mixer, "__class__", Doubled),
+    "another forward": lambda model: setattr(model.stages[0][0].reduce, "forward", lambda x: x[:, :16]),
+    "a hook on what stands between": lambda model: model.stages[0][0].pool.register_forward_hook(
+        lambda *given: given[-1] + 1
+    ),
     "spectral norm": change_all(parametrizations.spectral_norm),
     "a hook on norms": lambda model: [
         module.register_forward_hook(lambda *given: given[-1] + 1)

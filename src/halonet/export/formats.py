@@ -1,5 +1,6 @@
 """The formats that a network can be exported to: how a file is written, and how it is run."""
 
+import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -92,7 +93,9 @@ def _write_program(program: ExportedProgram, metadata: Mapping[str, Any], output
     for node in program.graph.nodes:  # where it was traced is half of the file, and has paths of this machine
         for key in ("stack_trace", "nn_module_stack", "source_fn_stack"):
             node.meta.pop(key, None)
-    torch.export.save(program, path, extra_files=_texts(metadata))
+    content = io.BytesIO()  # on a full disk, PyTorch's own writing of files ends the process
+    torch.export.save(program, content, extra_files=_texts(metadata))
+    path.write_bytes(content.getbuffer())
 
 
 def _open_program(path: Path) -> Run:

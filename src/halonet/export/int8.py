@@ -5,6 +5,7 @@ there is little to save, and ranges that differ from image to image, which cost 
 """
 
 import logging
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
@@ -20,7 +21,7 @@ from torch.export import ExportedProgram
 from halonet.data.images import open_image
 from halonet.errors import ExportError, UserError
 from halonet.export.formats import FORMATS, Run, as_list
-from halonet.export.program import INPUT
+from halonet.export.program import INPUT, Bounds
 from halonet.installation import command_for_extra
 
 LEAST_IMAGES = 10
@@ -65,8 +66,8 @@ class Agreement(NamedTuple):
     error: float
 
 
-def check_calibration(images: Images, format: str) -> None:
-    """Raise a `UserError` if the format has no int8, torchao is needed and missing, or there are too few images."""
+def check_calibration(images: Images, format: str, channels: int, bounds: Bounds) -> None:
+    """Raise a `UserError` if the format has no int8, torchao is missing, or the images are few or do not fit."""
     if format == "aoti":
         raise UserError("format is 'aoti', which has no int8: choose onnx or pt2, or leave the calibration images out")
     if format == "pt2" and find_spec("torchao") is None:
@@ -75,6 +76,16 @@ def check_calibration(images: Images, format: str) -> None:
         raise UserError(
             f"int8 needs at least {LEAST_IMAGES} images to calibrate with, but there are {len(images)}: give some "
             f"{MOST_IMAGES} like those that the network will see"
+        )
+    first = images[0]
+    most = bounds.max_size or math.inf
+    fits = isinstance(first, Tensor) and first.dtype == torch.float32 and first.dim() == 3
+    if not (fits and first.shape[0] == channels and all(bounds.min_size <= side <= most for side in first.shape[1:])):
+        found = f"{first.dtype} of shape {list(first.shape)}" if isinstance(first, Tensor) else type(first).__name__
+        sides = f"at least {bounds.min_size}" if bounds.max_size is None else f"{bounds.min_size} to {bounds.max_size}"
+        raise UserError(
+            f"an image to calibrate with is {found}, but must be torch.float32 of shape [{channels}, height, width] "
+            f"with sides of {sides} pixels"
         )
 
 
@@ -239,5 +250,12 @@ def batches(images: Images, size: int) -> Iterator[Tensor]:
     """Read images batch by batch: at most `MOST_IMAGES`, evenly spaced, so that folders of all classes take part."""
     count = min(len(images), MOST_IMAGES)
     chosen = [index * len(images) // count for index in range(count)]
+    kinds = set()
     for start in range(0, count, size):
-        yield torch.stack([images[index] for index in chosen[start : start + size]])
+        batch = [images[index] for index in chosen[start : start + size]]
+        kinds |= {(each.shape, each.dtype) for each in batch}
+        if len(kinds) > 1:
+            raise UserError("images to calibrate with must all have one shape and dtype: scale and crop them alike")
+        if not all(each.isfinite().all() for each in batch):
+            raise UserError("an image to calibrate with holds infinite numbers or NaN: leave it out")
+        yield torch.stack(batch)

@@ -1,6 +1,7 @@
 """Exports classifiers and feature extractors: traces, writes, and verifies what was written."""
 
 import copy
+import math
 import os
 import tempfile
 import time
@@ -19,6 +20,7 @@ from halonet.engine.files import check_output_file, explain_full_disk
 from halonet.errors import ExportError, UserError
 from halonet.export.formats import FORMATS, Run, as_list, find_format
 from halonet.export.int8 import Agreement, Images, check_calibration, verify_int8, write_int8
+from halonet.export.portable import copy_network
 from halonet.export.program import Bounds, Deployable, LeastSizeError, export_module, refuse_plain_timm, trace
 
 # Of the largest output.
@@ -99,16 +101,16 @@ def export_network(
     path = Path(path)
     name = find_format(format, path)
     check_output_file(path)
-    if calibration is not None:
-        check_calibration(calibration, name)
     if FORMATS[name].traced_side and bounds is not None and bounds.max_size is not None:
         raise wrong("max_size", bounds.max_size, f"left out for {name}, whose programs take images of any size")
     refuse_plain_timm(network)
     channels = getattr(network, "in_chans", None) or _channels(network)
     preprocessing = dict(preprocessing or _describe(network))
     _check(network, class_names, preprocessing, channels, normalize)
-    network = copy.deepcopy(network).cpu().float().eval()
+    network = copy_network(network)
     asked, bounds = bounds, bounds or Bounds(min_size=_least_side(network, channels))
+    if calibration is not None:
+        check_calibration(calibration, name, channels, bounds)
     numbers = {"mean": preprocessing["mean"], "std": preprocessing["std"]} if normalize else {}
     deployable = Deployable(network, softmax=softmax, features=features, **numbers).eval()
     side = _side(preprocessing)
@@ -235,10 +237,15 @@ def _check(
     if class_names and num_classes and len(class_names) != num_classes:
         raise UserError(f"{len(class_names)} class names for {num_classes} classes; give one a class, or none")
     if normalize:
-        for name in ("mean", "std"):
-            if len(preprocessing.get(name, ())) != channels:
+        for name, least, words in (("mean", -math.inf, "numbers"), ("std", 0.0, "positive numbers")):
+            numbers = preprocessing.get(name)
+            if not (
+                isinstance(numbers, Sequence)
+                and len(numbers) == channels
+                and all(isinstance(each, int | float) and least < each < math.inf for each in numbers)
+            ):
                 raise UserError(
-                    f"normalizing needs a {name} of {channels} numbers, but preprocessing has {preprocessing.get(name)}"
+                    f"normalizing needs a {name} of {channels} {words}, but preprocessing has {str(numbers)[:200]}"
                 )
 
 

@@ -11,15 +11,15 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import is_parametrized
 
 from halonet.layers import HaloAttention
-from halonet.layers.bottleneck import Bottleneck
+from halonet.layers.bottleneck import ACTIVATIONS, Bottleneck
 from halonet.layers.global_pool import GlobalPool
-from halonet.layers.projection import Projection
 from halonet.layers.stage import Stage
 from halonet.models import HaloNet, fuse_batch_norm
 from halonet.models.acceleration import AcceleratedHaloAttn
+from halonet.models.fuse import is_plain
+from halonet.models.halonet import PatchConv2d
 from halonet.ops.attention.geometry import Geometry, make_axis
 from halonet.ops.attention.portable import Windows, expand_tables, halo_attention, is_regular, make_windows
 
@@ -37,7 +37,8 @@ class Size(NamedTuple):
 def make_portable(model: Network) -> Network:
     """Copy a network and bring it into the form that is exported.
 
-    A layer that computes more than its weights say, because of hooks, parametrizations or adapters, stays as it is.
+    A module that computes more than its class and its weights say, because of hooks, parametrizations, adapters or a
+    class of its own, stays as it is.
 
     Args:
         model: A `HaloNet`, a network of timm after `halonet.accelerate`, or any module that holds one.
@@ -45,11 +46,11 @@ def make_portable(model: Network) -> Network:
     Returns:
         A copy on the CPU in float32 and eval mode, which computes the same from equally named inputs.
     """
-    model = copy.deepcopy(model).cpu().float().eval()
+    model = copy_network(model)
     if any(isinstance(module, HaloNet) for module in model.modules()):
         model = fuse_batch_norm(model)
     model.requires_grad_(False)
-    shared: dict[Any, Windows] = {}
+    shared = SharedWindows()
     replaced: list[str] = []
     for name, module in list(model.named_modules()):
         if name.startswith(tuple(replaced)) or (portable := _replacement(module, shared)) is None:
@@ -57,10 +58,33 @@ def make_portable(model: Network) -> Network:
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, portable)
         replaced.append(f"{name}.")
-    # Tensors made while tracing must not outlive it.
-    model.register_forward_pre_hook(lambda *_: shared.clear())
-    model.register_forward_hook(lambda *_: shared.clear())
+    model.register_forward_pre_hook(shared)
+    model.register_forward_hook(shared)
     return model
+
+
+def copy_network(model: Network) -> Network:
+    """Copy a network to the CPU, in float32 and eval mode."""
+    # Old weight norm and pruning keep computed weights, which deepcopy refuses; they are computed again when it runs.
+    computed = {
+        id(each): each.detach()
+        for module in model.modules()
+        for each in vars(module).values()
+        if isinstance(each, Tensor) and not each.is_leaf
+    }
+    return copy.deepcopy(model, computed).cpu().float().eval()
+
+
+class SharedWindows(dict[Any, Windows]):
+    """Windows by map and geometry.
+
+    As a hook it forgets them: tensors made while tracing must not outlive it. Not a function, so that a copied network
+    has its own, and a pickle can hold it.
+    """
+
+    def __call__(self, *_: Any) -> None:
+        """Forget all windows."""
+        self.clear()
 
 
 class PortableAttention(nn.Module):
@@ -91,7 +115,7 @@ class PortableAttention(nn.Module):
         numbers: tuple[tuple[int, int, int, int], tuple[int, int, int, int]],
         border: str,
         centered: bool,
-        shared: dict[Any, Windows],
+        shared: SharedWindows,
     ) -> None:
         super().__init__()
         self.query, self.key, self.value = query, key, value
@@ -142,10 +166,7 @@ class PortableAttention(nn.Module):
     def _encode(self, size: Size) -> Float[Tensor, "pixels_of_a_map channels"]:
         """Position encodings of all pixels, interpolated to the size of the maps."""
         assert self.positions is not None
-        rows, columns = (
-            F.interpolate(table.mT[None], size=length, mode="linear", align_corners=True)[0].mT
-            for table, length in zip(self.positions, size[1:], strict=True)
-        )
+        rows, columns = (_resize(table, length) for table, length in zip(self.positions, size[1:], strict=True))
         return (rows[:, None] + columns).view(-1, rows.shape[1])
 
     def subsample(self, pixels: Float[Tensor, "pixels channels"], size: Size) -> Float[Tensor, "fewer_pixels channels"]:
@@ -179,14 +200,14 @@ class PortableBottleneck(nn.Module):
     def __init__(self, block: Bottleneck, mixer: PortableAttention) -> None:
         super().__init__()
         self.reduce, self.expand = as_linear(block.reduce), as_linear(block.expand)
-        self.act = block.act
+        self.reduce_act, self.mixer_act, self.act = block.reduce_act, block.mixer_act, block.act
         self.mixer = mixer
         self.shortcut = as_linear(block.shortcut[0]) if len(block.shortcut) else None  # pyright: ignore[reportArgumentType]
 
     def forward(self, pixels: Float[Tensor, "pixels channels"], size: Size) -> tuple[Tensor, Size]:
         """Apply the block; returns the pixels and the size of the result."""
-        x, new_size = self.mixer.attend(self.act(self.reduce(pixels)), size)
-        x = self.expand(self.act(x))
+        x, new_size = self.mixer.attend(self.reduce_act(self.reduce(pixels)), size)
+        x = self.expand(self.mixer_act(x))
         if self.shortcut is not None:
             pixels = self.shortcut(self.mixer.subsample(pixels, size))
         return self.act(x + pixels), new_size
@@ -258,12 +279,24 @@ def as_linear(layer: nn.Conv2d | nn.Linear, outputs: Any = slice(None), factor: 
     return linear
 
 
-def _replacement(module: nn.Module, shared: dict[Any, Windows]) -> nn.Module | None:
+def _resize(table: Float[Tensor, "length width"], length: int) -> Float[Tensor, "new_length width"]:
+    """Resize as `layers.halo_attention.resize_table` does; `F.interpolate` asks whether the map has several pixels."""
+    step = torch.arange(length, dtype=table.dtype, device=table.device)
+    place = step * (table.shape[0] - 1) / step.max().clamp(min=1)
+    entry = torch.arange(table.shape[0], device=table.device)
+    return (1 - (place[:, None] - entry).abs()).clamp(min=0) @ table
+
+
+def _replacement(module: nn.Module, shared: SharedWindows) -> nn.Module | None:
     """The portable form of a module, or None if it stays."""
+    if not is_plain(module):
+        return None
     if isinstance(module, GlobalPool) and module.pool_type:
         return PortableGlobalPool()
-    if type(module) is nn.AvgPool2d and module.ceil_mode and module.kernel_size == module.stride and not module.padding:
-        return PortableAveragePool(module.kernel_size)
+    if isinstance(module, nn.AvgPool2d) and module.ceil_mode and module.kernel_size == module.stride:
+        return None if module.padding or module.divisor_override else PortableAveragePool(module.kernel_size)
+    if isinstance(module, PatchConv2d):
+        return _from_patches(module)
     if isinstance(module, HaloAttention):
         return _from_ours(module, shared)
     if isinstance(module, AcceleratedHaloAttn):
@@ -274,36 +307,36 @@ def _replacement(module: nn.Module, shared: dict[Any, Windows]) -> nn.Module | N
     return None
 
 
-def _is_plain(*modules: nn.Module) -> bool:
-    """Whether modules compute what their weights say."""
-    kinds = (nn.Conv2d, nn.Linear, Projection)
-    return all(
-        type(module) in kinds
-        and type(module.weight) is nn.Parameter
-        and not (is_parametrized(module) or module._forward_hooks or module._forward_pre_hooks)
-        for module in modules
-    )
+def _from_patches(convolution: PatchConv2d) -> nn.Module:
+    """Pad by as many zeros at every size, of which the convolution leaves out what completes no patch."""
+    rows, columns = convolution.stride
+    convolution.__class__ = nn.Conv2d  # pyright: ignore[reportAttributeAccessIssue]
+    return nn.Sequential(nn.ZeroPad2d((0, columns - 1, 0, rows - 1)), convolution)
 
 
-def _from_bottleneck(block: nn.Module, shared: dict[Any, Windows]) -> PortableBottleneck | None:
-    if not isinstance(block, Bottleneck):
+def _from_bottleneck(block: nn.Module, shared: SharedWindows) -> PortableBottleneck | None:
+    if not isinstance(block, Bottleneck) or not isinstance(block.mixer, HaloAttention):
         return None
+    linear = (block.reduce, block.expand, *block.shortcut[:1])
+    activations = (block.reduce_act, block.mixer_act, block.act)
     identities = (block.pool, block.reduce_norm, block.mixer_norm, block.expand_norm, block.squeeze_excitation)
-    if not isinstance(block.mixer, HaloAttention):
-        return None
-    if not all(type(each) is nn.Identity for each in (*identities, *block.shortcut[1:])):
+    identities = (*identities, *block.shortcut[1:])
+    if not (
+        is_plain(block, block.mixer, block.shortcut, *linear, *activations, *identities)
+        and all(isinstance(each, nn.Conv2d) for each in linear)
+        and all(isinstance(each, tuple(ACTIVATIONS.values())) for each in activations)
+        and all(isinstance(each, nn.Identity) for each in identities)
+    ):
         return None
     mixer = _from_ours(block.mixer, shared)
-    if mixer is None or not _is_plain(block.reduce, block.expand, *block.shortcut[:1]):
-        return None
-    return PortableBottleneck(block, mixer)
+    return None if mixer is None else PortableBottleneck(block, mixer)
 
 
-def _from_ours(layer: HaloAttention, shared: dict[Any, Windows]) -> PortableAttention | None:
+def _from_ours(layer: HaloAttention, shared: SharedWindows) -> PortableAttention | None:
     width = layer.query_key_channels
     packed = layer.qkv if layer.stride == (1, 1) else layer.key_value
     query, first_key = (packed, width) if layer.stride == (1, 1) else (layer.query, 0)
-    if not _is_plain(query, packed):
+    if not is_plain(query, packed):
         return None
     head_width = width // layer.num_heads
     scale = head_width**-0.5 if layer.scale is None else layer.scale
@@ -328,9 +361,9 @@ def _from_ours(layer: HaloAttention, shared: dict[Any, Windows]) -> PortableAtte
     )
 
 
-def _from_timm(layer: Any, shared: dict[Any, Windows]) -> nn.Module | None:
+def _from_timm(layer: Any, shared: SharedWindows) -> nn.Module | None:
     """Convert an `AcceleratedHaloAttn`, whose parts timm does not annotate."""
-    if not _is_plain(layer.q, layer.kv):
+    if not is_plain(layer.q, layer.kv):
         return None
     # Keys and values of a head lie side by side.
     channels = torch.arange(layer.kv.out_channels).view(layer.num_heads, -1)

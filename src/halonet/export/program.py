@@ -42,7 +42,7 @@ class Bounds:
         max_batch: The most images at a time, or None.
     """
 
-    min_size: Annotated[int, within(least=1, most=65_536)] = 1
+    min_size: Annotated[int, within(least=1, most=2_048)] = 1  # images of this size are run
     max_size: Annotated[int, within(least=2, most=65_536)] | None = None
     max_batch: Annotated[int, within(least=2, most=65_536)] | None = None
 
