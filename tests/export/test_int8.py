@@ -76,7 +76,11 @@ def test_all_layers_but_those_without_weights_are_in_int8(exported):
         stored = [each for each in graph.initializer if each.data_type == onnx.TensorProto.INT8 and len(each.dims) == 2]
         assert len(stored) == LAYERS - 1
     else:
-        nodes = list(torch.export.load(exported.path).graph.nodes)
+        program = torch.export.load(exported.path)
+        nodes = list(program.graph.nodes)
+        assert not [node.name for node in nodes if node.op == "placeholder" and not node.users]
+        kinds = [each.dtype for each in program.state_dict.values() if each.numel() > 4000]
+        assert kinds == [torch.int8] * len(kinds)
         per_channel = [node for node in nodes if "dequantize_per_channel" in str(node.target)]
         assert len(per_channel) == LAYERS
         products = [node for node in nodes if node.target == torch.ops.aten.matmul.default]

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 from torch.export import ExportedProgram
+from torch.fx import GraphModule
 
 from halonet.data.images import open_image
 from halonet.errors import ExportError, UserError
@@ -170,7 +171,17 @@ def _quantize_program(
     with torch.no_grad():
         for batch in batches(images, BATCH):
             module(batch)
-    return export(convert(module))
+    return export(_without_unused(convert(module)))
+
+
+def _without_unused(module: GraphModule) -> GraphModule:
+    """Remove what the program does not use: weights in floating point that are int8 now."""
+    used = {node.target for node in module.graph.nodes if node.op == "get_attr"}
+    for name, _ in [*module.named_parameters(), *module.named_buffers()]:
+        if name not in used:
+            parent, _, child = name.rpartition(".")
+            delattr(module.get_submodule(parent), child)
+    return module
 
 
 def _import_torchao() -> tuple[Callable[..., Any], Callable[..., Any], Any]:
