@@ -10,6 +10,7 @@ import lightning
 import pytest
 import torch
 import torch._inductor.config
+from torch._inductor import config as inductor
 
 import halonet
 import halonet.training  # before `few_batches` replaces the Trainer that its annotations name
@@ -71,14 +72,14 @@ def run_commands(page: str, containing: str = "") -> None:
 @pytest.mark.filterwarnings("ignore")  # PyTorch's and torchao's own
 def test_the_page_of_int8_runs(finished_run, images, tmp_path, monkeypatch, unchecked_shapes):  # noqa: F811
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(torch._inductor.config, "freezing", False)
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))  # half a minute without it
     shutil.copytree(finished_run, "runs/mine")
     shutil.copytree(images / "train", "photos")
     page = (DOCS / "int8.md").read_text(encoding="utf-8")
     run_commands(page, "mine.pt2")  # the Python writes mine.onnx
     steps = steps_of(page)
-    assert run_steps(steps) == [step.expected for step in steps]
+    with inductor.patch(freezing=False):  # the page sets it; pytest's monkeypatch would remove it at the end
+        assert run_steps(steps) == [step.expected for step in steps]
     assert len(steps) == 2
 
 
