@@ -9,7 +9,6 @@ from importlib.resources import files
 import lightning
 import pytest
 import torch
-import torch._inductor.config
 from torch._inductor import config as inductor
 
 import halonet
