@@ -76,7 +76,9 @@ def add(commands: Any) -> None:
     export.add_argument("--image-size", type=int, default=256, help="with --speed: side of the images in pixels")
     add_settings(export, batch=1, repeats=15)
 
-    int8 = add_command(kinds, "int8", "benchmark_export:run_int8", "measure what int8 costs and gains in ONNX Runtime")
+    int8 = add_command(
+        kinds, "int8", "benchmark_export:run_int8", "measure what int8 costs and gains in exported files"
+    )
     add_settings(int8, batch=1, repeats=30)
 
     add_triton(kinds)

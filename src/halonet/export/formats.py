@@ -1,7 +1,6 @@
 """The formats that a network can be exported to: how a file is written, and how it is run."""
 
 import io
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -15,7 +14,7 @@ from torch.export import ExportedProgram
 from halonet.complaints import must_be_one_of
 from halonet.errors import UserError
 from halonet.export.compiled import TRACED_SIDE, check_compiler, compile_program, open_compiled
-from halonet.export.onnx_model import open_session, set_metadata, translate
+from halonet.export.onnx_model import as_texts, open_session, set_metadata, translate
 from halonet.export.program import AXES, INPUT
 from halonet.installation import command_for_extra
 
@@ -69,10 +68,6 @@ def find_format(name: str | None, path: Path) -> str:
     return name
 
 
-def _texts(metadata: Mapping[str, Any]) -> dict[str, str]:
-    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in metadata.items()}
-
-
 def _write_onnx(program: ExportedProgram, metadata: Mapping[str, Any], outputs: Sequence[str], path: Path) -> None:
     import onnx
     import onnx_ir
@@ -94,7 +89,7 @@ def _write_program(program: ExportedProgram, metadata: Mapping[str, Any], output
         for key in ("stack_trace", "nn_module_stack", "source_fn_stack"):
             node.meta.pop(key, None)
     content = io.BytesIO()  # on a full disk, PyTorch's own writing of files ends the process
-    torch.export.save(program, content, extra_files=_texts(metadata))
+    torch.export.save(program, content, extra_files=as_texts(metadata))
     path.write_bytes(content.getbuffer())
 
 
@@ -104,7 +99,7 @@ def _open_program(path: Path) -> Run:
 
 
 def _write_compiled(program: ExportedProgram, metadata: Mapping[str, Any], outputs: Sequence[str], path: Path) -> None:
-    compile_program(program, _texts(metadata), path)
+    compile_program(program, as_texts(metadata), path)
 
 
 def _open_compiled(path: Path) -> Run:

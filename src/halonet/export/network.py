@@ -177,10 +177,11 @@ def verify_file(
     for batch, height, width in sizes:
         image = torch.rand(batch, channels, height, width, generator=generator)
         with torch.no_grad():
-            expected = network(image)
-        for ours, theirs in zip(as_list(expected), run(image), strict=True):
+            expected = as_list(network(image))
+        found = run(image)
+        for ours, theirs in zip(expected, found, strict=True):
             error = float("inf") if ours.shape != theirs.shape else _difference(ours, theirs)
-            if not error <= TOLERANCE and not _is_rounding(network, image, run):
+            if not error <= TOLERANCE and not _is_rounding(network, image, expected, found):
                 raise ExportError(
                     f"{path} was not written: it would give something else than the network for {batch} images of "
                     f"{height} x {width} pixels (difference {error:.1g} of the largest output); please report this, "
@@ -194,15 +195,14 @@ def _difference(expected: Tensor, found: Tensor) -> float:
     return float((expected - found).abs().max() / expected.abs().max().clamp(min=1e-6))
 
 
-def _is_rounding(network: nn.Module, image: Tensor, run: Run) -> bool:
+def _is_rounding(network: nn.Module, image: Tensor, expected: Sequence[Tensor], found: Sequence[Tensor]) -> bool:
     """Whether a file is about as close to the network in float64 as the network itself is, and both are close."""
     with torch.no_grad():
         exact = as_list(copy.deepcopy(network).double()(image.double()))
-        ours, theirs = as_list(network(image)), run(image)
-    if [each.shape for each in exact] != [each.shape for each in theirs]:
+    if [each.shape for each in exact] != [each.shape for each in found]:
         return False
-    own = max(map(_difference, exact, ours))
-    return max(map(_difference, exact, theirs)) <= min(4 * own, MOST_ROUNDING)
+    own = max(map(_difference, exact, expected))
+    return max(map(_difference, exact, found)) <= min(4 * own, MOST_ROUNDING)
 
 
 def _cpu_seconds() -> float:

@@ -51,9 +51,13 @@ def translate(
 
 
 def set_metadata(model: Any, metadata: Mapping[str, Any]) -> None:
-    """Write metadata into an `onnx_ir.Model`: texts as they are, other values as JSON."""
-    for name, value in metadata.items():
-        model.metadata_props[name] = value if isinstance(value, str) else json.dumps(value)
+    """Write metadata into an `onnx_ir.Model`, see `as_texts`."""
+    model.metadata_props.update(as_texts(metadata))
+
+
+def as_texts(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """Write metadata as texts: texts as they are, other values as JSON."""
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in metadata.items()}
 
 
 def open_session(source: str | bytes, threads: int = 0) -> Any:
